@@ -1,0 +1,63 @@
+//! The tasks of the project: `cargo xtask setup | test | lint | miri | bench`.
+//!
+//! A task only says which commands are run, in which order, and what their output means: what is tested is in the
+//! crates and in `tests/`, what is installed is in `setup` and in the recipes under `tests/lab/setup`.
+
+mod cache;
+mod command;
+mod count;
+mod host;
+mod setup;
+mod suite;
+mod suites;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask TASK
+
+  setup               install what the tests need: packages, targets, QEMU, guest kernels (once, cached; as root)
+  test [SUITE..]      run all test suites, or those named; `--list` prints their names
+  lint                formatting and clippy, warnings are errors (the suite `lint` of `test`)
+  miri                run the unit tests of hugemem under Miri (needs the nightly toolchain)
+  bench [ARGUMENT..]  build the release binary and run `mirach bench`
+
+The cache folder is $MIRACH_CACHE, by default $XDG_CACHE_HOME/mirach or ~/.cache/mirach.";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> Result<ExitCode> {
+    match arguments {
+        ["setup"] => setup::run(&setup::Need::ALL).map(|()| ExitCode::SUCCESS),
+        ["test", "--list"] => {
+            suites::list();
+            Ok(ExitCode::SUCCESS)
+        }
+        ["test", names @ ..] => suite::run(names),
+        ["lint"] => suite::run(&["lint"]),
+        ["miri"] => command::passed(&mut suites::miri()?).map(|()| ExitCode::SUCCESS),
+        ["bench", arguments @ ..] => {
+            command::passed(&mut suites::bench(arguments)).map(|()| ExitCode::SUCCESS)
+        }
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        [other, ..] => {
+            eprintln!("{USAGE}");
+            bail!("there is no task `{other}`")
+        }
+    }
+}
