@@ -1,0 +1,158 @@
+//! A bounded run of packets, the unit in which everything on the packet path works.
+
+use alloc::vec::Vec;
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+
+use crate::packet::Packet;
+use crate::pool::{Shared, give_back};
+
+/// A run of packets in order, with a fixed capacity. Never allocates after it was made.
+#[derive(Debug)]
+pub struct Batch {
+    packets: Vec<Packet>,
+    capacity: usize,
+}
+
+impl Batch {
+    /// An empty batch for up to `capacity` packets.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self { packets: Vec::with_capacity(capacity), capacity }
+    }
+
+    /// Packets that it can hold.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Packets that can still be added.
+    #[inline]
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.capacity - self.packets.len()
+    }
+
+    /// Packets in it.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// It holds no packet.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// Adds a packet at the end.
+    ///
+    /// # Errors
+    /// Gives the packet back when the batch is full.
+    #[inline]
+    pub fn push(&mut self, packet: Packet) -> Result<(), Packet> {
+        if self.packets.len() == self.capacity {
+            return Err(packet);
+        }
+        self.packets.push(packet);
+        Ok(())
+    }
+
+    /// Takes the first `count` packets, or all when there are fewer. What the caller does not use of them is dropped.
+    #[inline]
+    pub fn drain_front(&mut self, count: usize) -> alloc::vec::Drain<'_, Packet> {
+        let count = count.min(self.packets.len());
+        self.packets.drain(..count)
+    }
+
+    /// The packets, in order.
+    #[inline]
+    #[must_use]
+    pub fn as_slice(&self) -> &[Packet] {
+        &self.packets
+    }
+
+    /// The packets, in order, to change.
+    #[inline]
+    pub fn as_mut_slice(&mut self) -> &mut [Packet] {
+        &mut self.packets
+    }
+
+    /// The packets, in order.
+    pub fn iter(&self) -> core::slice::Iter<'_, Packet> {
+        self.packets.iter()
+    }
+
+    /// The packets, in order, to change.
+    pub fn iter_mut(&mut self) -> core::slice::IterMut<'_, Packet> {
+        self.packets.iter_mut()
+    }
+
+    /// Drops the packets for which `keep` is false.
+    pub fn retain(&mut self, keep: impl FnMut(&Packet) -> bool) {
+        self.packets.retain(keep);
+    }
+
+    /// Sends all packets home, with one atomic operation for each run of one pool.
+    pub fn clear(&mut self) {
+        recycle(self.packets.drain(..));
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl<'a> IntoIterator for &'a Batch {
+    type Item = &'a Packet;
+    type IntoIter = core::slice::Iter<'a, Packet>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Sends packets home, with one atomic operation for each run of one pool instead of one for each packet.
+pub fn recycle(packets: impl IntoIterator<Item = Packet>) {
+    let mut run: Option<Run> = None;
+    for packet in packets {
+        run = Some(match run.take() {
+            Some(run) if run.pool == packet.pool => run.extend(packet),
+            _ => Run::new(packet),
+        });
+    }
+}
+
+/// Buffers of one pool on their way home, linked to one chain.
+struct Run {
+    pool: NonNull<Shared>,
+    first: u32,
+    last: u32,
+    count: u32,
+}
+
+impl Run {
+    fn new(packet: Packet) -> Self {
+        let packet = ManuallyDrop::new(packet);
+        Self { pool: packet.pool, first: packet.first, last: packet.last, count: packet.segments }
+    }
+
+    /// Adds a packet of the same pool.
+    fn extend(self, packet: Packet) -> Self {
+        packet.shared().home.link(self.last, packet.first);
+        let packet = ManuallyDrop::new(packet);
+        let run = ManuallyDrop::new(self);
+        Self { pool: run.pool, first: run.first, last: packet.last, count: run.count + packet.segments }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        give_back(self.pool, self.first, self.last, self.count);
+    }
+}
