@@ -1,0 +1,196 @@
+//! Guests: a QEMU process, its files, and the agent in it.
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::io::{FdFlags, fcntl_setfd};
+use tempfile::TempDir;
+
+use crate::agent::{Agent, Answer};
+use crate::cache::{self, Kernel};
+use crate::process::Running;
+use crate::{initramfs, leftovers};
+
+/// From starting QEMU to the agent's first word; 4 to 12 s on an idle machine, and machines are not always idle.
+const BOOT: Duration = Duration::from_secs(240);
+
+/// A virtio-net device of a guest.
+pub struct Nic {
+    /// The queues of the tap at its other end; as many queue pairs has the device.
+    pub queues: Vec<File>,
+    /// Its slot on the PCI bus: slot 3 is `0000:00:03.0`.
+    pub slot: u8,
+    /// Whether it offers packed rings.
+    pub packed: bool,
+}
+
+/// What a guest is made of.
+pub struct Machine<'a> {
+    /// The kernel that it boots.
+    pub kernel: Kernel,
+    /// The modules that are loaded when the kernel has modules.
+    pub modules: &'a [&'a str],
+    /// The static binaries in its `/bin`, beside busybox.
+    pub programs: &'a [&'a str],
+    /// Its network devices.
+    pub nics: Vec<Nic>,
+}
+
+/// A running guest, killed on drop.
+pub struct Guest {
+    agent: Agent,
+    qemu: Running,
+    folder: TempDir,
+}
+
+impl Guest {
+    /// Boots a guest and waits for its agent.
+    ///
+    /// # Errors
+    ///
+    /// Something is missing on this host, or the guest does not come up; the error has the end of its kernel's log.
+    pub fn boot(machine: Machine<'_>) -> Result<Self> {
+        let folder = leftovers::folder("guest")?;
+        let initrd = folder.path().join("initrd");
+        fs::write(&initrd, initramfs::build(machine.kernel, machine.modules, machine.programs)?)?;
+
+        let mut command = cache::qemu()?;
+        command
+            .args(["-machine", "q35,accel=tcg,kernel-irqchip=split,memory-backend=ram", "-cpu", "max", "-smp", "2"])
+            .args(["-m", "768M", "-object", "memory-backend-memfd,id=ram,size=768M,share=on"])
+            .args(["-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none"])
+            .args(["-device", "intel-iommu,intremap=on,caching-mode=on"])
+            .arg("-kernel")
+            .arg(cache::entry(machine.kernel.entry())?.join("vmlinuz"))
+            .arg("-initrd")
+            .arg(&initrd)
+            .args(["-append", "console=ttyS0 panic=-1 loglevel=5 intel_iommu=on tsc=reliable"])
+            .arg("-serial")
+            .arg(format!("file:{}", folder.path().join("console").display()))
+            .arg("-serial")
+            .arg(format!("unix:{},server=on,wait=off", folder.path().join("agent").display()));
+        for nic in &machine.nics {
+            command.args(device(nic)?);
+        }
+        let output = File::create(folder.path().join("qemu"))?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let mut qemu = Running(command.spawn().context("cannot start QEMU")?);
+        // The queues are QEMU's alone from here on.
+        drop(machine.nics);
+
+        let agent = Agent::connect(&folder.path().join("agent"), BOOT, || {
+            if qemu.has_ended() {
+                bail!("QEMU ended");
+            }
+            Ok(())
+        });
+        match agent {
+            Ok(agent) => Ok(Self { agent, qemu, folder }),
+            Err(error) => Err(error.context(format!(
+                "the guest with the kernel `{}` did not boot\n{}\n{}",
+                machine.kernel.entry(),
+                tail(&folder.path().join("qemu")),
+                tail(&folder.path().join("console")),
+            ))),
+        }
+    }
+
+    /// Runs a line of shell in the guest and returns what it printed and its exit status.
+    ///
+    /// # Errors
+    ///
+    /// The guest did not answer.
+    pub fn run(&mut self, command: &str, limit: Duration) -> Result<Answer> {
+        self.agent.run(command, limit).with_context(|| {
+            let ended = if self.qemu.has_ended() { "QEMU ended" } else { "QEMU runs" };
+            format!("{ended}\n{}\n{}", tail(&self.folder.path().join("qemu")), self.console())
+        })
+    }
+
+    /// Runs a line of shell that has to succeed within a minute, and returns what it printed.
+    ///
+    /// # Errors
+    ///
+    /// The guest did not answer, or the command failed.
+    pub fn must(&mut self, command: &str) -> Result<String> {
+        let answer = self.run(command, Duration::from_secs(60))?;
+        if answer.status != 0 {
+            bail!("`{command}` ended with status {} in the guest: {}", answer.status, answer.output.trim());
+        }
+        Ok(answer.output)
+    }
+
+    /// The end of what the kernel wrote on its console.
+    #[must_use]
+    pub fn console(&self) -> String {
+        tail(&self.folder.path().join("console"))
+    }
+
+    /// The lines of the kernel's log that tell of DMA outside of what was mapped.
+    ///
+    /// # Errors
+    ///
+    /// The guest did not answer.
+    pub fn iommu_faults(&mut self) -> Result<Vec<String>> {
+        let log = self.must("dmesg")?;
+        Ok(log.lines().filter(|line| is_iommu_fault(line)).map(str::to_owned).collect())
+    }
+}
+
+/// The lines of the Intel IOMMU's driver for a translation fault (drivers/iommu/intel/dmar.c, `dmar_fault_do_one`).
+fn is_iommu_fault(line: &str) -> bool {
+    line.contains("DMAR:")
+        && (line.contains("fault addr") || line.contains("fault reason") || line.contains("fault status"))
+}
+
+fn device(nic: &Nic) -> Result<[String; 4]> {
+    let pairs = nic.queues.len();
+    let mut descriptors = Vec::new();
+    for queue in &nic.queues {
+        // QEMU inherits the queue under the number that it has here.
+        fcntl_setfd(queue, FdFlags::empty())?;
+        descriptors.push(queue.as_raw_fd().to_string());
+    }
+    let several = pairs > 1;
+    let on = |yes| if yes { "on" } else { "off" };
+    Ok([
+        "-netdev".to_owned(),
+        format!("tap,id=net{},{}={}", nic.slot, if several { "fds" } else { "fd" }, descriptors.join(":")),
+        "-device".to_owned(),
+        // One vector for each queue, one for configuration changes, one for the control queue.
+        format!(
+            "virtio-net-pci,netdev=net{slot},addr={slot:#x},mac=52:54:00:00:00:{slot:02x},romfile=,disable-legacy=on,\
+             iommu_platform=on,packed={},mq={},vectors={}",
+            on(nic.packed),
+            on(several),
+            2 * pairs + 2,
+            slot = nic.slot,
+        ),
+    ])
+}
+
+fn tail(path: &PathBuf) -> String {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_iommu_fault;
+
+    #[test]
+    fn faults_are_told_from_what_the_iommu_says_at_boot() {
+        assert!(is_iommu_fault(
+            "DMAR: [DMA Read NO_PASID] Request device [00:03.0] fault addr 0xdead000 [fault reason 0x06]"
+        ));
+        assert!(is_iommu_fault("DMAR: DRHD: handling fault status reg 2"));
+        assert!(!is_iommu_fault("DMAR: Intel(R) Virtualization Technology for Directed I/O"));
+        assert!(!is_iommu_fault("usb: fault addr 0"));
+    }
+}

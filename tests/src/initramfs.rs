@@ -1,0 +1,143 @@
+//! The guests' only file system: an archive in the format that the kernel unpacks at boot (cpio "newc").
+//!
+//! Kernel documentation: `Documentation/driver-api/early-userspace/buffer-format.rst`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::binaries;
+use crate::cache::{self, Kernel};
+
+/// Where Debian's package `busybox-static` puts its binary.
+const BUSYBOX: &str = "/bin/busybox";
+
+const FOLDER: u32 = 0o040_755;
+const PROGRAM: u32 = 0o100_755;
+const DATA: u32 = 0o100_644;
+
+/// The archive for a guest with this kernel, with the static binaries of these names.
+///
+/// # Errors
+///
+/// busybox, a kernel module or a binary is missing.
+pub fn build(kernel: Kernel, modules: &[&str], programs: &[&str]) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    for folder in ["bin", "dev", "etc", "home", "lib", "modules", "proc", "run", "sys", "tmp"] {
+        archive.add(folder, FOLDER, &[]);
+    }
+    let scripts = binaries::scripts();
+    archive.add_file("init", PROGRAM, &scripts.join("init"))?;
+    archive.add_file("bin/start", PROGRAM, &scripts.join("start"))?;
+    archive
+        .add_file("bin/busybox", PROGRAM, Path::new(BUSYBOX))
+        .context("the guests' shell is missing: run `cargo xtask setup`")?;
+    archive.add("etc/passwd", DATA, b"root:x:0:0::/:/bin/sh\nplain:x:1000:1000::/home:/bin/sh\n");
+    archive.add("etc/group", DATA, b"root:x:0:\nplain:x:1000:\n");
+    for name in programs {
+        archive.add_file(&format!("bin/{name}"), PROGRAM, &binaries::guest(name)?)?;
+    }
+    let mut order = String::new();
+    for file in module_files(kernel, modules)? {
+        archive.add_file(
+            &format!("modules/{file}"),
+            DATA,
+            &cache::entry(kernel.entry())?.join("modules").join(&file),
+        )?;
+        order.push_str(&file);
+        order.push('\n');
+    }
+    archive.add("modules/order", DATA, order.as_bytes());
+    Ok(archive.finish())
+}
+
+/// The files to load for these modules, each once, what they depend on first.
+fn module_files(kernel: Kernel, modules: &[&str]) -> Result<Vec<String>> {
+    if kernel == Kernel::Iommufd {
+        return Ok(Vec::new());
+    }
+    let path = cache::entry(kernel.entry())?.join("modules/order");
+    let order = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut seen = BTreeSet::new();
+    let mut files = Vec::new();
+    for module in modules {
+        let line = order
+            .lines()
+            .find_map(|line| line.strip_prefix(module)?.strip_prefix(':'))
+            .with_context(|| format!("the kernel's modules have no {module}: run `cargo xtask setup`"))?;
+        files.extend(line.split_whitespace().filter(|file| seen.insert((*file).to_owned())).map(str::to_owned));
+    }
+    Ok(files)
+}
+
+/// An archive that is being written.
+#[derive(Default)]
+struct Archive {
+    bytes: Vec<u8>,
+    entries: u32,
+}
+
+impl Archive {
+    fn add_file(&mut self, name: &str, mode: u32, path: &Path) -> Result<()> {
+        let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        self.add(name, mode, &content);
+        Ok(())
+    }
+
+    fn add(&mut self, name: &str, mode: u32, content: &[u8]) {
+        self.entries += 1;
+        let links = if mode == FOLDER { 2 } else { 1 };
+        let header: [u64; 13] = [
+            self.entries.into(),
+            mode.into(),
+            0,
+            0,
+            links,
+            0,
+            content.len() as u64,
+            0,
+            0,
+            0,
+            0,
+            name.len() as u64 + 1,
+            0,
+        ];
+        self.bytes.extend(b"070701");
+        for field in header {
+            self.bytes.extend(format!("{field:08X}").bytes());
+        }
+        self.bytes.extend(name.bytes());
+        self.bytes.push(0);
+        self.align();
+        self.bytes.extend(content);
+        self.align();
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.add("TRAILER!!!", 0, &[]);
+        self.bytes
+    }
+
+    fn align(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Archive, DATA};
+
+    #[test]
+    fn names_and_contents_start_at_multiples_of_four() {
+        let mut archive = Archive::default();
+        archive.add("a", DATA, b"12345");
+        let bytes = archive.finish();
+        assert_eq!(bytes.len() % 4, 0);
+        assert!(bytes.starts_with(b"07070100000001000081A4"));
+        // The header has 110 bytes, the name with its end 2: the content follows at 112.
+        assert_eq!(bytes.get(110..117), Some(&b"a\x0012345"[..]));
+        assert_eq!(bytes.get(120..126), Some(&b"070701"[..]));
+    }
+}

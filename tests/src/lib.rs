@@ -1,0 +1,26 @@
+//! The lab: guests, namespaces and traffic for the end-to-end tests.
+//!
+//! A test makes two network [`namespace`]s, opens a tap device in each, and boots a QEMU [`guest`] that has the other
+//! ends of the taps as virtio-net devices behind an emulated Intel IOMMU. What runs in the guest is told to it through
+//! an [`agent`]; what passes through the guest is real traffic between the namespaces ([`frames`], [`traffic`]).
+//!
+//! Whatever a test makes belongs to a value whose drop removes it: QEMU is killed, namespaces and folders go. QEMU
+//! also dies with the test's process, and what a killed run left behind is removed by the next one ([`leftovers`]).
+//!
+//! The lab needs root, and what `cargo xtask setup` installs; what is missing is an error that says so.
+
+pub mod agent;
+pub mod binaries;
+pub mod cache;
+pub mod frames;
+pub mod guest;
+pub mod initramfs;
+pub mod leftovers;
+pub mod namespace;
+pub mod packet_socket;
+pub mod pair;
+pub mod process;
+pub mod suite;
+pub mod tap;
+pub mod traffic;
+pub mod wait;

@@ -1,0 +1,107 @@
+//! A test harness for suites whose checks share a guest.
+//!
+//! libtest gives each test a thread of its own and drops no statics, so that a guest for many tests would never be torn
+//! down. Here the checks run in order on the main thread, and the guest is a value of that thread. What is printed is
+//! libtest's: a line for each check, and its closing line.
+//!
+//! Arguments: parts of names choose the checks; `--list` prints the names.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+
+/// The checks of one test binary.
+pub struct Suite {
+    filters: Vec<String>,
+    list: bool,
+    passed: u32,
+    left_out: u32,
+    failures: Vec<(String, String)>,
+}
+
+impl Suite {
+    /// A suite that runs what the command line says.
+    #[must_use]
+    pub fn from_arguments() -> Self {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        Self::new(
+            arguments.iter().filter(|argument| !argument.starts_with('-')).cloned().collect(),
+            arguments.iter().any(|argument| argument == "--list"),
+        )
+    }
+
+    fn new(filters: Vec<String>, list: bool) -> Self {
+        Self { filters, list, passed: 0, left_out: 0, failures: Vec::new() }
+    }
+
+    /// Runs a check, unless the command line leaves it out. A panic is a failure of that check alone.
+    pub fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
+        if !self.filters.is_empty() && !self.filters.iter().any(|filter| name.contains(filter.as_str())) {
+            self.left_out += 1;
+            return;
+        }
+        if self.list {
+            println!("{name}: test");
+            return;
+        }
+        let started = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(check)).unwrap_or_else(|_| Err(anyhow!("it panicked")));
+        let seconds = started.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => {
+                println!("test {name} ... ok ({seconds:.1} s)");
+                self.passed += 1;
+            }
+            Err(error) => {
+                println!("test {name} ... FAILED ({seconds:.1} s): {error:#}");
+                self.failures.push((name.to_owned(), format!("{error:?}")));
+            }
+        }
+    }
+
+    /// Prints the failures again and the closing line.
+    #[must_use]
+    pub fn finish(self) -> ExitCode {
+        if self.list {
+            return ExitCode::SUCCESS;
+        }
+        for (name, error) in &self.failures {
+            println!("\n---- {name} ----\n{error}");
+        }
+        let verdict = if self.failures.is_empty() { "ok" } else { "FAILED" };
+        println!(
+            "\ntest result: {verdict}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out",
+            self.passed,
+            self.failures.len(),
+            self.left_out
+        );
+        if self.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::Suite;
+
+    #[test]
+    fn failures_and_panics_are_counted_and_the_next_check_runs() {
+        let mut suite = Suite::new(Vec::new(), false);
+        suite.check("good", || Ok(()));
+        suite.check("bad", || bail!("no"));
+        suite.check("worse", || panic!("on purpose"));
+        suite.check("good again", || Ok(()));
+        assert_eq!((suite.passed, suite.failures.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_filter_leaves_out_what_it_does_not_name() {
+        let mut suite = Suite::new(vec!["one".to_owned()], false);
+        suite.check("part::one", || Ok(()));
+        suite.check("part::two", || panic!("it was left out"));
+        assert_eq!((suite.passed, suite.left_out, suite.failures.len()), (1, 1, 0));
+    }
+}
