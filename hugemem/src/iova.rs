@@ -194,6 +194,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 256 }, failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn allocations_are_aligned_and_disjoint_and_all_come_back(
             requests in prop::collection::vec((1_u64..3 * MIB, 0_u32..22), 1..40)
