@@ -12,6 +12,7 @@
 pub mod agent;
 pub mod binaries;
 pub mod cache;
+pub mod forwarder;
 pub mod frames;
 pub mod guest;
 pub mod initramfs;
@@ -20,6 +21,7 @@ pub mod namespace;
 pub mod packet_socket;
 pub mod pair;
 pub mod process;
+pub mod site;
 pub mod suite;
 pub mod tap;
 pub mod traffic;

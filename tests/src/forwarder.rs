@@ -1,0 +1,111 @@
+//! `mirach run` in a guest: started, waited for, ended.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::guest::Guest;
+use crate::wait;
+
+/// From the start of the program to its ports being up.
+const START: Duration = Duration::from_secs(90);
+
+/// From a signal to the end of the program.
+const END: Duration = Duration::from_secs(60);
+
+/// Who runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// Root.
+    Root,
+    /// A user without rights, who may lock this many KiB of memory.
+    Plain {
+        /// RLIMIT_MEMLOCK.
+        lockable_kib: u32,
+    },
+}
+
+/// Starts `mirach run` with these arguments and waits until it forwards.
+///
+/// # Errors
+///
+/// It ended, or did not say so in time; the error has what it printed.
+pub fn start(guest: &mut Guest, user: User, arguments: &str) -> Result<()> {
+    launch(guest, user, arguments)?;
+    wait::until("`forwarding` in the output of mirach run", START, || {
+        let log = log(guest)?;
+        if log.contains("forwarding") {
+            return Ok(Some(()));
+        }
+        if let Some(status) = status(guest)? {
+            bail!("`mirach run {arguments}` ended with status {status}");
+        }
+        Ok(None)
+    })
+    .with_context(|| log(guest).unwrap_or_default())
+}
+
+/// Starts `mirach run`, waits until it ends, and returns its exit status and what it printed.
+///
+/// # Errors
+///
+/// It did not end by itself.
+pub fn fail(guest: &mut Guest, user: User, arguments: &str) -> Result<(i32, String)> {
+    launch(guest, user, arguments)?;
+    let status = ended(guest)?;
+    Ok((status, log(guest)?))
+}
+
+/// Sends a signal and waits for the end of the program; returns its exit status.
+///
+/// # Errors
+///
+/// It was not running, or did not end.
+pub fn signal(guest: &mut Guest, signal: &str) -> Result<i32> {
+    if let Some(status) = status(guest)? {
+        bail!("mirach had ended before, with status {status}: {}", log(guest)?);
+    }
+    guest.must(&format!("kill -{signal} $(cat /tmp/mirach.pid)"))?;
+    ended(guest)
+}
+
+/// Ends a program that a failed check left running, so that the next check has the devices.
+///
+/// # Errors
+///
+/// The guest did not answer.
+pub fn clean_up(guest: &mut Guest) -> Result<()> {
+    guest.run("kill -KILL $(pidof mirach) 2> /dev/null; while pidof mirach; do usleep 10000; done", END)?;
+    Ok(())
+}
+
+/// What it printed so far.
+///
+/// # Errors
+///
+/// The guest did not answer.
+pub fn log(guest: &mut Guest) -> Result<String> {
+    Ok(guest.run("cat /tmp/mirach.log", END)?.output)
+}
+
+fn launch(guest: &mut Guest, user: User, arguments: &str) -> Result<()> {
+    clean_up(guest)?;
+    let command = match user {
+        User::Root => format!("start mirach mirach run {arguments}"),
+        User::Plain { lockable_kib } => {
+            let script = format!("ulimit -l {lockable_kib}; exec su plain -c \"exec mirach run {arguments}\"");
+            format!("start mirach sh -c '{script}'")
+        }
+    };
+    guest.must(&command)?;
+    Ok(())
+}
+
+fn ended(guest: &mut Guest) -> Result<i32> {
+    wait::until("the end of mirach", END, || status(guest)).with_context(|| log(guest).unwrap_or_default())
+}
+
+fn status(guest: &mut Guest) -> Result<Option<i32>> {
+    let status = guest.run("cat /tmp/mirach.status 2> /dev/null", END)?.output;
+    Ok(status.trim().parse().ok())
+}

@@ -1,0 +1,118 @@
+//! Traffic through `mirach run`, for each kind of ring, number of queues and VFIO interface.
+
+use anyhow::{Result, bail};
+use lab::forwarder::{self, User};
+use lab::frames::Series;
+use lab::pair::Pair;
+use lab::site::{Booted, DEVICES, INTERFACES, Site};
+use lab::suite::Suite;
+use lab::traffic::{Direction, ping, tcp};
+
+use crate::Interface;
+
+/// One point of the matrix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    pub(crate) interface: Interface,
+    pub(crate) rings: &'static str,
+    pub(crate) queues: u32,
+}
+
+impl Case {
+    /// The arguments of `mirach run`.
+    ///
+    /// One engine on the second processor: the first one is left to the guest's kernel.
+    pub(crate) fn arguments(self) -> String {
+        let options = format!("queues={},ring={},vfio={}", self.queues, self.rings, self.interface.name());
+        let [left, right] = DEVICES.map(|device| format!("--port {device},{options}"));
+        format!("{left} {right} --memory 32M --cores 1 --poll adaptive")
+    }
+}
+
+/// How long a TCP stream runs.
+const TCP_SECONDS: u32 = 3;
+
+/// How many frames have to arrive in order and byte for byte.
+const FRAMES: u64 = 100_000;
+
+/// As many frames may be on their way as fit in one virtio-net ring of QEMU's default size, with room to spare.
+const WINDOW: u64 = 128;
+
+/// The checks of one point of the matrix, all with one run of mirach.
+pub(crate) fn all(suite: &mut Suite, site: &mut Site, case: Case) {
+    let prefix = format!("{}::{}-rings::{}-queue-pairs", case.interface.name(), case.rings, case.queues);
+    suite
+        .check(&format!("{prefix}::starts"), || forwarder::start(&mut site.up()?.guest, User::Root, &case.arguments()));
+    traffic(suite, site, &prefix, u64::from(case.queues));
+    suite.check(&format!("{prefix}::ends-on-sigterm"), || ends(site.up()?));
+}
+
+/// Devices that offer neither packed rings nor several queues, and a run with no options.
+pub(crate) fn defaults(suite: &mut Suite, site: &mut Site) {
+    let prefix = "defaults::split-only";
+    suite.check(&format!("{prefix}::bind"), || {
+        site.up()?.guest.must(&format!("mirach bind {}", DEVICES.join(" "))).map(drop)
+    });
+    suite.check(&format!("{prefix}::starts"), || {
+        let [left, right] = DEVICES.map(|device| format!("--port {device}"));
+        forwarder::start(&mut site.up()?.guest, User::Root, &format!("{left} {right} --memory 32M"))
+    });
+    traffic(suite, site, prefix, 1);
+    suite.check(&format!("{prefix}::ends-on-sigterm"), || ends(site.up()?));
+}
+
+/// The same traffic through the guest's own bridge: shows that the lab loses nothing.
+pub(crate) fn kernel_bridge(suite: &mut Suite, site: &mut Site) {
+    suite.check("lab::bridge::starts", || {
+        let guest = &mut site.up()?.guest;
+        guest.must("brctl addbr bridge0 && ip link set bridge0 up")?;
+        for interface in INTERFACES {
+            guest.must(&format!("brctl addif bridge0 {interface} && ip link set {interface} up"))?;
+        }
+        Ok(())
+    });
+    traffic(suite, site, "lab::bridge", 2);
+    suite.check("lab::bridge::ends", || {
+        let guest = &mut site.up()?.guest;
+        for interface in INTERFACES {
+            guest.must(&format!("ip link set {interface} down && brctl delif bridge0 {interface}"))?;
+        }
+        guest.must("ip link set bridge0 down && brctl delbr bridge0").map(drop)
+    });
+}
+
+fn traffic(suite: &mut Suite, site: &mut Site, prefix: &str, queues: u64) {
+    suite.check(&format!("{prefix}::ping-loses-nothing"), || {
+        let site = site.up()?;
+        ping(&site.pair.left, Pair::RIGHT, 50)?;
+        ping(&site.pair.right, Pair::LEFT, 50)
+    });
+    for (name, direction) in [("left-to-right", Direction::Forward), ("right-to-left", Direction::Reverse)] {
+        suite.check(&format!("{prefix}::tcp-{name}"), || {
+            let site = site.up()?;
+            let bytes = tcp(&site.pair.left, &site.pair.right, Pair::RIGHT, direction, TCP_SECONDS)?;
+            println!("    {:.0} Mbit/s", bytes as f64 * 8e-6 / f64::from(TCP_SECONDS));
+            Ok(())
+        });
+    }
+    suite.check(&format!("{prefix}::frames-arrive-whole-and-in-order"), || {
+        let site = site.up()?;
+        // Order is only promised within a flow, and one flow takes one queue.
+        let flows = if queues == 1 { 1 } else { 16 };
+        let series = Series { count: FRAMES, flows, window: WINDOW, run: 1 };
+        let passed = series.pass(&site.pair.left, &site.pair.right)?;
+        println!("    {:.0} frames/s", FRAMES as f64 / passed.time.as_secs_f64());
+        let back = Series { count: FRAMES / 10, run: 2, ..series };
+        back.pass(&site.pair.right, &site.pair.left).map(drop)
+    });
+    suite.check(&format!("{prefix}::no-iommu-fault"), || site.up()?.no_iommu_fault());
+}
+
+/// Ends mirach by a signal as systemd would, which has to be no failure.
+pub(crate) fn ends(site: &mut Booted) -> Result<()> {
+    let status = forwarder::signal(&mut site.guest, "TERM")?;
+    if status != 0 {
+        bail!("mirach ended with status {status} after SIGTERM: {}", forwarder::log(&mut site.guest)?);
+    }
+    site.no_iommu_fault()
+}

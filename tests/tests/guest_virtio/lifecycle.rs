@@ -1,0 +1,92 @@
+//! Ends under load, second runs on the same devices, and use without rights.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use lab::forwarder::{self, User};
+use lab::pair::{INTERFACE, Pair};
+use lab::site::{Booted, DEVICES, Site};
+use lab::suite::Suite;
+use lab::traffic::{load, ping, received_bytes};
+use lab::wait;
+
+use crate::Interface;
+use crate::forwarding::{Case, ends};
+
+/// So much has to have passed before a run counts as loaded.
+const LOAD_BYTES: u64 = 2 << 20;
+
+/// Enough for the memory of the runs of this suite, which is mapped once for each device.
+const LOCKABLE_KIB: u32 = 256 << 10;
+
+/// All of them, with packed rings and two queue pairs: what has most to be torn down.
+pub(crate) fn all(suite: &mut Suite, site: &mut Site, interface: Interface) {
+    let case = Case { interface, rings: "packed", queues: 2 };
+    let prefix = interface.name();
+    suite.check(&format!("{prefix}::sigterm-under-load-then-a-second-run"), || {
+        let site = site.up()?;
+        loaded(site, case, ends)?;
+        second_run(site, case)
+    });
+    suite.check(&format!("{prefix}::sigkill-under-load-then-a-second-run"), || {
+        let site = site.up()?;
+        loaded(site, case, |site| match forwarder::signal(&mut site.guest, "KILL")? {
+            137 => Ok(()),
+            other => bail!("mirach ended with status {other} after SIGKILL"),
+        })?;
+        second_run(site, case)
+    });
+    suite.check(&format!("{prefix}::runs-without-root"), || {
+        let site = site.up()?;
+        give_devices_to_plain_user(site, interface)?;
+        forwarder::start(&mut site.guest, User::Plain { lockable_kib: LOCKABLE_KIB }, &case.arguments())?;
+        let user = site.guest.must("stat -c %U /proc/$(cat /tmp/mirach.pid)")?;
+        if user.trim() != "plain" {
+            bail!("it runs as {}", user.trim());
+        }
+        ping(&site.pair.left, Pair::RIGHT, 50)?;
+        ends(site)
+    });
+    suite.check(&format!("{prefix}::a-memory-lock-limit-that-is-too-low-is-named"), || {
+        let site = site.up()?;
+        let (status, printed) = forwarder::fail(&mut site.guest, User::Plain { lockable_kib: 64 }, &case.arguments())?;
+        if status != 1 || !(printed.to_lowercase().contains("memlock") || printed.contains("ulimit -l")) {
+            bail!("status {status}: {printed}");
+        }
+        Ok(())
+    });
+}
+
+/// Starts mirach and a TCP stream, and calls `end` once the stream flows.
+fn loaded(site: &mut Booted, case: Case, end: impl FnOnce(&mut Booted) -> Result<()>) -> Result<()> {
+    forwarder::start(&mut site.guest, User::Root, &case.arguments())?;
+    let before = received_bytes(&site.pair.right, INTERFACE)?;
+    let _streams = load(&site.pair.left, &site.pair.right, Pair::RIGHT)?;
+    wait::until("a TCP stream through mirach", Duration::from_secs(60), || {
+        Ok((received_bytes(&site.pair.right, INTERFACE)? > before + LOAD_BYTES).then_some(()))
+    })?;
+    end(site)
+}
+
+fn second_run(site: &mut Booted, case: Case) -> Result<()> {
+    forwarder::start(&mut site.guest, User::Root, &case.arguments())?;
+    ping(&site.pair.left, Pair::RIGHT, 50)?;
+    ends(site)
+}
+
+/// What an administrator does once, or a udev rule at each boot.
+fn give_devices_to_plain_user(site: &mut Booted, interface: Interface) -> Result<()> {
+    for device in DEVICES {
+        match interface {
+            Interface::Type1 => {
+                let group = site.iommu_group(device)?;
+                site.guest.must(&format!("chown plain /dev/vfio/{group}"))?;
+            }
+            Interface::Iommufd => {
+                let directory = format!("/sys/bus/pci/devices/{device}/vfio-dev");
+                site.guest.must(&format!("chown plain /dev/iommu /dev/vfio/devices/$(ls {directory})"))?;
+            }
+        }
+    }
+    Ok(())
+}
