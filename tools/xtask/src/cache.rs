@@ -11,34 +11,31 @@ const STAMP: &str = "stamp";
 /// The cache folder, held by one process at a time.
 pub(crate) struct Cache {
     folder: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Cache {
     /// Opens the cache folder, waiting until another setup is done with it.
     pub(crate) fn open() -> Result<Self> {
         let folder = folder()?;
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make the cache folder {}", folder.display()))?;
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make the cache folder {}", folder.display()))?;
         let path = folder.join("lock");
-        let lock =
-            File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         if lock.try_lock().is_err() {
-            println!(
-                "setup: waiting for another setup that uses {}",
-                folder.display()
-            );
+            println!("setup: waiting for another setup that uses {}", folder.display());
             lock.lock()?;
         }
-        Ok(Self {
-            folder,
-            _lock: lock,
-        })
+        Ok(Self { folder, _lock: lock })
     }
 
     /// The folder of an entry, whether it exists or not.
     pub(crate) fn entry(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// The lock, to be given to a child as its standard input: what a killed setup leaves running keeps it.
+    pub(crate) fn lock(&self) -> Result<File> {
+        self.lock.try_clone().context("cannot share the lock of the cache folder")
     }
 
     /// True when the entry is there and was made by this recipe.
@@ -47,12 +44,7 @@ impl Cache {
     }
 
     /// Makes an entry: `build` fills a folder of another name, which takes the entry's name when all is in it.
-    pub(crate) fn make(
-        &self,
-        name: &str,
-        recipe: &str,
-        build: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<()> {
+    pub(crate) fn make(&self, name: &str, recipe: &str, build: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let work = self.entry(&format!("{name}.work"));
         let old = self.entry(&format!("{name}.old"));
         remove(&work)?;
@@ -77,8 +69,8 @@ fn folder() -> Result<PathBuf> {
     if let Some(folder) = std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
         return Ok(Path::new(&folder).join("mirach"));
     }
-    let home = std::env::var_os("HOME")
-        .context("neither MIRACH_CACHE nor HOME is set: set MIRACH_CACHE to a folder")?;
+    let home =
+        std::env::var_os("HOME").context("neither MIRACH_CACHE nor HOME is set: set MIRACH_CACHE to a folder")?;
     Ok(Path::new(&home).join(".cache/mirach"))
 }
 

@@ -14,8 +14,7 @@ pub(crate) fn root() -> PathBuf {
 
 /// Where cargo puts what it builds: `$CARGO_TARGET_DIR` or `target`.
 pub(crate) fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| root().join("target"), |folder| root().join(folder))
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |folder| root().join(folder))
 }
 
 /// A cargo command, started in the workspace's root folder.
@@ -27,9 +26,7 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 
 /// Runs a command with its output on the terminal.
 pub(crate) fn passed(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start `{}`", shown(command)))?;
+    let status = command.status().with_context(|| format!("cannot start `{}`", shown(command)))?;
     if !status.success() {
         bail!("`{}` ended with {status}", shown(command));
     }
@@ -38,8 +35,13 @@ pub(crate) fn passed(command: &mut Command) -> Result<()> {
 
 /// Runs a command with its output appended to `log`; false when it did not succeed.
 pub(crate) fn logged(command: &mut Command, log: &File) -> Result<bool> {
+    logged_with(Stdio::null(), command, log)
+}
+
+/// As [`logged`], with this standard input.
+pub(crate) fn logged_with(input: Stdio, command: &mut Command, log: &File) -> Result<bool> {
     let status = command
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(log.try_clone()?)
         .stderr(log.try_clone()?)
         .status()
@@ -49,31 +51,16 @@ pub(crate) fn logged(command: &mut Command, log: &File) -> Result<bool> {
 
 /// Runs a command for what it prints.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .output()
-        .with_context(|| format!("cannot start `{}`", shown(command)))?;
+    let output = command.output().with_context(|| format!("cannot start `{}`", shown(command)))?;
     if !output.status.success() {
-        bail!(
-            "`{}` failed: {}",
-            shown(command),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("`{}` failed: {}", shown(command), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The command as one would type it, without its environment.
 pub(crate) fn shown(command: &Command) -> String {
-    let program = Path::new(command.get_program())
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let arguments = command
-        .get_args()
-        .map(|argument| argument.to_string_lossy().into_owned());
-    std::iter::once(program)
-        .chain(arguments)
-        .collect::<Vec<_>>()
-        .join(" ")
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+    std::iter::once(program).chain(arguments).collect::<Vec<_>>().join(" ")
 }

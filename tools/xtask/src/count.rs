@@ -11,22 +11,13 @@ pub(crate) struct Count {
 }
 
 impl Count {
-    pub(crate) const ONE_PASSED: Self = Self {
-        passed: 1,
-        failed: 0,
-    };
-    pub(crate) const ONE_FAILED: Self = Self {
-        passed: 0,
-        failed: 1,
-    };
+    pub(crate) const ONE_PASSED: Self = Self { passed: 1, failed: 0 };
+    pub(crate) const ONE_FAILED: Self = Self { passed: 0, failed: 1 };
 
     /// Sums the lines `test result: ok. 3 passed; 1 failed; ..` of a test run's output.
     pub(crate) fn of_libtest(output: &str) -> Self {
         let mut sum = Self::default();
-        for line in output
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("test result: "))
-        {
+        for line in output.lines().filter_map(|line| line.trim().strip_prefix("test result: ")) {
             for part in line.split([';', '.']) {
                 match part.split_whitespace().collect::<Vec<_>>()[..] {
                     [number, "passed"] => sum.passed += number.parse().unwrap_or(0),
@@ -65,20 +56,11 @@ test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
 
 test result: FAILED. 40 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.25s
 ";
-        assert_eq!(
-            Count::of_libtest(output),
-            Count {
-                passed: 42,
-                failed: 3
-            }
-        );
+        assert_eq!(Count::of_libtest(output), Count { passed: 42, failed: 3 });
     }
 
     #[test]
     fn counts_nothing_in_other_output() {
-        assert_eq!(
-            Count::of_libtest("error: 7 passed; 1 failed\nok. 1 passed"),
-            Count::default()
-        );
+        assert_eq!(Count::of_libtest("error: 7 passed; 1 failed\nok. 1 passed"), Count::default());
     }
 }

@@ -38,33 +38,20 @@ pub(crate) fn missing_packages() -> Result<Vec<&'static str>> {
         .output()
         .context("cannot run dpkg-query: the lab needs a Debian or Ubuntu host")?;
     let known = String::from_utf8_lossy(&known.stdout).into_owned();
-    let installed = |name: &str| {
-        known
-            .lines()
-            .any(|line| line == format!("{name} installed"))
-    };
-    Ok(PACKAGES
-        .into_iter()
-        .filter(|name| !installed(name))
-        .collect())
+    let installed = |name: &str| known.lines().any(|line| line == format!("{name} installed"));
+    Ok(PACKAGES.into_iter().filter(|name| !installed(name)).collect())
 }
 
 /// Installs Debian packages.
 pub(crate) fn install(packages: &[&str], log: &File) -> Result<()> {
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
-        command
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .args(["-q", "-o", "DPkg::Lock::Timeout=300"])
-            .args(arguments);
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(["-q", "-o", "DPkg::Lock::Timeout=300"]).args(arguments);
         command
     };
     // A source that is out of reach is no error as long as the packages can be had from another one.
     logged(&mut apt(&["update"]), log)?;
-    if !logged(
-        apt(&["install", "-y", "--no-install-recommends"]).args(packages),
-        log,
-    )? {
+    if !logged(apt(&["install", "-y", "--no-install-recommends"]).args(packages), log)? {
         bail!("apt-get could not install {}", packages.join(" "));
     }
     Ok(())
@@ -75,12 +62,7 @@ pub(crate) fn missing_targets() -> Result<Vec<&'static str>> {
     let mut missing = Vec::new();
     for target in TARGETS {
         let mut rustc = Command::new("rustc");
-        let folder = output(rustc.current_dir(root()).args([
-            "--print",
-            "target-libdir",
-            "--target",
-            target,
-        ]))?;
+        let folder = output(rustc.current_dir(root()).args(["--print", "target-libdir", "--target", target]))?;
         if !Path::new(folder.trim()).exists() {
             missing.push(target);
         }
@@ -90,13 +72,7 @@ pub(crate) fn missing_targets() -> Result<Vec<&'static str>> {
 
 /// Installs Rust targets for the pinned toolchain.
 pub(crate) fn add_targets(targets: &[&str], log: &File) -> Result<()> {
-    if !logged(
-        Command::new("rustup")
-            .current_dir(root())
-            .args(["target", "add"])
-            .args(targets),
-        log,
-    )? {
+    if !logged(Command::new("rustup").current_dir(root()).args(["target", "add"]).args(targets), log)? {
         bail!("rustup could not add the targets {}", targets.join(" "));
     }
     Ok(())

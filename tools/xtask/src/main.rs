@@ -48,9 +48,7 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
         ["test", names @ ..] => suite::run(names),
         ["lint"] => suite::run(&["lint"]),
         ["miri"] => command::passed(&mut suites::miri()?).map(|()| ExitCode::SUCCESS),
-        ["bench", arguments @ ..] => {
-            command::passed(&mut suites::bench(arguments)).map(|()| ExitCode::SUCCESS)
-        }
+        ["bench", arguments @ ..] => command::passed(&mut suites::bench(arguments)).map(|()| ExitCode::SUCCESS),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)

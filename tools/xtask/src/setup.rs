@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::cache::{Cache, hash};
-use crate::command::{logged, root, target};
+use crate::command::{logged_with, root, target};
 use crate::host;
 
 /// Something that a suite needs installed.
@@ -71,18 +71,14 @@ pub(crate) fn run(needs: &[Need]) -> Result<()> {
     if needs.contains(&Need::Targets) {
         let missing = host::missing_targets()?;
         if !missing.is_empty() {
-            log.step(&format!("Rust targets {}", missing.join(" ")), |file| {
-                host::add_targets(&missing, file)
-            })?;
+            log.step(&format!("Rust targets {}", missing.join(" ")), |file| host::add_targets(&missing, file))?;
         }
     }
     if needs.contains(&Need::Guests) {
         let missing = host::missing_packages()?;
         if !missing.is_empty() {
             as_root(&format!("installing {}", missing.join(" ")))?;
-            log.step(&format!("packages {}", missing.join(" ")), |file| {
-                host::install(&missing, file)
-            })?;
+            log.step(&format!("packages {}", missing.join(" ")), |file| host::install(&missing, file))?;
         }
         let cache = Cache::open()?;
         for recipe in &RECIPES {
@@ -112,7 +108,7 @@ fn make(recipe: &Recipe, cache: &Cache, log: &Log) -> Result<()> {
             command.arg(&script).arg(work);
             command.args(recipe.entries.iter().map(|name| cache.entry(name)));
             command.args(&inputs).env("MIRROR", host::mirror());
-            if !logged(&mut command, file)? {
+            if !logged_with(cache.lock()?.into(), &mut command, file)? {
                 bail!("{} failed", recipe.script);
             }
             Ok(())
@@ -140,8 +136,7 @@ impl Log {
         let folder = target().join("xtask");
         fs::create_dir_all(&folder)?;
         let path = folder.join("setup.log");
-        let file =
-            File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self { path, file })
     }
 
@@ -154,10 +149,7 @@ impl Log {
             for line in &lines[lines.len().saturating_sub(30)..] {
                 eprintln!("    {line}");
             }
-            return Err(error.context(format!(
-                "setup failed, its output is in {}",
-                self.path.display()
-            )));
+            return Err(error.context(format!("setup failed, its output is in {}", self.path.display())));
         }
         println!("setup: done in {:.1} s", started.elapsed().as_secs_f64());
         Ok(())

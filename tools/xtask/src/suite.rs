@@ -18,10 +18,8 @@ pub(crate) fn run(names: &[&str]) -> Result<ExitCode> {
     let folder = target().join("xtask");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
 
-    let needs: Vec<Need> = Need::ALL
-        .into_iter()
-        .filter(|need| chosen.iter().any(|suite| suite.needs.contains(need)))
-        .collect();
+    let needs: Vec<Need> =
+        Need::ALL.into_iter().filter(|need| chosen.iter().any(|suite| suite.needs.contains(need))).collect();
     // What only the guests need must not keep the other suites from running.
     let broken = setup::run(&needs).err();
     if let Some(error) = &broken {
@@ -40,39 +38,21 @@ pub(crate) fn run(names: &[&str]) -> Result<ExitCode> {
             _ => run_suite(suite, &path)?,
         };
         total += count;
-        println!(
-            "{}: {count} ({:.1} s, log {})",
-            suite.name,
-            started.elapsed().as_secs_f64(),
-            path.display()
-        );
+        println!("{}: {count} ({:.1} s, log {})", suite.name, started.elapsed().as_secs_f64(), path.display());
     }
     println!("{total}");
-    Ok(if total.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn choose(names: &[&str]) -> Result<Vec<&'static Suite>> {
     if names.is_empty() {
         return Ok(SUITES.iter().collect());
     }
-    if let Some(unknown) = names
-        .iter()
-        .find(|name| !SUITES.iter().any(|suite| suite.name == **name))
-    {
+    if let Some(unknown) = names.iter().find(|name| !SUITES.iter().any(|suite| suite.name == **name)) {
         let known: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
-        bail!(
-            "there is no suite `{unknown}`; the suites are {}",
-            known.join(", ")
-        );
+        bail!("there is no suite `{unknown}`; the suites are {}", known.join(", "));
     }
-    Ok(SUITES
-        .iter()
-        .filter(|suite| names.contains(&suite.name))
-        .collect())
+    Ok(SUITES.iter().filter(|suite| names.contains(&suite.name)).collect())
 }
 
 fn run_suite(suite: &Suite, path: &Path) -> Result<Count> {
@@ -87,8 +67,7 @@ fn run_suite(suite: &Suite, path: &Path) -> Result<Count> {
             println!("{output}");
         }
         whole.push(format!("$ {}\n{output}", shown(&step.command)));
-        fs::write(path, whole.join("\n"))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        fs::write(path, whole.join("\n")).with_context(|| format!("cannot write {}", path.display()))?;
         fs::remove_file(&part)?;
         count += result;
         if result.failed > 0 && step.meaning == Meaning::Build {

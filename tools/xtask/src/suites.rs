@@ -34,36 +34,21 @@ pub(crate) enum Meaning {
 
 /// All suites, the quick ones first.
 pub(crate) const SUITES: [Suite; 6] = [
-    Suite {
-        name: "lint",
-        about: "formatting, clippy",
-        needs: &[Need::Targets],
-        steps: lint,
-    },
+    Suite { name: "lint", about: "formatting, clippy", needs: &[Need::Targets], steps: lint },
     Suite {
         name: "unit",
         about: "unit and doc tests of all crates; hugemem and drivers build without an OS",
         needs: &[Need::Targets],
         steps: unit,
     },
-    Suite {
-        name: "loom",
-        about: "lock-free code under every interleaving",
-        needs: &[],
-        steps: loom,
-    },
+    Suite { name: "loom", about: "lock-free code under every interleaving", needs: &[], steps: loom },
     Suite {
         name: "lying-device",
         about: "the virtio-net driver against a device that lies",
         needs: &[],
         steps: lying_device,
     },
-    Suite {
-        name: "demo",
-        about: "`mirach demo` as a user without rights",
-        needs: &[],
-        steps: demo,
-    },
+    Suite { name: "demo", about: "`mirach demo` as a user without rights", needs: &[], steps: demo },
     Suite {
         name: "guest-virtio",
         about: "the binary between two virtio-net devices in QEMU guests with an IOMMU",
@@ -80,40 +65,15 @@ pub(crate) fn list() {
 }
 
 fn step(meaning: Meaning, arguments: &[&str]) -> Step {
-    Step {
-        command: cargo(arguments),
-        meaning,
-    }
+    Step { command: cargo(arguments), meaning }
 }
 
 fn lint() -> Vec<Step> {
     vec![
         step(Meaning::Check, &["fmt", "--all", "--check"]),
-        step(
-            Meaning::Check,
-            &[
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ],
-        ),
+        step(Meaning::Check, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
         // The end-to-end tests only run by name, which also keeps them out of `--all-targets`.
-        step(
-            Meaning::Check,
-            &[
-                "clippy",
-                "-p",
-                "mirach-tests",
-                "--test",
-                "*",
-                "--",
-                "-D",
-                "warnings",
-            ],
-        ),
+        step(Meaning::Check, &["clippy", "-p", "mirach-tests", "--test", "*", "--", "-D", "warnings"]),
     ]
 }
 
@@ -126,58 +86,19 @@ fn unit() -> Vec<Step> {
         }
     }
     vec![
-        step(
-            Meaning::Tests,
-            &[
-                "test",
-                "--workspace",
-                "--exclude",
-                "mirach-models",
-                "--no-fail-fast",
-            ],
-        ),
-        Step {
-            command: models,
-            meaning: Meaning::Tests,
-        },
+        step(Meaning::Tests, &["test", "--workspace", "--exclude", "mirach-models", "--no-fail-fast"]),
+        Step { command: models, meaning: Meaning::Tests },
         step(Meaning::Tests, &["test", "-p", "mirach-models", "--doc"]),
-        step(
-            Meaning::Check,
-            &[
-                "build",
-                "-p",
-                "mirach-hugemem",
-                "--target",
-                "x86_64-unknown-none",
-            ],
-        ),
-        step(
-            Meaning::Check,
-            &[
-                "build",
-                "-p",
-                "mirach-drivers",
-                "--target",
-                "x86_64-unknown-none",
-            ],
-        ),
+        step(Meaning::Check, &["build", "-p", "mirach-hugemem", "--target", "x86_64-unknown-none"]),
+        step(Meaning::Check, &["build", "-p", "mirach-drivers", "--target", "x86_64-unknown-none"]),
     ]
 }
 
 /// The names of a crate's integration tests.
 fn integration_tests(package: &str) -> Vec<String> {
-    let files = std::fs::read_dir(root().join(package).join("tests"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let mut names: Vec<String> = files
-        .filter_map(|file| {
-            file.file_name()
-                .to_str()?
-                .strip_suffix(".rs")
-                .map(str::to_owned)
-        })
-        .collect();
+    let files = std::fs::read_dir(root().join(package).join("tests")).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        files.filter_map(|file| file.file_name().to_str()?.strip_suffix(".rs").map(str::to_owned)).collect();
     names.sort();
     names
 }
@@ -189,63 +110,41 @@ fn loom() -> Vec<Step> {
         // Other flags would make cargo build everything again each time the folder were shared.
         .env("CARGO_TARGET_DIR", target().join("loom"))
         .env("CARGO_PROFILE_RELEASE_LTO", "off");
-    vec![Step {
-        command,
-        meaning: Meaning::Tests,
-    }]
+    vec![Step { command, meaning: Meaning::Tests }]
 }
 
 fn lying_device() -> Vec<Step> {
-    vec![step(
-        Meaning::Tests,
-        &["test", "-p", "mirach-models", "--test", "lying_device"],
-    )]
+    vec![step(Meaning::Tests, &["test", "-p", "mirach-models", "--test", "lying_device"])]
 }
 
 fn demo() -> Vec<Step> {
     vec![
         step(Meaning::Build, &["build", "--release", "-p", "mirach"]),
-        step(
-            Meaning::Tests,
-            &["test", "-p", "mirach-tests", "--test", "demo"],
-        ),
+        step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "demo"]),
     ]
 }
 
 fn guest_virtio() -> Vec<Step> {
     let musl = "x86_64-unknown-linux-musl";
     vec![
-        step(
-            Meaning::Build,
-            &["build", "--release", "--target", musl, "-p", "mirach"],
-        ),
-        step(
-            Meaning::Tests,
-            &["test", "-p", "mirach-tests", "--test", "guest_virtio"],
-        ),
+        step(Meaning::Build, &["build", "--release", "--target", musl, "-p", "mirach"]),
+        step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "guest_virtio"]),
     ]
 }
 
 /// Miri on the unit tests of the crate that has unsafe code and runs without the kernel's help.
 pub(crate) fn miri() -> Result<Command> {
-    let Ok(true) = Command::new("cargo")
-        .args(["+nightly", "miri", "--version"])
-        .output()
-        .map(|it| it.status.success())
+    let Ok(true) = Command::new("cargo").args(["+nightly", "miri", "--version"]).output().map(|it| it.status.success())
     else {
         bail!("there is no Miri: run `rustup component add miri rust-src --toolchain nightly`");
     };
     // The cargo that runs this task is the pinned one; Miri needs the nightly, found through rustup.
     let mut command = Command::new("cargo");
-    command
-        .args(["+nightly", "miri", "test", "-p", "mirach-hugemem", "--lib"])
-        .current_dir(root());
+    command.args(["+nightly", "miri", "test", "-p", "mirach-hugemem", "--lib"]).current_dir(root());
     for inherited in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC"] {
         command.env_remove(inherited);
     }
-    command
-        .env("CARGO_TARGET_DIR", target().join("miri"))
-        .env("MIRIFLAGS", "-Zmiri-disable-isolation");
+    command.env("CARGO_TARGET_DIR", target().join("miri")).env("MIRIFLAGS", "-Zmiri-disable-isolation");
     Ok(command)
 }
 
