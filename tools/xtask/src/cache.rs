@@ -25,7 +25,7 @@ impl Cache {
             println!("setup: waiting for another setup that uses {}", folder.display());
             lock.lock()?;
         }
-        Ok(Self { folder, _lock: lock })
+        Ok(Self { folder, lock })
     }
 
     /// The folder of an entry, whether it exists or not.
