@@ -1,0 +1,289 @@
+//! Windows of device registers: the only place that touches them.
+//!
+//! A [`Bar`] is a handle to one base address register of a device. Most of it is mapped into this process; what the
+//! kernel does not let us map (sparse areas, I/O port windows) goes through `pread` and `pwrite` on the device's file, a
+//! system call each. Every access is checked against the window first: an access outside, or one that is not aligned
+//! to its width, reads all ones and stores nothing, as on the wire.
+//!
+//! # Life
+//!
+//! Handles are cheap clones of one `Arc` and may outlive the device. A live mapping keeps the kernel from giving the device
+//! to anybody else, so the owner *revokes* the window when it lets the device go: each mapped page is replaced, at the
+//! same address and in one step, by a private page of all ones. Handles that are left then see what a removed device
+//! would show, and the kernel is free of them.
+//!
+//! # Order
+//!
+//! Linux maps BARs uncached. On x86-64 a store to uncached memory is not carried out before earlier stores to
+//! ordinary memory (Intel SDM volume 3, "Memory Ordering"), so [`publish`](drivers::bus::Bar::publish) needs to hold back only
+//! the compiler: a release fence, which is no instruction there. `MOVDIR64B` is a *direct store*, ordered like
+//! write-combining memory and so not at all against earlier stores; that is why
+//! [`store_block`](drivers::bus::Bar::store_block) puts an `SFENCE` in front of it. The 8-store fallback gets the fence too, so
+//! that both promise the same.
+
+#![expect(unsafe_code, reason = "device registers are reached by volatile access to mapped memory")]
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use drivers::bus::Width;
+use memmap2::{MmapOptions, MmapRaw};
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("the order of DMA writes and register stores is worked out for x86-64 only (see vfio/src/bar.rs)");
+
+const PAGE: u64 = 4096;
+
+/// The register window of one base address register. Cloning gives another handle to the same window.
+#[derive(Clone, Debug)]
+pub struct Bar {
+    window: Arc<Window>,
+}
+
+/// A stretch of the window that can be mapped: offset from its start and length, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Stretch {
+    pub(crate) offset: u64,
+    pub(crate) length: u64,
+}
+
+#[derive(Debug)]
+struct Window {
+    size: u64,
+    /// Mapped stretches, disjoint.
+    areas: Vec<Area>,
+    /// The device, for what is not mapped; gone once the window is revoked.
+    file: RwLock<Option<Arc<File>>>,
+    /// Where the window begins in the file.
+    file_offset: u64,
+    /// The processor has MOVDIR64B.
+    direct_store: bool,
+}
+
+#[derive(Debug)]
+struct Area {
+    offset: u64,
+    length: u64,
+    mapping: MmapRaw,
+}
+
+/// Where an access goes.
+enum Place {
+    Mapped(*mut u8),
+    File(u64),
+    Outside,
+}
+
+impl Bar {
+    /// Maps the `stretches` of the window of `size` bytes that begins at `file_offset` in `file`.
+    pub(crate) fn new(file: Arc<File>, file_offset: u64, size: u64, stretches: &[Stretch]) -> io::Result<Self> {
+        let mut areas = Vec::with_capacity(stretches.len());
+        for stretch in stretches {
+            let end = stretch.offset.checked_add(stretch.length).filter(|end| *end <= size);
+            if end.is_none() || !stretch.offset.is_multiple_of(PAGE) || stretch.length == 0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!(
+                        "the kernel reports a mappable area of {:#x} bytes at {:#x} in a window of {size:#x} bytes",
+                        stretch.length, stretch.offset
+                    ),
+                ));
+            }
+            let too_long = || io::Error::from(io::ErrorKind::OutOfMemory);
+            // A window smaller than a page still occupies a page of its own when the kernel lets us map it.
+            let length = stretch.length.checked_next_multiple_of(PAGE).ok_or_else(too_long)?;
+            let length = usize::try_from(length).map_err(|_| too_long())?;
+            let mapping = MmapOptions::new().offset(file_offset + stretch.offset).len(length).map_raw(&*file)?;
+            areas.push(Area { offset: stretch.offset, length: stretch.length, mapping });
+        }
+        let window =
+            Window { size, areas, file: RwLock::new(Some(file)), file_offset, direct_store: has_direct_store() };
+        Ok(Self { window: Arc::new(window) })
+    }
+
+    /// Parts every handle from the device. See the module's text.
+    pub(crate) fn revoke(self) -> io::Result<()> {
+        let window = match Arc::try_unwrap(self.window) {
+            // Nobody else has a handle: dropping the window unmaps it.
+            Ok(_) => return Ok(()),
+            Err(shared) => shared,
+        };
+        *window.file.write().unwrap_or_else(PoisonError::into_inner) = None;
+        for area in &window.areas {
+            area.replace_by_ones()?;
+        }
+        Ok(())
+    }
+
+    fn place(&self, offset: u32, bytes: u32) -> Place {
+        let (offset, bytes) = (u64::from(offset), u64::from(bytes));
+        if !offset.is_multiple_of(bytes) || offset + bytes > self.window.size {
+            return Place::Outside;
+        }
+        for area in &self.window.areas {
+            if let Some(inside) = offset.checked_sub(area.offset)
+                && inside + bytes <= area.length
+                && let Ok(inside) = usize::try_from(inside)
+            {
+                return Place::Mapped(area.mapping.as_mut_ptr().wrapping_add(inside));
+            }
+        }
+        Place::File(self.window.file_offset + offset)
+    }
+
+    fn file_load(&self, position: u64, bytes: u32) -> u64 {
+        let mut raw = [0_u8; 8];
+        let file = self.window.file.read().unwrap_or_else(PoisonError::into_inner);
+        let read =
+            file.as_ref().zip(raw.get_mut(..bytes as usize)).map(|(file, part)| file.read_exact_at(part, position));
+        match read {
+            Some(Ok(())) => u64::from_le_bytes(raw),
+            _ => u64::MAX,
+        }
+    }
+
+    fn file_store(&self, position: u64, bytes: &[u8]) {
+        let file = self.window.file.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = file.as_ref()
+            && let Err(error) = file.write_all_at(bytes, position)
+        {
+            // A store that nobody takes is lost on the wire too; the driver notices by what the device then does.
+            tracing::debug!(position, %error, "a register store was lost");
+        }
+    }
+}
+
+impl drivers::bus::Bar for Bar {
+    fn size(&self) -> u64 {
+        self.window.size
+    }
+
+    fn load<W: Width>(&self, offset: u32) -> W {
+        let value = match self.place(offset, W::BYTES) {
+            Place::Mapped(pointer) => match W::BYTES {
+                // SAFETY: `place` checked bounds and alignment inside a mapping that lives as long as `self`.
+                1 => u64::from(unsafe { pointer.read_volatile() }),
+                // SAFETY: as above, two bytes.
+                2 => u64::from(unsafe { pointer.cast::<u16>().read_volatile() }),
+                // SAFETY: as above, four bytes.
+                4 => u64::from(unsafe { pointer.cast::<u32>().read_volatile() }),
+                // SAFETY: as above, eight bytes: `Width` is sealed and has no other.
+                _ => unsafe { pointer.cast::<u64>().read_volatile() },
+            },
+            Place::File(position) => self.file_load(position, W::BYTES),
+            Place::Outside => u64::MAX,
+        };
+        W::narrow(value)
+    }
+
+    fn store<W: Width>(&self, offset: u32, value: W) {
+        let value = value.widen();
+        match self.place(offset, W::BYTES) {
+            Place::Mapped(pointer) => match W::BYTES {
+                // SAFETY: `place` checked bounds and alignment inside a mapping that lives as long as `self`.
+                1 => unsafe { pointer.write_volatile(u8::narrow(value)) },
+                // SAFETY: as above, two bytes.
+                2 => unsafe { pointer.cast::<u16>().write_volatile(u16::narrow(value)) },
+                // SAFETY: as above, four bytes.
+                4 => unsafe { pointer.cast::<u32>().write_volatile(u32::narrow(value)) },
+                // SAFETY: as above, eight bytes.
+                _ => unsafe { pointer.cast::<u64>().write_volatile(value) },
+            },
+            Place::File(position) => {
+                if let Some(bytes) = value.to_le_bytes().get(..W::BYTES as usize) {
+                    self.file_store(position, bytes);
+                }
+            }
+            Place::Outside => {}
+        }
+    }
+
+    fn store_block(&self, offset: u32, block: &[u64; 8]) {
+        match self.place(offset, 64) {
+            Place::Mapped(pointer) if self.window.direct_store => {
+                // SAFETY: the processor has the instruction; `place` checked 64 aligned bytes inside a live mapping.
+                unsafe { direct_store(pointer, block) };
+            }
+            Place::Mapped(pointer) => {
+                store_fence();
+                for (index, word) in block.iter().enumerate() {
+                    // SAFETY: `place` checked 64 aligned bytes inside a live mapping; `index` is below 8.
+                    unsafe { pointer.cast::<u64>().wrapping_add(index).write_volatile(*word) };
+                }
+            }
+            Place::File(position) => {
+                for (word, at) in block.iter().zip((position..).step_by(8)) {
+                    self.file_store(at, &word.to_le_bytes());
+                }
+            }
+            Place::Outside => {}
+        }
+    }
+
+    fn publish<W: Width>(&self, offset: u32, value: W) {
+        fence(Ordering::Release);
+        self.store(offset, value);
+    }
+}
+
+impl Area {
+    /// Puts private pages of all ones in the place of the device's.
+    fn replace_by_ones(&self) -> io::Result<()> {
+        // The longest chunk keeps the number of mappings small for large windows; the shortest keeps memory small.
+        let page = usize::try_from(PAGE).unwrap_or(usize::MAX);
+        let chunk = (self.mapping.len() / 256).next_multiple_of(page).max(page).min(self.mapping.len());
+        let ones = rustix::fs::memfd_create("mirach-revoked", rustix::fs::MemfdFlags::CLOEXEC)?;
+        let ones = File::from(ones);
+        ones.write_all_at(&vec![0xff; chunk], 0)?;
+        for start in (0..self.mapping.len()).step_by(chunk) {
+            let length = chunk.min(self.mapping.len() - start);
+            let address = self.mapping.as_mut_ptr().wrapping_add(start);
+            // SAFETY: the range lies inside our own mapping, whose bytes nobody refers to but by volatile access.
+            unsafe {
+                rustix::mm::mmap(
+                    address.cast(),
+                    length,
+                    rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
+                    rustix::mm::MapFlags::PRIVATE | rustix::mm::MapFlags::FIXED,
+                    &ones,
+                    0,
+                )?
+            };
+        }
+        Ok(())
+    }
+}
+
+/// Whether the processor has MOVDIR64B: CPUID leaf 7, ECX bit 28.
+fn has_direct_store() -> bool {
+    std::arch::x86_64::__cpuid(0).eax >= 7 && std::arch::x86_64::__cpuid_count(7, 0).ecx & 1 << 28 != 0
+}
+
+fn store_fence() {
+    // SAFETY: SFENCE is part of x86-64 and only orders stores.
+    unsafe { std::arch::asm!("sfence", options(nostack, preserves_flags)) };
+}
+
+/// Stores 64 bytes at once, after all earlier stores.
+///
+/// # Safety
+/// The processor has MOVDIR64B, and `to` is valid for writing 64 bytes and aligned to 64.
+unsafe fn direct_store(to: *mut u8, block: &[u64; 8]) {
+    // SAFETY: the caller promises a valid target and the instruction; `block` is 64 readable bytes.
+    unsafe {
+        std::arch::asm!(
+            "sfence",
+            "movdir64b {to}, [{from}]",
+            to = in(reg) to,
+            from = in(reg) block.as_ptr(),
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+#[cfg(test)]
+#[path = "bar_tests.rs"]
+mod tests;

@@ -1,0 +1,227 @@
+//! Turns what the kernel refuses into one sentence with the command that mends it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use drivers::bus::{BusError, PciAddress};
+use rustix::process::{Resource, geteuid, getrlimit};
+
+use super::Interface;
+use crate::sysfs::{Sysfs, is_vfio, read};
+
+/// Opening `address` failed for `reason`.
+pub(crate) fn refused(address: PciAddress, reason: impl Into<String>) -> BusError {
+    BusError::System { device: address.to_string(), action: "cannot open the device".into(), reason: reason.into() }
+}
+
+/// The kernel parameters that switch this machine's IOMMU on.
+pub(crate) fn iommu_parameters(sysfs: &Sysfs) -> &'static str {
+    let processor = read(&sysfs.process_file("cpuinfo")).unwrap_or_default();
+    if processor.contains("AuthenticAMD") || processor.contains("HygonGenuine") {
+        "switch the IOMMU on in the firmware (AMD-Vi, SVM) and boot the kernel without amd_iommu=off"
+    } else {
+        "switch VT-d on in the firmware and boot the kernel with intel_iommu=on"
+    }
+}
+
+/// What is wrong with `address` before anything is opened, if something is.
+pub(crate) fn before_opening(sysfs: &Sysfs, address: PciAddress) -> Result<u32, BusError> {
+    if !sysfs.has_function(address) {
+        return Err(refused(address, "there is no such PCI device; `mirach devices` lists those that there are"));
+    }
+    let driver = sysfs.driver(address);
+    let Some(group) = sysfs.group(address) else {
+        return Err(refused(
+            address,
+            format!("it is behind no IOMMU, or the IOMMU is off: {}", iommu_parameters(sysfs)),
+        ));
+    };
+    if sysfs.group_lacks_iommu(group) {
+        return Err(refused(
+            address,
+            format!(
+                "its group is a no-IOMMU group, in which the device could overwrite all memory; mirach does not use those: {}",
+                iommu_parameters(sysfs)
+            ),
+        ));
+    }
+    match driver {
+        Some(driver) if is_vfio(&driver) => Ok(group),
+        _ if !sysfs.path("bus/pci/drivers/vfio-pci").exists() => Err(refused(
+            address,
+            format!("the module vfio-pci is not loaded: run `modprobe vfio-pci`, then `mirach bind {address}`"),
+        )),
+        Some(driver) => {
+            Err(refused(address, format!("it is bound to {driver} and not to vfio-pci: run `mirach bind {address}`")))
+        }
+        None => {
+            Err(refused(address, format!("it is bound to no driver and not to vfio-pci: run `mirach bind {address}`")))
+        }
+    }
+}
+
+/// Opening the file at `path` failed.
+pub(crate) fn node(sysfs: &Sysfs, address: PciAddress, path: &Path, error: &io::Error) -> BusError {
+    let reason = match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => permission(path),
+        Some(libc::EBUSY) => in_use(sysfs, address, &[path.to_owned()]),
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => missing(path),
+        _ => format!("{} cannot be opened: {error}", path.display()),
+    };
+    refused(address, reason)
+}
+
+fn missing(path: &Path) -> String {
+    let shown = path.display();
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some("vfio") => format!(
+            "{shown} is missing: run `modprobe vfio`, or use the iommufd interface if this kernel has no VFIO containers"
+        ),
+        Some("iommu") => format!(
+            "{shown} is missing: this kernel has no iommufd (CONFIG_IOMMUFD), or the module is not loaded: run `modprobe iommufd`, or use the type1 interface"
+        ),
+        Some(name) if name.starts_with("vfio") => format!(
+            "{shown} is missing: this kernel has no VFIO character devices (CONFIG_VFIO_DEVICE_CDEV); use the type1 interface"
+        ),
+        _ => format!(
+            "{shown} is missing: this kernel has no VFIO groups (CONFIG_VFIO_GROUP), or udev does not run; use the iommufd interface"
+        ),
+    }
+}
+
+fn permission(path: &Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let shown = path.display();
+    let user = geteuid().as_raw();
+    match std::fs::metadata(path) {
+        Ok(facts) => format!(
+            "no permission for {shown}: it belongs to user {} and group {} with mode {:04o}, and this process runs as user {user}: run `sudo chown {user} {shown}`",
+            facts.uid(),
+            facts.gid(),
+            facts.mode() & 0o7777
+        ),
+        Err(_) => {
+            format!("no permission for {shown}, and this process runs as user {user}: run `sudo chown {user} {shown}`")
+        }
+    }
+}
+
+/// Somebody has the device or its group.
+pub(crate) fn in_use(sysfs: &Sysfs, address: PciAddress, paths: &[PathBuf]) -> String {
+    let mut paths = paths.to_vec();
+    if let Some(group) = sysfs.group(address) {
+        paths.push(sysfs.group_node(group));
+    }
+    paths.extend(sysfs.vfio_device(address));
+    let own = std::process::id();
+    match sysfs.users(&paths).first() {
+        Some((process, _)) if *process == own => "this process uses it already, or another device of the same IOMMU group: give the devices to ports of their own groups".into(),
+        Some((process, name)) => format!("it is in use by process {process} ({name}): stop that process first"),
+        None => format!(
+            "it is in use by another process that cannot be seen from here: find it with `sudo fuser -v {}`",
+            paths.first().map(|path| path.display().to_string()).unwrap_or_default()
+        ),
+    }
+}
+
+/// The kernel does not let the group be used because of other members of it.
+pub(crate) fn not_viable(sysfs: &Sysfs, address: PciAddress, group: u32) -> String {
+    let blockers = sysfs.group_blockers(group);
+    if blockers.is_empty() {
+        return format!(
+            "IOMMU group {group} is not viable: a device in it is used by the kernel; `mirach devices --all` shows its members"
+        );
+    }
+    let held: Vec<String> = blockers.iter().map(|(member, driver)| format!("{member} by {driver}")).collect();
+    let others: Vec<String> = blockers.iter().map(|(member, _)| member.to_string()).collect();
+    format!(
+        "IOMMU group {group} of {address} is not viable, because the kernel still drives other devices in it ({}): run `mirach bind {}` too, or move the card to a slot with a group of its own",
+        held.join(", "),
+        others.join(" ")
+    )
+}
+
+/// Attaching the device to its address space failed.
+pub(crate) fn attach(
+    sysfs: &Sysfs,
+    address: PciAddress,
+    group: u32,
+    interface: Interface,
+    error: &io::Error,
+) -> BusError {
+    let reason = match error.raw_os_error() {
+        _ if !sysfs.group_blockers(group).is_empty() => not_viable(sysfs, address, group),
+        Some(libc::EPERM) if interface == Interface::Iommufd => "the IOMMU cannot remap interrupts, so the device could forge them; switch interrupt remapping on in the firmware, or, if you trust the device, run `echo 1 > /sys/module/iommufd/parameters/allow_unsafe_interrupts`".into(),
+        Some(libc::EPERM) => "the IOMMU cannot remap interrupts, so the device could forge them; switch interrupt remapping on in the firmware, or, if you trust the device, run `echo 1 > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts`".into(),
+        Some(libc::ENODEV | libc::ENOTTY) if interface == Interface::Type1 => "this kernel has no type1 IOMMU support for VFIO: run `modprobe vfio_iommu_type1`".into(),
+        Some(libc::ENOTTY) => "this kernel's VFIO cannot bind devices to iommufd (CONFIG_VFIO_DEVICE_CDEV): use the type1 interface".into(),
+        Some(libc::EBUSY) => in_use(sysfs, address, &[]),
+        Some(libc::EINVAL) if interface == Interface::Iommufd && sysfs.group_members(group).len() > 1 => format!("another device of its IOMMU group {group} is attached to another address space; devices of one group cannot be kept apart"),
+        _ => format!("the kernel refuses to attach it to an address space: {error}"),
+    };
+    refused(address, reason)
+}
+
+/// Mapping `bytes` bytes for the device failed.
+pub(crate) fn mapping(sysfs: &Sysfs, bytes: u64, error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::ENOMEM) => lock_limit(bytes),
+        Some(libc::ENOSPC) => {
+            let limit = read(&sysfs.path("module/vfio_iommu_type1/parameters/dma_entry_limit"));
+            format!(
+                "the kernel's limit of {} mappings for one container is used up: use huge pages or fewer regions, or raise the limit with `echo 1000000 > /sys/module/vfio_iommu_type1/parameters/dma_entry_limit` before starting",
+                limit.as_deref().unwrap_or("65535")
+            )
+        }
+        Some(libc::EEXIST | libc::EADDRINUSE) => {
+            "another region is mapped there; give each region an IOVA of its own".into()
+        }
+        Some(libc::EINVAL | libc::ERANGE) => {
+            "the IOMMU cannot translate this range; allocate the region inside the ranges that the device reports"
+                .into()
+        }
+        Some(libc::EFAULT) => {
+            "the memory cannot be pinned for DMA (a page of it is not present or not writable)".into()
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn lock_limit(bytes: u64) -> String {
+    match getrlimit(Resource::Memlock).current {
+        Some(limit) => format!(
+            "{bytes} more bytes have to be locked, and the limit of locked memory (RLIMIT_MEMLOCK) is {limit} bytes: raise it with `ulimit -l unlimited`, with `LimitMEMLOCK=infinity` in the systemd unit, or give the process CAP_IPC_LOCK"
+        ),
+        None => format!("the kernel has no memory left to lock {bytes} bytes, although RLIMIT_MEMLOCK is unlimited"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn out_of_lockable_memory_names_the_limit_and_the_cures() {
+        let error = io::Error::from_raw_os_error(libc::ENOMEM);
+        let text = mapping(&Sysfs::under("/nonexistent"), 123_456, &error);
+        assert!(text.contains("RLIMIT_MEMLOCK") && text.contains("123456"), "{text}");
+    }
+
+    #[test]
+    fn out_of_mappings_names_the_module_parameter() {
+        let error = io::Error::from_raw_os_error(libc::ENOSPC);
+        assert!(mapping(&Sysfs::under("/nonexistent"), 1, &error).contains("dma_entry_limit"));
+    }
+
+    #[test]
+    fn a_missing_file_says_which_part_of_the_kernel_is_missing() {
+        for (path, word) in [
+            ("/dev/vfio/vfio", "modprobe vfio"),
+            ("/dev/iommu", "CONFIG_IOMMUFD"),
+            ("/dev/vfio/devices/vfio0", "CONFIG_VFIO_DEVICE_CDEV"),
+            ("/dev/vfio/17", "CONFIG_VFIO_GROUP"),
+        ] {
+            assert!(missing(Path::new(path)).contains(word), "{path}");
+        }
+    }
+}

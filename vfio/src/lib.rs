@@ -1,0 +1,20 @@
+//! The bus under the drivers on Linux: kernel VFIO, and all that belongs to getting a device there.
+//!
+//! - [`kernel`]: [`Function`], the [`PciFunction`](drivers::bus::PciFunction) behind a device that is bound to
+//!   vfio-pci, by group and container or by iommufd.
+//! - [`bar`]: register windows; the only code that touches them.
+//! - [`discover`]: network cards and DMA engines with what the kernel does with them.
+//! - [`bind`]: takes a device from its kernel driver, and gives it back.
+//! - [`doctor`]: what this machine has and lacks for all that, with the command that mends it.
+//!
+//! It does no DMA without an IOMMU, allocates no DMA memory (that is `hugemem`'s) and knows no device.
+
+pub mod bar;
+pub mod clock;
+pub mod kernel;
+pub mod sysfs;
+
+pub use bar::Bar;
+pub use clock::SystemClock;
+pub use kernel::{Function, Interface, Interrupt};
+pub use sysfs::Sysfs;
