@@ -13,7 +13,7 @@ mod suites;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 const USAGE: &str = "\
 usage: cargo xtask TASK
@@ -25,6 +25,9 @@ usage: cargo xtask TASK
   bench [ARGUMENT..]  build the release binary and run `mirach bench`
 
 The cache folder is $MIRACH_CACHE, by default $XDG_CACHE_HOME/mirach or ~/.cache/mirach.";
+
+/// The exit code for arguments that mean nothing.
+const WRONG_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -45,8 +48,8 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
             suites::list();
             Ok(ExitCode::SUCCESS)
         }
-        ["test", names @ ..] => suite::run(names),
-        ["lint"] => suite::run(&["lint"]),
+        ["test", names @ ..] => test(names),
+        ["lint"] => test(&["lint"]),
         ["miri"] => command::passed(&mut suites::miri()?).map(|()| ExitCode::SUCCESS),
         ["bench", arguments @ ..] => command::passed(&mut suites::bench(arguments)).map(|()| ExitCode::SUCCESS),
         [] | ["help" | "--help" | "-h"] => {
@@ -54,8 +57,19 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         [other, ..] => {
-            eprintln!("{USAGE}");
-            bail!("there is no task `{other}`")
+            eprintln!("{USAGE}\n\nxtask: there is no task `{other}`");
+            Ok(ExitCode::from(WRONG_USAGE))
+        }
+    }
+}
+
+fn test(names: &[&str]) -> Result<ExitCode> {
+    match suites::choose(names) {
+        Ok(chosen) => suite::run(&chosen),
+        Err(unknown) => {
+            eprintln!("xtask: there is no suite `{unknown}`; the suites are:");
+            suites::list();
+            Ok(ExitCode::from(WRONG_USAGE))
         }
     }
 }

@@ -5,16 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::command::{logged, shown, target};
 use crate::count::Count;
 use crate::setup::{self, Need};
-use crate::suites::{Meaning, SUITES, Step, Suite};
+use crate::suites::{Meaning, Step, Suite};
 
-/// Runs the suites with these names, or all of them, and prints `N passed, N failed` as the last line.
-pub(crate) fn run(names: &[&str]) -> Result<ExitCode> {
-    let chosen = choose(names)?;
+/// Runs these suites, and prints `N passed, N failed` as the last line.
+pub(crate) fn run(chosen: &[&Suite]) -> Result<ExitCode> {
     let folder = target().join("xtask");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
 
@@ -42,17 +41,6 @@ pub(crate) fn run(names: &[&str]) -> Result<ExitCode> {
     }
     println!("{total}");
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn choose(names: &[&str]) -> Result<Vec<&'static Suite>> {
-    if names.is_empty() {
-        return Ok(SUITES.iter().collect());
-    }
-    if let Some(unknown) = names.iter().find(|name| !SUITES.iter().any(|suite| suite.name == **name)) {
-        let known: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
-        bail!("there is no suite `{unknown}`; the suites are {}", known.join(", "));
-    }
-    Ok(SUITES.iter().filter(|suite| names.contains(&suite.name)).collect())
 }
 
 fn run_suite(suite: &Suite, path: &Path) -> Result<Count> {

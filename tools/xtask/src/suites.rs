@@ -57,6 +57,14 @@ pub(crate) const SUITES: [Suite; 6] = [
     },
 ];
 
+/// The suites with these names, or all of them; a name that is none's is the error.
+pub(crate) fn choose<'a>(names: &[&'a str]) -> Result<Vec<&'static Suite>, &'a str> {
+    match names.iter().find(|name| !SUITES.iter().any(|suite| suite.name == **name)) {
+        Some(unknown) => Err(unknown),
+        None => Ok(SUITES.iter().filter(|suite| names.is_empty() || names.contains(&suite.name)).collect()),
+    }
+}
+
 /// Prints the names of the suites.
 pub(crate) fn list() {
     for suite in &SUITES {
@@ -128,6 +136,7 @@ fn guest_virtio() -> Vec<Step> {
     let musl = "x86_64-unknown-linux-musl";
     vec![
         step(Meaning::Build, &["build", "--release", "--target", musl, "-p", "mirach"]),
+        step(Meaning::Build, &["build", "--release", "--target", musl, "-p", "mirach-tests", "--bin", "stray-dma"]),
         step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "guest_virtio"]),
     ]
 }
