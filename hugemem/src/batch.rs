@@ -5,7 +5,7 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
 use crate::packet::Packet;
-use crate::pool::{Shared, give_back};
+use crate::pool::{Header, Shared, give_back};
 
 /// A run of packets in order, with a fixed capacity. Never allocates after it was made.
 #[derive(Debug)]
@@ -117,15 +117,24 @@ impl<'a> IntoIterator for &'a Batch {
     }
 }
 
-/// Sends packets home, with one atomic operation for each run of one pool instead of one for each packet.
+/// Sends packets home, with one atomic operation for each run of one pool instead of one for each packet. (When the
+/// iterator panics, the run that it was in is leaked.)
 pub fn recycle(packets: impl IntoIterator<Item = Packet>) {
-    let mut run: Option<Run> = None;
+    let mut packets = packets.into_iter().map(ManuallyDrop::new);
+    let Some(first) = packets.next() else { return };
+    let mut run = Run::new(&first);
     for packet in packets {
-        run = Some(match run.take() {
-            Some(run) if run.pool == packet.pool => run.extend(packet),
-            _ => Run::new(packet),
-        });
+        let header = packet.header();
+        if header.pool == run.pool {
+            packet.shared().home.link(run.last, header.slot);
+            run.last = header.last;
+            run.count += header.segments;
+        } else {
+            run.give_back();
+            run = Run::new(&packet);
+        }
     }
+    run.give_back();
 }
 
 /// Buffers of one pool on their way home, linked to one chain.
@@ -137,22 +146,14 @@ struct Run {
 }
 
 impl Run {
-    fn new(packet: Packet) -> Self {
-        let packet = ManuallyDrop::new(packet);
-        Self { pool: packet.pool, first: packet.first, last: packet.last, count: packet.segments }
+    #[inline]
+    fn new(packet: &Packet) -> Self {
+        let Header { pool, slot, last, segments, .. } = *packet.header();
+        Self { pool, first: slot, last, count: segments }
     }
 
-    /// Adds a packet of the same pool.
-    fn extend(self, packet: Packet) -> Self {
-        packet.shared().home.link(self.last, packet.first);
-        let packet = ManuallyDrop::new(packet);
-        let run = ManuallyDrop::new(self);
-        Self { pool: run.pool, first: run.first, last: packet.last, count: run.count + packet.segments }
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
+    #[inline]
+    fn give_back(&self) {
         give_back(self.pool, self.first, self.last, self.count);
     }
 }

@@ -5,6 +5,7 @@ use core::mem::ManuallyDrop;
 
 use crate::iova::Iova;
 use crate::packet::{Packet, prefetch};
+use crate::pool::Header;
 
 /// A packet that a device owns: it has addresses for the device and no bytes for us. Dropping it leaks its buffers, because the device may
 /// still write to them; that is safe, and what remains to be done when a device cannot be stopped.
@@ -29,8 +30,7 @@ impl Lent {
     #[inline]
     #[must_use]
     pub fn iova(&self) -> Iova {
-        let (start, _) = self.0.first_extent();
-        self.0.shared().iova(self.0.first).offset(usize::from(start))
+        self.0.shared().iova(self.0.header().pointer())
     }
 
     /// Bytes that the device may write from [`Lent::iova`] on: to the end of the first buffer.
@@ -57,24 +57,15 @@ impl Lent {
 
     /// The pieces that a device has to read, in order.
     pub fn pieces(&self) -> impl Iterator<Item = Piece> + '_ {
-        let packet = &*self.0;
-        let (start, len) = packet.first_extent();
-        core::iter::successors(Some((packet.first, start, len)), |(slot, _, _)| packet.segment_after(*slot)).map(
-            |(slot, start, len)| Piece {
-                iova: packet.shared().iova(slot).offset(usize::from(start)),
-                len: u32::from(len),
-            },
-        )
+        let shared = self.0.shared();
+        let piece = |header: &Header| Piece { iova: shared.iova(header.pointer()), len: u32::from(header.len) };
+        self.0.headers().map(piece)
     }
 
     /// Fetches the start of the frame into the processor's cache, ahead of [`Lent::reclaim_received`].
     #[inline]
     pub fn prefetch(&self) {
-        let (start, _) = self.0.first_extent();
-        #[expect(unsafe_code, reason = "pointer arithmetic inside a buffer")]
-        // SAFETY: `start` lies inside the slot.
-        let pointer = unsafe { self.0.shared().pointer(self.0.first).add(usize::from(start)) };
-        prefetch(pointer);
+        prefetch(self.0.header().pointer());
     }
 
     /// Takes a receive buffer back into which the device wrote `len` bytes. `None` when it cannot have, because that exceeds

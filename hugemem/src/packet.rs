@@ -3,10 +3,9 @@
 use core::fmt;
 use core::ptr::NonNull;
 
-use crate::home::END;
 use crate::lent::Lent;
 use crate::metadata::Metadata;
-use crate::pool::{HEADROOM, Shared, give_back};
+use crate::pool::{HEADROOM, Header, Shared, give_back};
 
 /// The bytes do not fit into the packet's buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -19,23 +18,9 @@ pub struct TooLong {
 }
 
 /// One frame in one or more buffers (segments) of the same pool. Dropping it sends the buffers home, from any thread.
-pub struct Packet {
-    pub(crate) pool: NonNull<Shared>,
-    /// Slot of the first segment; the others follow by the pool's links.
-    pub(crate) first: u32,
-    /// Slot of the last segment.
-    pub(crate) last: u32,
-    /// Bytes in all segments.
-    total: u32,
-    /// Where the first segment's bytes start in its slot.
-    start: u16,
-    /// Bytes in the first segment.
-    len: u16,
-    /// How many segments there are, at least one.
-    pub(crate) segments: u32,
-    /// What is known about the packet beside its bytes.
-    pub metadata: Metadata,
-}
+///
+/// It is one pointer wide; what is known about the frame lies beside the pool.
+pub struct Packet(NonNull<Header>);
 
 #[expect(unsafe_code, reason = "a packet owns its buffers alone")]
 // SAFETY: the buffers belong to this packet alone and the pool is only used through atomics.
@@ -46,85 +31,115 @@ unsafe impl Sync for Packet {}
 
 #[expect(clippy::cast_possible_truncation, reason = "a slot is at most 65535 bytes long, which its pool checked")]
 impl Packet {
+    /// The empty packet of a slot.
+    ///
+    /// # Safety
+    /// The slot's owner gives it up to this packet.
     #[inline]
-    pub(crate) fn fresh(pool: NonNull<Shared>, slot: u32) -> Self {
-        Self {
-            pool,
-            first: slot,
-            last: slot,
-            total: 0,
-            start: HEADROOM as u16,
-            len: 0,
-            segments: 1,
-            metadata: Metadata::default(),
-        }
+    #[expect(unsafe_code, reason = "the slot changes hands")]
+    pub(crate) unsafe fn fresh(header: NonNull<Header>) -> Self {
+        let mut packet = Self(header);
+        let header = packet.header_mut();
+        header.last = header.slot;
+        header.total = 0;
+        header.segments = 1;
+        header.start = HEADROOM as u16;
+        header.len = 0;
+        header.metadata = Metadata::default();
+        packet
+    }
+
+    /// Header of the first segment.
+    #[inline]
+    #[expect(unsafe_code, reason = "the packet is a pointer to what it owns")]
+    pub(crate) fn header(&self) -> &Header {
+        // SAFETY: the header belongs to this packet alone, and its pool lives as long as the packet.
+        unsafe { self.0.as_ref() }
+    }
+
+    #[inline]
+    #[expect(unsafe_code, reason = "the packet is a pointer to what it owns")]
+    fn header_mut(&mut self) -> &mut Header {
+        // SAFETY: as for `header`; the borrow is exclusive.
+        unsafe { self.0.as_mut() }
     }
 
     #[inline]
     #[expect(unsafe_code, reason = "the pool's memory has no single owner")]
     pub(crate) fn shared(&self) -> &Shared {
         // SAFETY: the pool lives while a packet of it does.
-        unsafe { self.pool.as_ref() }
+        unsafe { self.header().pool.as_ref() }
+    }
+
+    /// What is known about the packet beside its bytes.
+    #[inline]
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.header().metadata
+    }
+
+    /// What is known about the packet beside its bytes, to change.
+    #[inline]
+    pub fn metadata_mut(&mut self) -> &mut Metadata {
+        &mut self.header_mut().metadata
     }
 
     /// Bytes of the frame, in all segments.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.total as usize
+        self.header().total as usize
     }
 
     /// The frame has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.total == 0
+        self.header().total == 0
     }
 
     /// Number of segments, at least one.
     #[must_use]
     pub fn segment_count(&self) -> usize {
-        self.segments as usize
+        self.header().segments as usize
     }
 
     /// The frame has more than one segment, so [`Packet::bytes`] is not all of it.
     #[must_use]
     pub fn is_chained(&self) -> bool {
-        self.segments > 1
+        self.header().segments > 1
     }
 
     /// Bytes of the first segment.
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        slice(self.shared(), self.first, self.start, self.len)
+        self.header().bytes()
     }
 
     /// Bytes of the first segment, to change.
     #[inline]
     #[expect(unsafe_code, reason = "raw memory becomes bytes")]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        let len = usize::from(self.len);
-        let pointer = self.byte_pointer();
+        let len = usize::from(self.header().len);
+        let pointer = self.header().pointer();
         // SAFETY: `start + len` lies inside the slot, whose bytes this packet alone owns.
         unsafe { core::slice::from_raw_parts_mut(pointer.as_ptr(), len) }
-    }
-
-    #[inline]
-    #[expect(unsafe_code, reason = "pointer arithmetic inside a buffer")]
-    fn byte_pointer(&self) -> NonNull<u8> {
-        // SAFETY: `start` lies inside the slot.
-        unsafe { self.shared().pointer(self.first).add(usize::from(self.start)) }
     }
 
     /// Fetches the start of the frame into the processor's cache.
     #[inline]
     pub fn prefetch(&self) {
-        prefetch(self.byte_pointer());
+        prefetch(self.header().pointer());
     }
 
     /// The bytes of each segment in turn.
     #[must_use]
     pub fn segments(&self) -> Segments<'_> {
-        Segments { packet: self, slot: self.first, left: self.segments }
+        Segments(self.headers())
+    }
+
+    /// The headers of each segment in turn.
+    pub(crate) fn headers(&self) -> Headers<'_> {
+        Headers { packet: self, next: Some(self.header()), left: self.header().segments }
     }
 
     /// Copies bytes from `offset` of the frame on into `target`; returns how many there were.
@@ -149,13 +164,13 @@ impl Packet {
     /// Bytes that the first segment could hold from its start to the end of its buffer.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.shared().stride() - usize::from(self.start)
+        self.shared().stride() - usize::from(self.header().start)
     }
 
     /// Unused bytes in front of the frame.
     #[must_use]
     pub fn headroom(&self) -> usize {
-        usize::from(self.start)
+        usize::from(self.header().start)
     }
 
     /// Makes a frame of one segment `len` bytes long. Bytes that come into view hold what was there before.
@@ -168,8 +183,9 @@ impl Packet {
         if len > capacity {
             return Err(TooLong { len, capacity });
         }
-        self.len = len as u16;
-        self.total = u32::from(self.len);
+        let header = self.header_mut();
+        header.len = len as u16;
+        header.total = len as u32;
         Ok(())
     }
 
@@ -186,11 +202,10 @@ impl Packet {
     /// Grows the frame by `count` bytes at its front and gives these. `None` when the headroom is too small.
     #[inline]
     pub fn prepend(&mut self, count: usize) -> Option<&mut [u8]> {
-        let start = usize::from(self.start).checked_sub(count)?;
-        let len = usize::from(self.len) + count;
-        self.start = start as u16;
-        self.len = len as u16;
-        self.total += count as u32;
+        let header = self.header_mut();
+        header.start = usize::from(header.start).checked_sub(count)? as u16;
+        header.len += count as u16;
+        header.total += count as u32;
         self.bytes_mut().get_mut(..count)
     }
 
@@ -198,12 +213,13 @@ impl Packet {
     #[inline]
     #[must_use]
     pub fn trim_front(&mut self, count: usize) -> bool {
-        if count > usize::from(self.len) {
+        let header = self.header_mut();
+        if count > usize::from(header.len) {
             return false;
         }
-        self.start += count as u16;
-        self.len -= count as u16;
-        self.total -= count as u32;
+        header.start += count as u16;
+        header.len -= count as u16;
+        header.total -= count as u32;
         true
     }
 
@@ -212,29 +228,32 @@ impl Packet {
         if len >= self.len() {
             return;
         }
-        let mut slot = self.first;
+        let Header { pool, last, segments, .. } = *self.header();
+        let mut end = self.0;
         let mut left = len;
-        let mut segment_len = usize::from(self.len);
         let mut kept = 1;
-        while left > segment_len {
-            left -= segment_len;
-            slot = self.shared().home.next(slot);
-            segment_len = usize::from(self.shared().extent(slot).1);
+        loop {
+            let shared = self.shared();
+            #[expect(unsafe_code, reason = "headers are linked by slot number")]
+            // SAFETY: a header of this packet's chain belongs to this packet alone.
+            let header = unsafe { &mut *end.as_ptr() };
+            if left <= usize::from(header.len) {
+                header.len = left as u16;
+                if kept < segments {
+                    let slot = header.slot;
+                    let tail = shared.home.next(slot);
+                    give_back(pool, tail, last, segments - kept);
+                    self.header_mut().last = slot;
+                }
+                break;
+            }
+            left -= usize::from(header.len);
+            end = shared.header(shared.home.next(header.slot));
             kept += 1;
         }
-        if slot == self.first {
-            self.len = left as u16;
-        } else {
-            let (start, _) = self.shared().extent(slot);
-            self.shared().set_extent(slot, start, left as u16);
-        }
-        self.total = len as u32;
-        if kept < self.segments {
-            let tail = self.shared().home.next(slot);
-            give_back(self.pool, tail, self.last, self.segments - kept);
-            self.last = slot;
-            self.segments = kept;
-        }
+        let first = self.header_mut();
+        first.total = len as u32;
+        first.segments = kept;
     }
 
     /// Puts the segments of `tail` behind those of this frame. The tail's metadata is lost.
@@ -242,17 +261,16 @@ impl Packet {
     /// # Errors
     /// Gives `tail` back when it is of another pool, or both together exceed 4 GiB.
     pub fn append(&mut self, tail: Self) -> Result<(), Self> {
-        let total = self.total.checked_add(tail.total);
-        let Some(total) = total.filter(|_| tail.pool == self.pool) else {
-            return Err(tail);
-        };
-        let tail = core::mem::ManuallyDrop::new(tail);
-        let shared = self.shared();
-        shared.set_extent(tail.first, tail.start, tail.len);
-        shared.home.link(self.last, tail.first);
-        self.last = tail.last;
-        self.total = total;
-        self.segments += tail.segments;
+        let added = tail.header();
+        let total = self.header().total.checked_add(added.total);
+        let Some(total) = total.filter(|_| added.pool == self.header().pool) else { return Err(tail) };
+        let (first, last, segments) = (added.slot, added.last, added.segments);
+        self.shared().home.link(self.header().last, first);
+        core::mem::forget(tail);
+        let header = self.header_mut();
+        header.last = last;
+        header.total = total;
+        header.segments += segments;
         Ok(())
     }
 
@@ -262,32 +280,24 @@ impl Packet {
     pub fn lend(self) -> Lent {
         Lent::new(self)
     }
-
-    /// Slot, start and length of the segment after `slot`, `None` after the last.
-    pub(crate) fn segment_after(&self, slot: u32) -> Option<(u32, u16, u16)> {
-        if slot == self.last {
-            return None;
-        }
-        let next = self.shared().home.next(slot);
-        debug_assert_ne!(next, END, "the chain reaches the last segment");
-        let (start, len) = self.shared().extent(next);
-        Some((next, start, len))
-    }
-
-    /// Start and length of the first segment in its slot.
-    pub(crate) fn first_extent(&self) -> (u16, u16) {
-        (self.start, self.len)
-    }
 }
 
-/// Bytes of one segment.
-#[inline]
-#[expect(unsafe_code, reason = "raw memory becomes bytes")]
-fn slice(shared: &Shared, slot: u32, start: u16, len: u16) -> &[u8] {
-    // SAFETY: `start` lies inside the slot.
-    let pointer = unsafe { shared.pointer(slot).add(usize::from(start)) };
-    // SAFETY: `start + len` lies inside the slot; its bytes belong to the packet whose borrow this slice takes over.
-    unsafe { core::slice::from_raw_parts(pointer.as_ptr(), usize::from(len)) }
+impl Header {
+    /// First byte of the segment.
+    #[inline]
+    #[expect(unsafe_code, reason = "pointer arithmetic inside a buffer")]
+    pub(crate) fn pointer(&self) -> NonNull<u8> {
+        // SAFETY: `start` lies inside the slot.
+        unsafe { self.data.add(usize::from(self.start)) }
+    }
+
+    /// Bytes of the segment.
+    #[inline]
+    #[expect(unsafe_code, reason = "raw memory becomes bytes")]
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `start + len` lies inside the slot, whose bytes belong to the packet that this header was borrowed from.
+        unsafe { core::slice::from_raw_parts(self.pointer().as_ptr(), usize::from(self.len)) }
+    }
 }
 
 #[inline]
@@ -304,41 +314,46 @@ pub(crate) fn prefetch(pointer: NonNull<u8>) {
 
 impl Drop for Packet {
     fn drop(&mut self) {
-        give_back(self.pool, self.first, self.last, self.segments);
+        let Header { pool, slot, last, segments, .. } = *self.header();
+        give_back(pool, slot, last, segments);
     }
 }
 
 impl fmt::Debug for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Packet")
-            .field("len", &self.total)
-            .field("segments", &self.segments)
-            .field("metadata", &self.metadata)
-            .finish_non_exhaustive()
+            .field("len", &self.len())
+            .field("segments", &self.segment_count())
+            .field("metadata", self.metadata())
+            .finish()
     }
 }
 
-/// The bytes of each segment of a packet in turn.
-#[derive(Clone, Debug)]
-pub struct Segments<'a> {
+/// The headers of a packet's segments in turn.
+#[derive(Clone)]
+pub(crate) struct Headers<'a> {
     packet: &'a Packet,
-    slot: u32,
+    next: Option<&'a Header>,
     left: u32,
 }
 
-impl<'a> Iterator for Segments<'a> {
-    type Item = &'a [u8];
+impl<'a> Iterator for Headers<'a> {
+    type Item = &'a Header;
 
-    fn next(&mut self) -> Option<&'a [u8]> {
-        self.left = self.left.checked_sub(1)?;
-        let packet = self.packet;
-        let (slot, start, len) = if self.left + 1 == packet.segments {
-            (packet.first, packet.start, packet.len)
-        } else {
-            packet.segment_after(self.slot)?
-        };
-        self.slot = slot;
-        Some(slice(packet.shared(), slot, start, len))
+    #[inline]
+    fn next(&mut self) -> Option<&'a Header> {
+        let header = self.next?;
+        self.left -= 1;
+        self.next = (self.left > 0).then(|| {
+            let shared = self.packet.shared();
+            let next = shared.header(shared.home.next(header.slot));
+            #[expect(unsafe_code, reason = "headers are linked by slot number")]
+            // SAFETY: a header of this packet's chain, which the packet owns and `'a` borrows.
+            unsafe {
+                next.as_ref()
+            }
+        });
+        Some(header)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -346,4 +361,27 @@ impl<'a> Iterator for Segments<'a> {
     }
 }
 
+/// The bytes of each segment of a packet in turn.
+#[derive(Clone)]
+pub struct Segments<'a>(Headers<'a>);
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.0.next().map(Header::bytes)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
 impl ExactSizeIterator for Segments<'_> {}
+
+impl fmt::Debug for Segments<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}

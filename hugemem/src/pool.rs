@@ -1,12 +1,13 @@
 //! Pools of packet buffers.
 
 use alloc::boxed::Box;
+use core::cell::UnsafeCell;
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::home::{END, Home, MOST};
 use crate::iova::Iova;
+use crate::metadata::Metadata;
 use crate::packet::Packet;
 use crate::region::{OutOfMemory, Region};
 
@@ -16,11 +17,32 @@ pub const HEADROOM: usize = 128;
 /// Buffers start at multiples of this: a cache line, so that no two share one.
 const LINE: usize = 64;
 
+/// What is known about one slot. It lies in ordinary memory that no device reaches, one cache line for each slot; a
+/// [`Packet`] is a pointer to it, so that moving a packet moves eight bytes.
+#[repr(align(64))]
+pub(crate) struct Header {
+    pub(crate) pool: NonNull<Shared>,
+    /// First byte of the slot, headroom included.
+    pub(crate) data: NonNull<u8>,
+    pub(crate) slot: u32,
+    /// Slot of the packet's last segment. Only the first segment's header knows, as for the next two.
+    pub(crate) last: u32,
+    /// Bytes in all segments.
+    pub(crate) total: u32,
+    /// Number of segments, at least one.
+    pub(crate) segments: u32,
+    /// Where this segment's bytes start in the slot.
+    pub(crate) start: u16,
+    /// Bytes in this segment.
+    pub(crate) len: u16,
+    pub(crate) metadata: Metadata,
+}
+
 /// What all packets of a pool share. Freed by whoever returns the last buffer after the pool is gone.
 pub(crate) struct Shared {
     pub(crate) home: Home,
-    /// Start and length of each segment but the first of a packet: `start << 16 | len`. Only the packet's owner uses it.
-    extents: Box<[AtomicU32]>,
+    /// One for each slot, used by whoever owns the slot.
+    headers: Box<[UnsafeCell<Header>]>,
     base: NonNull<u8>,
     iova: Iova,
     /// Bytes from one slot to the next: headroom and room.
@@ -36,28 +58,18 @@ impl Shared {
         self.stride
     }
 
-    /// First byte of `slot`.
-    #[expect(unsafe_code, reason = "pointer arithmetic inside the pool")]
-    pub(crate) fn pointer(&self, slot: u32) -> NonNull<u8> {
-        debug_assert!(slot < self.slots, "a slot number of this pool");
-        // SAFETY: `carve` took `slots * stride` bytes at `base`, and slot numbers are made there and nowhere else.
-        unsafe { self.base.add(slot as usize * self.stride) }
+    /// The header of `slot`. Only the owner of the slot may look behind the pointer.
+    #[inline]
+    #[expect(unsafe_code, reason = "a pointer out of a cell is never null")]
+    pub(crate) fn header(&self, slot: u32) -> NonNull<Header> {
+        // SAFETY: the address of a cell is not null.
+        unsafe { NonNull::new_unchecked(self.headers[slot as usize].get()) }
     }
 
-    /// Address of the first byte of `slot` for devices.
-    pub(crate) fn iova(&self, slot: u32) -> Iova {
-        self.iova.offset(slot as usize * self.stride)
-    }
-
-    /// Start and length of a segment that is not the first of its packet.
-    #[expect(clippy::cast_possible_truncation, reason = "two halves of a word")]
-    pub(crate) fn extent(&self, slot: u32) -> (u16, u16) {
-        let word = self.extents[slot as usize].load(Ordering::Relaxed);
-        ((word >> 16) as u16, word as u16)
-    }
-
-    pub(crate) fn set_extent(&self, slot: u32, start: u16, len: u16) {
-        self.extents[slot as usize].store(u32::from(start) << 16 | u32::from(len), Ordering::Relaxed);
+    /// Address for devices of `pointer`, which lies in this pool's memory.
+    #[inline]
+    pub(crate) fn iova(&self, pointer: NonNull<u8>) -> Iova {
+        self.iova.offset(pointer.addr().get() - self.base.addr().get())
     }
 }
 
@@ -95,16 +107,38 @@ impl PacketPool {
         }
         let bytes = count.checked_mul(stride).ok_or(failure)?;
         let offset = region.take(bytes, LINE)?;
-        let shared = Box::new(Shared {
+        let header = |slot| {
+            UnsafeCell::new(Header {
+                pool: NonNull::dangling(),
+                data: region.pointer(offset + slot as usize * stride),
+                slot,
+                last: slot,
+                total: 0,
+                segments: 1,
+                start: 0,
+                len: 0,
+                metadata: Metadata::default(),
+            })
+        };
+        let shared = NonNull::from(Box::leak(Box::new(Shared {
             home: Home::new(slots),
-            extents: (0..slots).map(|_| AtomicU32::new(0)).collect(),
+            headers: (0..slots).map(header).collect(),
             base: region.pointer(offset),
             iova: region.iova().offset(offset),
             stride,
             slots,
             region: region.clone(),
-        });
-        Ok(Self { shared: NonNull::from(Box::leak(shared)), free: 0, free_count: slots })
+        })));
+        let pool = Self { shared, free: 0, free_count: slots };
+        for slot in 0..slots {
+            let header = pool.shared().header(slot).as_ptr();
+            #[expect(unsafe_code, reason = "headers point back to what holds them")]
+            // SAFETY: no packet exists yet, so the header is ours.
+            unsafe {
+                (*header).pool = shared;
+            }
+        }
+        Ok(pool)
     }
 
     #[expect(unsafe_code, reason = "the pool's memory has no single owner")]
@@ -120,9 +154,13 @@ impl PacketPool {
             return None;
         }
         let slot = self.free;
-        self.free = self.shared().home.next(slot);
+        let shared = self.shared();
+        let header = shared.header(slot);
+        self.free = shared.home.next(slot);
         self.free_count -= 1;
-        Some(Packet::fresh(self.shared, slot))
+        #[expect(unsafe_code, reason = "the slot changes hands")]
+        // SAFETY: the slot was free, and nobody else can take it now.
+        Some(unsafe { Packet::fresh(header) })
     }
 
     /// Fetches what came home. `false` when nothing did. Only called with an empty free chain.
