@@ -153,24 +153,24 @@ impl MemoryRequest {
     /// # Errors
     /// When pages of the chosen size are too few, a limit is in the way, the node cannot serve, or `space` is full.
     pub fn allocate(&self, space: &mut IovaSpace) -> Result<Allocated, MemoryError> {
-        let mut first_failure = None;
+        let mut shortage = None;
         for &page_size in self.page.sizes(self.bytes) {
             match self.map(page_size) {
                 Ok(mapping) => {
                     let region = mapping.into_region(page_size, space)?;
-                    let notice = first_failure.filter(|_| page_size == PAGE).map(|failure: MemoryError| {
+                    let notice = shortage.filter(|_| page_size == PAGE).map(|shortage: MemoryError| {
                         format!(
                             "using 4 KiB pages: {} address translations for processor and IOMMU where 2 MiB pages \
-                             need one, so throughput drops when the buffers outgrow the TLB. {failure}",
+                             need one, so throughput drops when the buffers outgrow the TLB. {shortage}",
                             SIZE_2M / PAGE
                         )
                     });
                     return Ok(Allocated { region, notice });
                 }
-                Err(failure) => first_failure = Some(first_failure.unwrap_or(failure)),
+                Err(failure) => shortage = Some(failure),
             }
         }
-        Err(first_failure.unwrap_or_else(|| self.out_of_memory(io::ErrorKind::InvalidInput.into())))
+        Err(shortage.unwrap_or_else(|| self.out_of_memory(io::ErrorKind::InvalidInput.into())))
     }
 
     fn map(&self, page_size: usize) -> Result<Mapping, MemoryError> {
