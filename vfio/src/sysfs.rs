@@ -12,6 +12,17 @@ use drivers::bus::{PciAddress, PciId};
 
 type Writer = dyn Fn(&Path, &str) -> io::Result<()> + Send + Sync;
 
+/// A process that has a file open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct User {
+    /// Its id.
+    pub process: u32,
+    /// Its name.
+    pub name: String,
+    /// How many descriptors it has for the files in question.
+    pub files: usize,
+}
+
 /// The kernel's file trees: `/sys`, `/dev` and `/proc`, or what stands in for them.
 #[derive(Clone)]
 pub struct Sysfs {
@@ -199,27 +210,26 @@ impl Sysfs {
         self.device_node(format!("vfio/{group}"))
     }
 
-    /// Processes that have one of `paths` open: their id and name.
+    /// Processes that have one of `paths` open, as far as this process may know.
     #[must_use]
-    pub fn users(&self, paths: &[PathBuf]) -> Vec<(u32, String)> {
-        let mut users: Vec<(u32, String)> = names(&self.processes)
+    pub fn users(&self, paths: &[PathBuf]) -> Vec<User> {
+        let mut users: Vec<User> = names(&self.processes)
             .unwrap_or_default()
             .iter()
             .filter_map(|name| name.parse::<u32>().ok())
-            .filter(|process| {
+            .filter_map(|process| {
                 let folder = self.process_file(format!("{process}/fd"));
-                names(&folder)
-                    .unwrap_or_default()
+                let files = names(&folder)
+                    .ok()?
                     .iter()
                     .filter_map(|descriptor| fs::read_link(folder.join(descriptor)).ok())
-                    .any(|target| paths.contains(&target))
-            })
-            .map(|process| {
-                let name = read(&self.process_file(format!("{process}/comm"))).unwrap_or_else(|| "?".into());
-                (process, name)
+                    .filter(|target| paths.contains(target))
+                    .count();
+                let name = || read(&self.process_file(format!("{process}/comm"))).unwrap_or_else(|| "?".into());
+                (files > 0).then(|| User { process, name: name(), files })
             })
             .collect();
-        users.sort_unstable();
+        users.sort_unstable_by_key(|user| user.process);
         users
     }
 

@@ -106,22 +106,31 @@ fn permission(path: &Path) -> String {
     }
 }
 
-/// Somebody has the device or its group.
+/// Somebody has the device or its group. This attempt itself may hold one of the files.
 pub(crate) fn in_use(sysfs: &Sysfs, address: PciAddress, paths: &[PathBuf]) -> String {
     let mut paths = paths.to_vec();
     if let Some(group) = sysfs.group(address) {
         paths.push(sysfs.group_node(group));
     }
     paths.extend(sysfs.vfio_device(address));
+    let users = sysfs.users(&paths);
     let own = std::process::id();
-    match sysfs.users(&paths).first() {
-        Some((process, _)) if *process == own => "this process uses it already, or another device of the same IOMMU group: give the devices to ports of their own groups".into(),
-        Some((process, name)) => format!("it is in use by process {process} ({name}): stop that process first"),
-        None => format!(
-            "it is in use by another process that cannot be seen from here: find it with `sudo fuser -v {}`",
-            paths.first().map(|path| path.display().to_string()).unwrap_or_default()
-        ),
+    if let Some(other) = users.iter().find(|user| user.process != own) {
+        return format!("it is in use by process {} ({}): stop that process first", other.process, other.name);
     }
+    if !users.is_empty() {
+        return "this process already uses it or, with type1, another device of its IOMMU group: name each device once, and use only one device of a group".into();
+    }
+    format!(
+        "it is in use by a process that cannot be seen from here: find it with `sudo fuser -v {}`",
+        paths.first().map(|path| path.display().to_string()).unwrap_or_default()
+    )
+}
+
+/// Whether the device's character device is open elsewhere, beside the descriptor of this attempt.
+fn is_open_twice(sysfs: &Sysfs, address: PciAddress) -> bool {
+    let paths: Vec<PathBuf> = sysfs.vfio_device(address).into_iter().collect();
+    sysfs.users(&paths).iter().map(|user| user.files).sum::<usize>() > 1
 }
 
 /// The kernel does not let the group be used because of other members of it.
@@ -156,6 +165,10 @@ pub(crate) fn attach(
         Some(libc::ENODEV | libc::ENOTTY) if interface == Interface::Type1 => "this kernel has no type1 IOMMU support for VFIO: run `modprobe vfio_iommu_type1`".into(),
         Some(libc::ENOTTY) => "this kernel's VFIO cannot bind devices to iommufd (CONFIG_VFIO_DEVICE_CDEV): use the type1 interface".into(),
         Some(libc::EBUSY) => in_use(sysfs, address, &[]),
+        // What binding a character device says when it is open already (Linux drivers/vfio/vfio_main.c).
+        Some(libc::EINVAL) if interface == Interface::Iommufd && is_open_twice(sysfs, address) => {
+            in_use(sysfs, address, &[])
+        }
         Some(libc::EINVAL) if interface == Interface::Iommufd && sysfs.group_members(group).len() > 1 => format!("another device of its IOMMU group {group} is attached to another address space; devices of one group cannot be kept apart"),
         _ => format!("the kernel refuses to attach it to an address space: {error}"),
     };
