@@ -62,11 +62,22 @@ pub fn fail(guest: &mut Guest, user: User, arguments: &str) -> Result<(i32, Stri
 ///
 /// It was not running, or did not end.
 pub fn signal(guest: &mut Guest, signal: &str) -> Result<i32> {
-    if let Some(status) = status(guest)? {
-        bail!("mirach had ended before, with status {status}: {}", log(guest)?);
-    }
+    must_run(guest)?;
     guest.must(&format!("kill -{signal} $(cat /tmp/mirach.pid)"))?;
     ended(guest)
+}
+
+/// Fails when it does not run.
+///
+/// # Errors
+///
+/// It was not started or has ended; the error has what it printed.
+pub fn must_run(guest: &mut Guest) -> Result<()> {
+    if guest.run("kill -0 $(cat /tmp/mirach.pid)", END)?.status != 0 {
+        let status = status(guest)?;
+        bail!("mirach does not run (status {status:?}): {}", log(guest)?);
+    }
+    Ok(())
 }
 
 /// Ends a program that a failed check left running, so that the next check has the devices.

@@ -56,7 +56,7 @@ impl Site {
     /// It cannot be made; the next calls have the same answer at once.
     pub fn up(&mut self) -> Result<&mut Booted> {
         let plan = self.plan;
-        let booted = self.booted.get_or_insert_with(|| boot(plan).map_err(|error| format!("{error:?}")));
+        let booted = self.booted.get_or_insert_with(|| boot(plan).map_err(|error| format!("{error:#}")));
         booted.as_mut().map_err(|error| anyhow!("{error}"))
     }
 }

@@ -55,8 +55,8 @@ impl Suite {
                 self.passed += 1;
             }
             Err(error) => {
-                println!("test {name} ... FAILED ({seconds:.1} s): {error:#}");
-                self.failures.push((name.to_owned(), format!("{error:?}")));
+                println!("test {name} ... FAILED ({seconds:.1} s)");
+                self.failures.push((name.to_owned(), format!("{error:#}")));
             }
         }
     }

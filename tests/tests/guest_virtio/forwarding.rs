@@ -43,7 +43,7 @@ pub(crate) fn all(suite: &mut Suite, site: &mut Site, case: Case) {
     let prefix = format!("{}::{}-rings::{}-queue-pairs", case.interface.name(), case.rings, case.queues);
     suite
         .check(&format!("{prefix}::starts"), || forwarder::start(&mut site.up()?.guest, User::Root, &case.arguments()));
-    traffic(suite, site, &prefix, u64::from(case.queues));
+    traffic(suite, site, &prefix, u64::from(case.queues), By::Mirach);
     suite.check(&format!("{prefix}::ends-on-sigterm"), || ends(site.up()?));
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn defaults(suite: &mut Suite, site: &mut Site) {
         let [left, right] = DEVICES.map(|device| format!("--port {device}"));
         forwarder::start(&mut site.up()?.guest, User::Root, &format!("{left} {right} --memory 32M"))
     });
-    traffic(suite, site, prefix, 1);
+    traffic(suite, site, prefix, 1, By::Mirach);
     suite.check(&format!("{prefix}::ends-on-sigterm"), || ends(site.up()?));
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn kernel_bridge(suite: &mut Suite, site: &mut Site) {
         }
         Ok(())
     });
-    traffic(suite, site, "lab::bridge", 2);
+    traffic(suite, site, "lab::bridge", 2, By::Kernel);
     suite.check("lab::bridge::ends", || {
         let guest = &mut site.up()?.guest;
         for interface in INTERFACES {
@@ -81,22 +81,30 @@ pub(crate) fn kernel_bridge(suite: &mut Suite, site: &mut Site) {
     });
 }
 
-fn traffic(suite: &mut Suite, site: &mut Site, prefix: &str, queues: u64) {
-    suite.check(&format!("{prefix}::ping-loses-nothing"), || {
-        let site = site.up()?;
+/// What passes the traffic on in the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Mirach,
+    Kernel,
+}
+
+fn traffic(suite: &mut Suite, site: &mut Site, prefix: &str, queues: u64, by: By) {
+    let mut check = |name: &str, check: &dyn Fn(&mut Booted) -> Result<()>| {
+        suite.check(&format!("{prefix}::{name}"), || {
+            let site = site.up()?;
+            if by == By::Mirach {
+                forwarder::must_run(&mut site.guest)?;
+            }
+            check(site)
+        });
+    };
+    check("ping-loses-nothing", &|site| {
         ping(&site.pair.left, Pair::RIGHT, 50)?;
         ping(&site.pair.right, Pair::LEFT, 50)
     });
-    for (name, direction) in [("left-to-right", Direction::Forward), ("right-to-left", Direction::Reverse)] {
-        suite.check(&format!("{prefix}::tcp-{name}"), || {
-            let site = site.up()?;
-            let bytes = tcp(&site.pair.left, &site.pair.right, Pair::RIGHT, direction, TCP_SECONDS)?;
-            println!("    {:.0} Mbit/s", bytes as f64 * 8e-6 / f64::from(TCP_SECONDS));
-            Ok(())
-        });
-    }
-    suite.check(&format!("{prefix}::frames-arrive-whole-and-in-order"), || {
-        let site = site.up()?;
+    check("tcp-left-to-right", &|site| stream(site, Direction::Forward));
+    check("tcp-right-to-left", &|site| stream(site, Direction::Reverse));
+    check("frames-arrive-whole-and-in-order", &|site| {
         // Order is only promised within a flow, and one flow takes one queue.
         let flows = if queues == 1 { 1 } else { 16 };
         let series = Series { count: FRAMES, flows, window: WINDOW, run: 1 };
@@ -105,7 +113,13 @@ fn traffic(suite: &mut Suite, site: &mut Site, prefix: &str, queues: u64) {
         let back = Series { count: FRAMES / 10, run: 2, ..series };
         back.pass(&site.pair.right, &site.pair.left).map(drop)
     });
-    suite.check(&format!("{prefix}::no-iommu-fault"), || site.up()?.no_iommu_fault());
+    check("no-iommu-fault", &Booted::no_iommu_fault);
+}
+
+fn stream(site: &mut Booted, direction: Direction) -> Result<()> {
+    let bytes = tcp(&site.pair.left, &site.pair.right, Pair::RIGHT, direction, TCP_SECONDS)?;
+    println!("    {:.0} Mbit/s", bytes as f64 * 8e-6 / f64::from(TCP_SECONDS));
+    Ok(())
 }
 
 /// Ends mirach by a signal as systemd would, which has to be no failure.
