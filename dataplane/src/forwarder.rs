@@ -1,0 +1,459 @@
+//! The forwarder: ports joined pairwise by engines. What `run`, `demo`, `bench` and tests use.
+//!
+//! Life cycle: [`Ports::open`](crate::port::Ports::open) → [`Forwarder::start`] → [`Forwarder::statistics`], [`Forwarder::check`] about once a
+//! second → [`Forwarder::stop`]. Dropping a forwarder stops it too, and then nobody hears of what went wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use drivers::nic::TxQueue;
+
+use crate::clock::CycleClock;
+use crate::config::{CoreList, EngineConfig};
+use crate::engine::plan::{QueueId, Way, plan};
+use crate::engine::{Engine, EngineError, Lane, Receiver, Running, Sender};
+use crate::port::{GeneratorReport, Port, PortControl, PortError, PortKind, PortQueue, Supply};
+use crate::stats::{PortCells, QueueStatistics, Statistics};
+
+/// The forwarder failed. The text names ports or engines, the cause and what mends it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForwarderError {
+    /// The ports cannot be joined pairwise.
+    #[error("{0} ports cannot be joined pairwise; give an even number, at least two")]
+    Unpaired(usize),
+    /// A port failed.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// An engine could not be started.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An engine panicked.
+    #[error("engine {engine} between {ports} failed: {said}; this is an error in mirach, please report it")]
+    Panicked {
+        /// Number of the engine.
+        engine: usize,
+        /// The ports that it served.
+        ports: String,
+        /// What it said.
+        said: String,
+    },
+}
+
+/// How two ports are joined.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Join {
+    /// Names of the two ports.
+    pub ports: [String; 2],
+    /// Cores of the engines between them, ascending.
+    pub cores: Vec<usize>,
+}
+
+impl fmt::Display for Join {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [left, right] = &self.ports;
+        let (engines, cores) = if self.cores.len() == 1 { ("engine", "core") } else { ("engines", "cores") };
+        write!(f, "{left} <-> {right}, {} {engines}, {cores} ", self.cores.len())?;
+        match CoreList::new(self.cores.iter().copied()) {
+            Some(list) => list.fmt(f),
+            None => f.write_str("none"),
+        }
+    }
+}
+
+/// What remains when a forwarder has stopped.
+#[derive(Debug)]
+pub struct Stopped {
+    /// The final counters: received equals sent plus dropped.
+    pub statistics: Statistics,
+    /// What generators and their sinks counted, by port.
+    pub generators: Vec<Option<GeneratorReport>>,
+    /// What went wrong.
+    pub problems: Vec<ForwarderError>,
+    /// Some device had not finished sending when time ran out.
+    pub unfinished: bool,
+}
+
+/// A port without its queues, which are with the engines.
+struct Station {
+    name: String,
+    kind: PortKind,
+    control: Box<dyn PortControl>,
+    queues: usize,
+    stopped: bool,
+}
+
+/// A running engine and what it serves.
+struct Serving {
+    running: Running,
+    ways: Vec<Way>,
+    core: usize,
+}
+
+/// What [`Forwarder::check`] found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Health {
+    /// All is well.
+    Well,
+    /// Ports had failed and work again; these were the reasons.
+    Restarted(Vec<String>),
+    /// An engine failed or a device does not come back. Only stopping is left; it tells why.
+    Broken,
+}
+
+/// A running forwarder.
+pub struct Forwarder {
+    stations: Vec<Station>,
+    engines: Vec<Serving>,
+    /// Transmit queues that no engine uses because the partner has fewer queues.
+    spare: BTreeMap<QueueId, Box<dyn TxQueue>>,
+    /// Queue pairs that no engine has at the moment.
+    idle: BTreeMap<QueueId, PortQueue>,
+    cells: Arc<[PortCells]>,
+    /// What had been counted before the engines were started for the last time, less what the queues themselves remember.
+    carried: Statistics,
+    config: EngineConfig,
+    cores: CoreList,
+    clock: CycleClock,
+    started: Instant,
+    problems: Vec<ForwarderError>,
+    broken: bool,
+    unfinished: bool,
+}
+
+impl Forwarder {
+    /// Joins ports 0 and 1, 2 and 3, and so on, and starts engines on `cores`, as many as there is work for.
+    ///
+    /// # Errors
+    /// When ports do not come in pairs or an engine cannot be started. All ports are stopped then.
+    pub fn start(config: EngineConfig, cores: &CoreList, ports: Vec<Port>) -> Result<Self, ForwarderError> {
+        let count = ports.len();
+        let mut queues = BTreeMap::new();
+        let mut stations = Vec::with_capacity(count);
+        for (port, opened) in ports.into_iter().enumerate() {
+            stations.push(Station {
+                name: opened.name,
+                kind: opened.kind,
+                control: opened.control,
+                queues: opened.queues.len(),
+                stopped: false,
+            });
+            let ids = (0..).map(|queue| QueueId { port, queue });
+            queues.extend(ids.zip(opened.queues));
+        }
+        let mut forwarder = Self {
+            stations,
+            engines: Vec::new(),
+            spare: BTreeMap::new(),
+            idle: BTreeMap::new(),
+            cells: Arc::from([]),
+            carried: Statistics::default(),
+            config,
+            cores: cores.clone(),
+            clock: CycleClock::calibrate(),
+            started: Instant::now(),
+            problems: Vec::new(),
+            broken: false,
+            unfinished: false,
+        };
+        let prepared = if count == 0 || !count.is_multiple_of(2) {
+            Err(ForwarderError::Unpaired(count))
+        } else {
+            forwarder.agree_on_offloads().map_err(ForwarderError::from)
+        };
+        if let Err(error) = prepared {
+            // Dropping the forwarder stops the ports, with their queues.
+            forwarder.idle = queues;
+            return Err(error);
+        }
+        forwarder.start_engines(queues)?;
+        Ok(forwarder)
+    }
+
+    /// No port may hand out what its partner cannot send.
+    fn agree_on_offloads(&mut self) -> Result<(), PortError> {
+        for pair in self.stations.chunks_exact_mut(2) {
+            let [left, right] = pair else { continue };
+            left.control.limit_offloads(right.control.offloads())?;
+            right.control.limit_offloads(left.control.offloads())?;
+        }
+        Ok(())
+    }
+
+    /// Divides the queues among engines and starts these. On failure some may run; stopping ends these too.
+    fn start_engines(&mut self, mut queues: BTreeMap<QueueId, PortQueue>) -> Result<(), EngineError> {
+        let before = self.statistics();
+        self.carry(before, &queues);
+        let cells = self.stations.iter().map(|station| PortCells::new(station.name.clone(), station.queues));
+        self.cells = cells.collect();
+        let counts: Vec<usize> = self.stations.iter().map(|station| station.queues).collect();
+        let plan = plan(&counts, self.cores.len());
+
+        let mut transmitters: BTreeMap<QueueId, Box<dyn TxQueue>> = BTreeMap::new();
+        let mut receivers: BTreeMap<QueueId, Receiver> = BTreeMap::new();
+        while let Some((id, PortQueue { rx, tx, wake })) = queues.pop_first() {
+            transmitters.insert(id, tx);
+            receivers.insert(id, Receiver { id, rx, wake });
+        }
+        let mut failure = None;
+        for (number, (ways, core)) in plan.engines.into_iter().zip(self.cores.iter()).enumerate() {
+            let mut senders: Vec<Sender> = Vec::new();
+            let mut lanes = Vec::with_capacity(ways.len());
+            for way in &ways {
+                let sender = match senders.iter().position(|sender| sender.id() == way.to) {
+                    Some(sender) => sender,
+                    None => {
+                        let Some(tx) = transmitters.remove(&way.to) else { continue };
+                        senders.push(Sender::new(way.to, tx));
+                        senders.len() - 1
+                    }
+                };
+                let Some(receiver) = receivers.remove(&way.from) else { continue };
+                lanes.push(Lane::new(receiver, sender, self.config.burst));
+            }
+            let cells = Arc::clone(&self.cells);
+            let engine = Engine { number, core, config: self.config, lanes, senders, cells, clock: self.clock };
+            match engine.start() {
+                Ok(running) => self.engines.push(Serving { running, ways, core }),
+                Err((error, finished)) => {
+                    receivers.extend(finished.receivers.into_iter().map(|receiver| (receiver.id, receiver)));
+                    transmitters.extend(finished.transmitters);
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        self.spare = transmitters;
+        match failure {
+            None => Ok(()),
+            Some(error) => {
+                let spare = std::mem::take(&mut self.spare);
+                self.idle = assemble(receivers, spare);
+                Err(error)
+            }
+        }
+    }
+
+    /// Keeps what was counted so far, less what the queues themselves will report again.
+    fn carry(&mut self, before: Statistics, queues: &BTreeMap<QueueId, PortQueue>) {
+        self.carried = before;
+        let now = |counters| QueueStatistics { counters, ..QueueStatistics::default() };
+        for (port, station) in self.carried.ports.iter_mut().enumerate() {
+            for (queue, statistics) in station.rx.iter_mut().enumerate() {
+                if let Some(pair) = queues.get(&QueueId { port, queue }) {
+                    *statistics = statistics.since(&now(pair.rx.counters()));
+                }
+            }
+            for (queue, statistics) in station.tx.iter_mut().enumerate() {
+                if let Some(pair) = queues.get(&QueueId { port, queue }) {
+                    *statistics = statistics.since(&now(pair.tx.counters()));
+                }
+            }
+        }
+    }
+
+    /// What has been counted since the start.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let mut ports: Vec<_> = self.cells.iter().map(PortCells::read).collect();
+        for (index, port) in ports.iter_mut().enumerate() {
+            if let Some(before) = self.carried.ports.get(index) {
+                for (now, before) in port.rx.iter_mut().zip(&before.rx) {
+                    *now = now.plus(before);
+                }
+                for (now, before) in port.tx.iter_mut().zip(&before.tx) {
+                    *now = now.plus(before);
+                }
+            }
+            port.latency = self.stations.get(index).and_then(|station| station.control.generator()).map(|report| report.latency);
+        }
+        Statistics { elapsed: self.started.elapsed(), ports }
+    }
+
+    /// What generators and their sinks have counted so far, by port.
+    #[must_use]
+    pub fn generators(&self) -> Vec<Option<GeneratorReport>> {
+        self.stations.iter().map(|station| station.control.generator()).collect()
+    }
+
+    /// How the ports are joined.
+    #[must_use]
+    pub fn joins(&self) -> Vec<Join> {
+        let pairs = self.stations.chunks_exact(2).enumerate();
+        pairs
+            .filter_map(|(index, pair)| {
+                let [left, right] = pair else { return None };
+                let serves = |serving: &&Serving| serving.ways.iter().any(|way| way.from.port / 2 == index);
+                let cores = self.engines.iter().filter(serves).map(|serving| serving.core).collect();
+                Some(Join { ports: [left.name.clone(), right.name.clone()], cores })
+            })
+            .collect()
+    }
+
+    /// Name and facts of every port, a line each, in the words of `ip link`.
+    pub fn describe(&mut self) -> Vec<(String, PortKind, String)> {
+        self.stations
+            .iter_mut()
+            .map(|station| (station.name.clone(), station.kind, station.control.describe()))
+            .collect()
+    }
+
+    /// The rate of the cycle counter, to convert what [`Statistics`] counts in cycles.
+    #[must_use]
+    pub fn clock(&self) -> CycleClock {
+        self.clock
+    }
+
+    /// Every port has given out its last packet: nothing more will come.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        let is_null = |station: &Station| station.kind == PortKind::Null;
+        let mut sources = self.stations.iter().filter(|station| !is_null(station)).peekable();
+        sources.peek().is_some() && sources.all(|station| station.control.supply() == Supply::Exhausted)
+    }
+
+    /// Looks after engines and devices; to be called about once a second. A device that fails is stopped and started
+    /// anew, which pauses all ports for a moment.
+    pub fn check(&mut self) -> Health {
+        if self.broken || self.engines.iter().any(|serving| serving.running.has_failed()) {
+            self.broken = true;
+            return Health::Broken;
+        }
+        let mut sick = Vec::new();
+        for (index, station) in self.stations.iter_mut().enumerate() {
+            if let Err(error) = station.control.check() {
+                sick.push((index, error.to_string()));
+            }
+        }
+        if sick.is_empty() { Health::Well } else { self.restart(sick) }
+    }
+
+    /// Takes all queues back from the engines, starts the ports in `sick` anew, and starts the engines again.
+    fn restart(&mut self, sick: Vec<(usize, String)>) -> Health {
+        let mut queues = self.stop_engines();
+        let mut reasons = Vec::with_capacity(sick.len());
+        for (port, reason) in sick {
+            let Some(station) = self.stations.get_mut(port) else { continue };
+            let mut after = queues.split_off(&QueueId { port, queue: 0 });
+            let mut others = after.split_off(&QueueId { port: port + 1, queue: 0 });
+            match station.control.restart(after.into_values().collect()) {
+                Ok(renewed) if renewed.len() == station.queues => {
+                    let ids = (0..).map(|queue| QueueId { port, queue });
+                    queues.extend(ids.zip(renewed));
+                    reasons.push(reason);
+                }
+                Ok(renewed) => {
+                    let error = PortError::Device {
+                        port: station.name.clone(),
+                        reason: format!("came back with {} queue pairs instead of {}", renewed.len(), station.queues),
+                    };
+                    let ids = (0..).map(|queue| QueueId { port, queue });
+                    queues.extend(ids.zip(renewed));
+                    self.problems.push(error.into());
+                    self.broken = true;
+                }
+                Err(error) => {
+                    self.problems.push(error.into());
+                    self.broken = true;
+                }
+            }
+            queues.append(&mut others);
+        }
+        if self.broken {
+            self.idle = queues;
+            return Health::Broken;
+        }
+        match self.start_engines(queues) {
+            Ok(()) => Health::Restarted(reasons),
+            Err(error) => {
+                self.problems.push(error.into());
+                self.broken = true;
+                Health::Broken
+            }
+        }
+    }
+
+    /// Stops: nothing more is received, what was received is sent, devices finish and are stopped.
+    #[must_use]
+    pub fn stop(mut self) -> Stopped {
+        self.shut_down();
+        Stopped {
+            statistics: self.statistics(),
+            generators: self.generators(),
+            problems: std::mem::take(&mut self.problems),
+            unfinished: self.unfinished,
+        }
+    }
+
+    fn shut_down(&mut self) {
+        let mut queues = self.stop_engines();
+        for (port, station) in self.stations.iter_mut().enumerate() {
+            if station.stopped {
+                continue;
+            }
+            station.stopped = true;
+            let after = queues.split_off(&QueueId { port: port + 1, queue: 0 });
+            let own = std::mem::replace(&mut queues, after);
+            if let Err(error) = station.control.stop(own.into_values().collect()) {
+                self.problems.push(error.into());
+            }
+        }
+    }
+
+    /// Stops all engines at once, waits for them and gives all queues, those of no engine included.
+    fn stop_engines(&mut self) -> BTreeMap<QueueId, PortQueue> {
+        let engines = std::mem::take(&mut self.engines);
+        for serving in &engines {
+            serving.running.ask_to_stop();
+        }
+        let mut receivers = BTreeMap::new();
+        let mut transmitters = std::mem::take(&mut self.spare);
+        for (engine, serving) in engines.into_iter().enumerate() {
+            let finished = serving.running.stop();
+            if let Some(said) = finished.panic {
+                let ports = self.names(&serving.ways);
+                self.problems.push(ForwarderError::Panicked { engine, ports, said });
+                self.broken = true;
+            }
+            self.unfinished |= finished.unfinished;
+            receivers.extend(finished.receivers.into_iter().map(|receiver| (receiver.id, receiver)));
+            transmitters.extend(finished.transmitters);
+        }
+        let mut queues = assemble(receivers, transmitters);
+        queues.append(&mut self.idle);
+        queues
+    }
+
+    /// The ports that `ways` lead over, for messages.
+    fn names(&self, ways: &[Way]) -> String {
+        let ports: BTreeSet<usize> = ways.iter().map(|way| way.from.port).collect();
+        let names: Vec<&str> =
+            ports.iter().filter_map(|port| self.stations.get(*port)).map(|station| station.name.as_str()).collect();
+        names.join(" and ")
+    }
+}
+
+/// Joins the halves of queue pairs again. A half whose partner is missing is dropped.
+fn assemble(
+    receivers: BTreeMap<QueueId, Receiver>,
+    mut transmitters: BTreeMap<QueueId, Box<dyn TxQueue>>,
+) -> BTreeMap<QueueId, PortQueue> {
+    let pair = |(id, Receiver { rx, wake, .. }): (QueueId, Receiver)| {
+        transmitters.remove(&id).map(|tx| (id, PortQueue { rx, tx, wake }))
+    };
+    receivers.into_iter().filter_map(pair).collect()
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+impl fmt::Debug for Forwarder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forwarder").field("joins", &self.joins()).field("config", &self.config).finish_non_exhaustive()
+    }
+}

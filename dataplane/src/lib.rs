@@ -1,0 +1,14 @@
+//! The forwarder: ports, engines, statistics and configuration.
+//!
+//! A [`port::Port`] is anything that packets come from and go to: a network card behind our own driver, a tap device, a
+//! capture file, a generator. A [`forwarder::Forwarder`] joins ports pairwise and runs one [`engine`] thread per core.
+//! Control (the thread that called [`forwarder::Forwarder::start`]) keeps everything that is slow: opening and stopping
+//! devices, reading statistics, messages. Engines own their queues and their counters, and nothing else is shared.
+
+pub mod clock;
+pub mod config;
+pub mod engine;
+pub mod forwarder;
+pub mod histogram;
+pub mod port;
+pub mod stats;
