@@ -1,0 +1,17 @@
+//! Software models of network cards: the device side, in the same process, at memory speed.
+//!
+//! A model is written from the device's public specification alone and shares no constant and no code with the drivers, so a
+//! wrong offset on either side shows. It implements [`drivers::bus::PciFunction`], so a driver cannot tell it
+//! from hardware. It reaches only memory that was mapped for it; any other access is refused and
+//! recorded as an IOMMU fault. And it can lie on purpose: see [`virtio_net::Fault`].
+
+mod clock;
+mod interrupt;
+mod memory;
+mod random;
+pub mod virtio_net;
+
+pub use clock::{StepClock, WallClock};
+pub use interrupt::EventInterrupt;
+pub use memory::{Access, DmaFault};
+pub use random::Random;

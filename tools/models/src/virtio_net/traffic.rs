@@ -1,0 +1,296 @@
+//! A wire that makes its own frames as fast as it can and checks what comes out of the other card: no queue, no allocation.
+//!
+//! Frames are Ethernet, IPv4 and UDP, so that anything can look at them. Behind the UDP header: a mark, the sequence number and the time of
+//! sending. All frames of one flow must come back in order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use drivers::nic::MacAddress;
+
+use super::header::NetHeader;
+use super::wire::{Incoming, Outgoing, Wire};
+
+/// What a [`Traffic`] wire makes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TrafficPlan {
+    /// Bytes of each frame without frame check sequence, at least 60.
+    pub frame_bytes: usize,
+    /// Frames to make; 0 only checks what arrives.
+    pub count: u64,
+    /// Flows (UDP source ports) that the frames belong to in turn, at least 1.
+    pub flows: u16,
+    /// Destination address.
+    pub target: MacAddress,
+    /// Source address.
+    pub source: MacAddress,
+    /// Frames on their way at most: made here and not yet seen by the other end. 0 is no limit.
+    pub window: u64,
+}
+
+impl Default for TrafficPlan {
+    /// Frames of 60 bytes without end in one flow.
+    fn default() -> Self {
+        Self {
+            frame_bytes: 60,
+            count: u64::MAX,
+            flows: 1,
+            target: MacAddress([0x52, 0x54, 0, 0, 0, 2]),
+            source: MacAddress([0x52, 0x54, 0, 0, 0, 1]),
+            window: 0,
+        }
+    }
+}
+
+/// What has been counted on one wire, readable from any thread.
+#[derive(Debug, Default)]
+pub struct TrafficCounters {
+    /// Frames made and delivered to the card's driver.
+    pub made: AtomicU64,
+    /// Frames that the card's driver transmitted.
+    pub seen: AtomicU64,
+    /// Bytes of them.
+    pub seen_bytes: AtomicU64,
+    /// Of these: frames that are not ours, or whose contents changed.
+    pub foreign: AtomicU64,
+    /// Of these: frames behind a gap in the sequence or before their turn.
+    pub disordered: AtomicU64,
+    /// How long frames were underway.
+    pub latency: Latency,
+}
+
+/// Slots per power of two.
+const FINE: u64 = 16;
+/// Slots in all: up to about 68 seconds.
+const SLOTS: usize = 528;
+
+/// A histogram of times with a resolution of 1/16.
+#[derive(Debug)]
+pub struct Latency {
+    slots: Box<[AtomicU64]>,
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self { slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect() }
+    }
+}
+
+impl Latency {
+    fn slot(nanoseconds: u64) -> usize {
+        let value = nanoseconds.max(FINE);
+        let power = u64::from(value.ilog2());
+        let slot = (power - 4) * FINE + (value >> (power - 4)) - FINE;
+        usize::try_from(slot).unwrap_or(usize::MAX).min(SLOTS - 1)
+    }
+
+    fn slot_end(slot: usize) -> u64 {
+        let slot = slot as u64;
+        (FINE + slot % FINE + 1) << (slot / FINE)
+    }
+
+    /// Counts one time. One thread writes; others may read.
+    pub fn record(&self, nanoseconds: u64) {
+        if let Some(slot) = self.slots.get(Self::slot(nanoseconds)) {
+            slot.store(slot.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Nanoseconds that `fraction` (0 to 1) of the frames did not exceed; `None` when there were none.
+    #[must_use]
+    pub fn percentile(&self, fraction: f64) -> Option<u64> {
+        let counts: Vec<u64> = self.slots.iter().map(|slot| slot.load(Ordering::Relaxed)).collect();
+        let total: u64 = counts.iter().sum();
+        if total == 0 {
+            return None;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a rank needs no more precision")]
+        let rank = fraction.clamp(0.0, 1.0) * total as f64;
+        let mut below = 0;
+        for (slot, count) in counts.iter().enumerate() {
+            below += count;
+            #[expect(clippy::cast_precision_loss, reason = "a rank needs no more precision")]
+            if *count > 0 && below as f64 >= rank {
+                return Some(Self::slot_end(slot));
+            }
+        }
+        None
+    }
+}
+
+/// Offset of the mark in a frame: behind Ethernet, IPv4 and UDP.
+const MARK_AT: usize = 42;
+const MARK: [u8; 2] = *b"mz";
+const SEQUENCE_AT: usize = 44;
+const STAMP_AT: usize = 52;
+/// Bytes of a frame that tell everything.
+const HEAD: usize = 60;
+/// Largest frame without jumbo.
+const LONGEST: usize = 1518;
+const FIRST_PORT: u16 = 1024;
+
+/// See the module. Makes frames for its card's driver and checks what that driver transmits: with a forwarder between two cards,
+/// what one wire makes, the other one sees.
+#[derive(Debug)]
+pub struct Traffic {
+    plan: TrafficPlan,
+    counters: Arc<TrafficCounters>,
+    /// Counters of the wire that sees what this one makes.
+    other: Arc<TrafficCounters>,
+    frame: Box<[u8]>,
+    made: u64,
+    /// Next frame of each flow to be made, and to be seen.
+    flow: u16,
+    sequence: u64,
+    expected: Vec<u64>,
+    start: Instant,
+    now: u64,
+    ready: bool,
+}
+
+impl Traffic {
+    /// Two wires for two cards with a forwarder between them. `start` of both is the same, so that times agree.
+    #[must_use]
+    pub fn pair(first: TrafficPlan, second: TrafficPlan) -> (Self, Self) {
+        let start = Instant::now();
+        let (a, b) = (Arc::<TrafficCounters>::default(), Arc::<TrafficCounters>::default());
+        let one = Self::new(first, start, Arc::clone(&a), Arc::clone(&b), second.flows);
+        (one, Self::new(second, start, b, a, first.flows))
+    }
+
+    fn new(
+        plan: TrafficPlan,
+        start: Instant,
+        counters: Arc<TrafficCounters>,
+        other: Arc<TrafficCounters>,
+        arriving: u16,
+    ) -> Self {
+        let plan = TrafficPlan { frame_bytes: plan.frame_bytes.clamp(HEAD, LONGEST), flows: plan.flows.max(1), ..plan };
+        Self {
+            frame: template(&plan),
+            plan,
+            counters,
+            other,
+            made: 0,
+            flow: 0,
+            sequence: 0,
+            expected: vec![0; arriving.max(1).into()],
+            start,
+            now: 0,
+            ready: false,
+        }
+    }
+
+    /// The counters, which stay valid when the wire is gone.
+    #[must_use]
+    pub fn counters(&self) -> Arc<TrafficCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    fn check(&mut self, frame: &Outgoing<'_>) {
+        let mut head = [0; HEAD];
+        let ours = frame.copy_to(0, &mut head) == HEAD && head[MARK_AT..SEQUENCE_AT] == MARK;
+        let port = u16::from_be_bytes([head[34], head[35]]);
+        let expected = self.expected.get_mut(usize::from(port.wrapping_sub(FIRST_PORT)));
+        let (true, Some(expected)) = (ours, expected) else {
+            add(&self.counters.foreign, 1);
+            return;
+        };
+        let sequence = word(&head, SEQUENCE_AT);
+        if sequence != *expected {
+            add(&self.counters.disordered, 1);
+        }
+        *expected = sequence.wrapping_add(1);
+        self.counters.latency.record(self.now.saturating_sub(word(&head, STAMP_AT)));
+    }
+}
+
+/// Adds to a counter that one thread writes.
+fn add(counter: &AtomicU64, value: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(value), Ordering::Relaxed);
+}
+
+fn word(bytes: &[u8; HEAD], at: usize) -> u64 {
+    bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes)
+}
+
+fn template(plan: &TrafficPlan) -> Box<[u8]> {
+    let mut frame: Vec<u8> = (0_u8..=255).cycle().take(plan.frame_bytes).collect();
+    let ip_len = u16::try_from(plan.frame_bytes - 14).unwrap_or(u16::MAX);
+    frame[..6].copy_from_slice(&plan.target.0);
+    frame[6..12].copy_from_slice(&plan.source.0);
+    frame[12..14].copy_from_slice(&[8, 0]);
+    frame[14..34].copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    frame[16..18].copy_from_slice(&ip_len.to_be_bytes());
+    let sum: u32 = frame[14..34].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let folded = !u16::try_from((sum >> 16) + (sum & 0xffff)).unwrap_or(0);
+    frame[24..26].copy_from_slice(&folded.to_be_bytes());
+    frame[36..38].copy_from_slice(&9_u16.to_be_bytes());
+    frame[38..40].copy_from_slice(&(ip_len - 20).to_be_bytes());
+    frame[40..42].copy_from_slice(&[0, 0]);
+    frame[MARK_AT..SEQUENCE_AT].copy_from_slice(&MARK);
+    frame.into_boxed_slice()
+}
+
+impl Wire for Traffic {
+    #[inline]
+    fn peek(&mut self) -> Option<Incoming<'_>> {
+        if !self.ready {
+            let underway = || self.made.saturating_sub(self.other.seen.load(Ordering::Relaxed));
+            if self.made >= self.plan.count || self.plan.window != 0 && underway() >= self.plan.window {
+                return None;
+            }
+            let port = FIRST_PORT.wrapping_add(self.flow);
+            self.frame[34..36].copy_from_slice(&port.to_be_bytes());
+            self.frame[SEQUENCE_AT..SEQUENCE_AT + 8].copy_from_slice(&self.sequence.to_be_bytes());
+            self.frame[STAMP_AT..STAMP_AT + 8].copy_from_slice(&self.now.to_be_bytes());
+            self.ready = true;
+        }
+        Some(Incoming { header: NetHeader::default(), pair: None, bytes: &self.frame })
+    }
+
+    #[inline]
+    fn advance(&mut self) {
+        self.ready = false;
+        self.made += 1;
+        self.counters.made.store(self.made, Ordering::Relaxed);
+        self.flow += 1;
+        if self.flow == self.plan.flows {
+            self.flow = 0;
+            self.sequence += 1;
+        }
+    }
+
+    #[inline]
+    fn transmit(&mut self, frame: &Outgoing<'_>) -> bool {
+        self.check(frame);
+        add(&self.counters.seen, 1);
+        add(&self.counters.seen_bytes, frame.len() as u64);
+        true
+    }
+
+    /// Times are those of the batch: reading the clock for each frame would cost more than the frame.
+    fn begin(&mut self) {
+        self.now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn percentiles_are_within_a_sixteenth() {
+        let latency = Latency::default();
+        assert_eq!(latency.percentile(0.5), None);
+        (1..=1000).for_each(|time| latency.record(time * 100));
+        for (fraction, truth) in [(0.5, 50_000), (0.99, 99_000), (1.0, 100_000)] {
+            let found = latency.percentile(fraction).unwrap();
+            assert!(found >= truth && found <= truth + truth / 14, "{fraction}: {found}");
+        }
+        latency.record(0);
+        latency.record(u64::MAX);
+    }
+}
