@@ -33,7 +33,7 @@ macro_rules! width {
             fn widen(self) -> u64 {
                 u64::from(self)
             }
-            #[expect(clippy::cast_possible_truncation, reason = "narrowing is what the function is for")]
+            #[allow(clippy::cast_possible_truncation, reason = "narrowing is what the function is for; u64 does not")]
             fn narrow(value: u64) -> Self {
                 value as $integer
             }

@@ -16,3 +16,4 @@ extern crate std;
 pub mod bus;
 pub mod nic;
 pub mod register;
+pub mod virtio;

@@ -1,0 +1,543 @@
+//! A virtio network device: bringing it up, running its control commands, and stopping it (virtio 1.3, sections 3.1, 3.3 and 5.1).
+
+use alloc::string::ToString;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use hugemem::{OutOfMemory, PacketPool, Region};
+
+use super::config::DeviceConfig;
+use super::control::{self, Control, Link};
+use super::features::{self, Features, Wishes};
+use super::header;
+use super::health::Health;
+use super::options::{Config, RingFormat, Summary, ring_size};
+use super::queues::{Rx, Tx};
+use super::ring::Stopped;
+use super::transport::{Status, Transport};
+use crate::bus::{Bar, BusError, Clock, PciFunction, PciId};
+use crate::nic::{LinkStatus, MacAddress, Nic, NicError, Offloads, QueuePair};
+
+/// How long a device may take to reset itself.
+const RESET_LIMIT: Duration = Duration::from_secs(3);
+/// The same when the driver goes away and nobody can be told.
+const LAST_RESET_LIMIT: Duration = Duration::from_millis(200);
+/// Payload of a frame when the device does not say (5.1.4.1).
+const USUAL_MTU: u16 = 1500;
+/// What an Ethernet frame has beside its payload: header and two VLAN tags.
+const ETHERNET: usize = 22;
+
+const VENDOR: u16 = 0x1af4;
+/// Network device, modern (4.1.2.1), and transitional, which is driven by its modern interface.
+const DEVICES: [u16; 2] = [0x1041, 0x1000];
+
+/// Whether this driver is for the function.
+#[must_use]
+pub fn matches(id: PciId) -> bool {
+    id.vendor == VENDOR && DEVICES.contains(&id.device)
+}
+
+/// A virtio network device, owned.
+///
+/// [`VirtioNet::open`] finds out what the device can do and takes all memory; [`Nic::start`] brings it up and hands out queues;
+/// [`Nic::stop`] resets it and takes queues and buffers back, after which it can be started again. Dropping
+/// it resets it and takes it off the bus.
+pub struct VirtioNet<F: PciFunction> {
+    transport: Transport<F::Bar>,
+    clock: Arc<dyn Clock>,
+    config: Config,
+    features: Features,
+    device: DeviceConfig,
+    summary: Summary,
+    health: Arc<Health>,
+    /// Queues that are not handed out, by pair.
+    receivers: Vec<Option<Rx<F::Bar>>>,
+    transmitters: Vec<Option<Tx<F::Bar>>>,
+    control: Option<Control<F::Bar>>,
+    running: bool,
+    // Last, so that doorbells and registers are let go of before the function is.
+    function: F,
+}
+
+type Pairs<F> = Vec<QueuePair<Rx<<F as PciFunction>::Bar>, Tx<<F as PciFunction>::Bar>, <F as PciFunction>::Interrupt>>;
+
+impl<F: PciFunction> VirtioNet<F> {
+    /// Takes over a device: resets it, settles features with it, and takes memory for its rings.
+    ///
+    /// Rings come from `memory`, [`Config::ring_memory`] bytes at most; receive buffers of queue pair `i` from `pools[i]`. Both
+    /// are mapped for the device here. Regions of packets that are only sent are to be mapped with [`VirtioNet::map`].
+    /// There are as many queue pairs as the configuration asks for, the device has, and there are pools.
+    ///
+    /// # Errors
+    /// When the function is no network device of virtio 1.0 or later, would bypass the IOMMU, does not answer in time or
+    /// breaks its rules, when the request cannot be met, or memory does not suffice.
+    pub fn open(
+        mut function: F,
+        clock: Arc<dyn Clock>,
+        memory: &Region,
+        pools: Vec<PacketPool>,
+        config: Config,
+    ) -> Result<Self, NicError> {
+        if !matches(function.id()) {
+            let PciId { vendor, device, .. } = function.id();
+            return Err(NicError::Unsupported {
+                device: function.name().to_string(),
+                reason: alloc::format!(
+                    "{vendor:04x}:{device:04x} is no virtio network device (1af4:1041 or 1af4:1000)"
+                ),
+            });
+        }
+        // Whatever the last owner left behind. Not every device can: QEMU's on the root bus cannot.
+        match function.reset() {
+            Ok(()) | Err(BusError::Missing { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let transport = Transport::find(&mut function)?;
+        halt(&mut function, &transport, &*clock, RESET_LIMIT)?;
+        let pairs_wanted = u16::try_from(pools.len()).unwrap_or(u16::MAX).min(config.queue_pairs);
+        if pairs_wanted == 0 {
+            return Err(transport.refuses("a port needs at least one queue pair, and a packet pool for each"));
+        }
+        let wishes = Wishes { ring: config.ring, several_pairs: pairs_wanted > 1, offloads: config.offloads };
+        let (features, device) = negotiate(&transport, wishes)?;
+        let plan = Plan::make(&transport, &config, features, &device, pairs_wanted)?;
+        if config.mac.is_some() && !features.contains(Features::CTRL_MAC_ADDR) {
+            return Err(transport.refuses("the device cannot change its Ethernet address; leave mac= out"));
+        }
+        let mac = config.mac.or(device.mac).unwrap_or_else(|| local_mac(function.name()));
+        let mtu = device.mtu.unwrap_or(USUAL_MTU);
+        function.map(memory)?;
+        for pool in pools.iter().take(plan.pairs.into()) {
+            function.map(pool.region())?;
+            let needed = usize::from(mtu) + ETHERNET;
+            if pool.room() < needed && !features.contains(Features::MRG_RXBUF) {
+                return Err(transport.refuses(alloc::format!(
+                    "receive buffers of {} bytes cannot hold its frames of {needed}, and it does not merge buffers",
+                    pool.room(),
+                )));
+            }
+        }
+        let health = Arc::new(Health::default());
+        let out_of_memory = |source: OutOfMemory| NicError::Memory { device: transport.name().to_string(), source };
+        let mut receivers = Vec::new();
+        let mut transmitters = Vec::new();
+        let indirect = features.contains(Features::INDIRECT_DESC);
+        for (pair, pool) in (0..plan.pairs).zip(pools) {
+            let health = || Arc::clone(&health);
+            let rx = Rx::new(memory, plan.format, plan.receive_size, pool, health(), pair).map_err(out_of_memory)?;
+            let tx = Tx::new(memory, plan.format, plan.transmit_size, indirect, health(), pair);
+            receivers.push(Some(rx));
+            transmitters.push(Some(tx.map_err(out_of_memory)?));
+        }
+        let control = match plan.control_size {
+            0 => None,
+            size => Some(Control::new(memory, plan.format, size).map_err(out_of_memory)?),
+        };
+        let summary = Summary {
+            features,
+            ring: plan.format,
+            queue_pairs: plan.pairs,
+            device_queue_pairs: device.pairs,
+            receive_ring_size: plan.receive_size,
+            transmit_ring_size: plan.transmit_size,
+            interrupts: config.interrupts && function.interrupt_count() >= plan.pairs,
+            mac,
+            mtu,
+        };
+        // Quiet until it is started.
+        halt(&mut function, &transport, &*clock, RESET_LIMIT)?;
+        Ok(Self {
+            transport,
+            clock,
+            config,
+            features,
+            device,
+            summary,
+            health,
+            receivers,
+            transmitters,
+            control,
+            running: false,
+            function,
+        })
+    }
+
+    /// What driver and device agreed on.
+    #[must_use]
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// Makes a region reachable for the device, so that packets from it can be sent.
+    ///
+    /// # Errors
+    /// When the bus cannot.
+    pub fn map(&mut self, region: &Region) -> Result<(), NicError> {
+        Ok(self.function.map(region)?)
+    }
+
+    /// Takes a region away from the device. No packet of it may be underway on this device.
+    ///
+    /// # Errors
+    /// When the bus cannot.
+    pub fn unmap(&mut self, region: &Region) -> Result<(), NicError> {
+        Ok(self.function.unmap(region)?)
+    }
+
+    /// The function that the device sits on.
+    #[must_use]
+    pub fn function(&self) -> &F {
+        &self.function
+    }
+
+    /// Brings the device up, in the order of section 3.1.1. All queues are at home.
+    fn bring_up(&mut self) -> Result<Vec<Option<F::Interrupt>>, NicError> {
+        // Step 1: reset.
+        let stopped = halt(&mut self.function, &self.transport, &*self.clock, RESET_LIMIT)?;
+        self.health.clear();
+        let longest = self.device.mtu.map_or(header::LONGEST, |mtu| usize::from(mtu) + ETHERNET);
+        for rx in self.receivers.iter_mut().flatten() {
+            rx.reset(&stopped, self.features);
+        }
+        for tx in self.transmitters.iter_mut().flatten() {
+            tx.reset(&stopped, self.features, longest);
+        }
+        if let Some(control) = &mut self.control {
+            control.reset(&stopped, self.features.contains(Features::EVENT_IDX));
+        }
+        // Steps 2 to 6. Rings and headers were laid out for what was settled when the device was opened.
+        let offered = greet(&self.transport);
+        if !offered.contains(self.features) {
+            let lost = self.features - offered;
+            return Err(self.transport.misbehaves(alloc::format!("it no longer offers what it did: {lost:?}")));
+        }
+        self.transport.accept(self.features)?;
+        let device = DeviceConfig::read(&self.transport, self.features)?;
+        if device.pairs != self.device.pairs || device.mtu != self.device.mtu {
+            return Err(self.transport.misbehaves("its number of queue pairs or its MTU changed; open it again"));
+        }
+        self.device = device;
+        // Step 7: queues, with vectors that must be enabled before they are named (4.1.5.1.2). The device may read rings as soon as
+        // it is told that the driver is ready.
+        let pairs = self.summary.queue_pairs;
+        let wanted = self.config.interrupts && self.function.interrupt_count() >= pairs;
+        let mut interrupts: Vec<_> =
+            if wanted { self.function.interrupts(pairs)?.into_iter().map(Some).collect() } else { Vec::new() };
+        interrupts.resize_with(pairs.into(), || None);
+        self.function.set_bus_master(true)?;
+        self.transport.silence_configuration();
+        for ((rx, interrupt), vector) in self.receivers.iter_mut().flatten().zip(&mut interrupts).zip(0..) {
+            let vector = interrupt.as_ref().map(|_| vector);
+            let (doorbell, accepted) = self.transport.enable(rx.queue(), rx.size(), rx.addresses(), vector)?;
+            if !accepted {
+                // The device is out of vectors, so this queue can only be polled.
+                *interrupt = None;
+            }
+            rx.begin(doorbell, interrupt.is_some());
+        }
+        for tx in self.transmitters.iter_mut().flatten() {
+            let (doorbell, _) = self.transport.enable(tx.queue(), tx.size(), tx.addresses(), None)?;
+            tx.begin(doorbell);
+        }
+        if let Some(control) = &mut self.control {
+            let queue = control_queue(&self.transport, &self.device)?;
+            let (doorbell, _) = self.transport.enable(queue, control.size(), control.addresses(), None)?;
+            control.begin(doorbell);
+        }
+        self.summary.interrupts = interrupts.iter().all(Option::is_some);
+        // Step 8.
+        self.transport.add_status(Status::DRIVER_OK);
+        let status = self.transport.status();
+        if status.contains(Status::NEEDS_RESET) || !status.contains(Status::DRIVER_OK) {
+            return Err(self.transport.misbehaves("it asks for a reset as soon as it is started"));
+        }
+        for rx in self.receivers.iter().flatten() {
+            rx.kick();
+        }
+        self.configure()?;
+        Ok(interrupts)
+    }
+
+    /// Sends the control commands that make the device what was asked for (5.1.5, 5.1.6.5).
+    fn configure(&mut self) -> Result<(), NicError> {
+        let Some(control) = &mut self.control else {
+            return Ok(());
+        };
+        let link = Link { transport: &self.transport, clock: &*self.clock };
+        let has = |feature| self.features.contains(feature);
+        if let Some(mac) = self.config.mac {
+            control.set_mac(&link, mac)?;
+        }
+        if has(Features::CTRL_RX) {
+            control.set_promiscuous(&link, self.config.promiscuous)?;
+        }
+        let pairs = self.summary.queue_pairs;
+        if has(Features::RSS) {
+            control.set_spreading(&link, pairs, self.device.spreading, &self.config.rss_key)?;
+        } else {
+            if has(Features::HASH_REPORT) {
+                control.set_hashing(&link, self.device.spreading, &self.config.rss_key)?;
+            }
+            if has(Features::MQ) && pairs > 1 {
+                control.set_pairs(&link, pairs)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Resets the device and takes back the buffers of all queues that are at home.
+    fn bring_down(&mut self) -> Result<(), NicError> {
+        self.running = false;
+        let stopped = halt(&mut self.function, &self.transport, &*self.clock, RESET_LIMIT)?;
+        for rx in self.receivers.iter_mut().flatten() {
+            rx.reset(&stopped, self.features);
+        }
+        for tx in self.transmitters.iter_mut().flatten() {
+            tx.reset(&stopped, self.features, 0);
+        }
+        if let Some(control) = &mut self.control {
+            control.reset(&stopped, false);
+        }
+        // Vectors are given back; that a bus has none to give back is no failure.
+        let _ = self.function.interrupts(0);
+        Ok(())
+    }
+}
+
+/// Resets the device and takes it off the bus. From here on it holds no buffer.
+fn halt<F: PciFunction>(
+    function: &mut F,
+    transport: &Transport<F::Bar>,
+    clock: &dyn Clock,
+    limit: Duration,
+) -> Result<Stopped, NicError> {
+    let reset = transport.reset(clock, limit);
+    // Also when the reset failed: a device that does not listen is at least kept from memory.
+    let off_bus = function.set_bus_master(false);
+    reset?;
+    off_bus?;
+    Ok(Stopped::confirmed())
+}
+
+/// Steps 2 and 3 of section 3.1.1, and what the device offers.
+fn greet<B: Bar>(transport: &Transport<B>) -> Features {
+    transport.add_status(Status::ACKNOWLEDGE);
+    transport.add_status(Status::DRIVER);
+    transport.offered()
+}
+
+/// Steps 2 to 6 of section 3.1.1 for a device that is new to us.
+fn negotiate<B: Bar>(transport: &Transport<B>, wishes: Wishes) -> Result<(Features, DeviceConfig), NicError> {
+    let offered = greet(transport);
+    if transport.is_gone() {
+        return Err(transport.gone());
+    }
+    let features = features::negotiate(offered, wishes).map_err(|refusal| {
+        transport.add_status(Status::FAILED);
+        NicError::Unsupported { device: transport.name().to_string(), reason: refusal.reason().to_string() }
+    })?;
+    transport.accept(features)?;
+    Ok((features, DeviceConfig::read(transport, features)?))
+}
+
+/// Index of the control queue, behind all pairs that the device has (5.1.2).
+fn control_queue<B: Bar>(transport: &Transport<B>, device: &DeviceConfig) -> Result<u16, NicError> {
+    // Of at most 32768 pairs, only all of them leave no number.
+    device
+        .pairs
+        .checked_mul(2)
+        .ok_or_else(|| transport.misbehaves("it has so many queues that its control queue has no number"))
+}
+
+/// An address for a device that has none: locally administered, and made from the device's name so that it is the same next time.
+fn local_mac(name: &str) -> MacAddress {
+    // FNV-1a.
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let [a, b, c, d, e, ..] = hash.to_le_bytes();
+    MacAddress([0x02, a, b, c, d, e])
+}
+
+/// Sizes that were settled when the device was opened.
+struct Plan {
+    format: RingFormat,
+    pairs: u16,
+    receive_size: u16,
+    transmit_size: u16,
+    /// 0 without control queue.
+    control_size: u16,
+}
+
+impl Plan {
+    fn make<B: Bar>(
+        transport: &Transport<B>,
+        config: &Config,
+        features: Features,
+        device: &DeviceConfig,
+        pairs_wanted: u16,
+    ) -> Result<Self, NicError> {
+        let packed = features.contains(Features::RING_PACKED);
+        let pairs = pairs_wanted.min(device.pairs);
+        let (mut receive_size, mut transmit_size) = (u16::MAX, u16::MAX);
+        for pair in 0..pairs {
+            for (queue, size) in [(2 * pair, &mut receive_size), (2 * pair + 1, &mut transmit_size)] {
+                *size = (*size).min(queue_size(transport, queue, config.ring_size)?);
+            }
+        }
+        let control_size = if features.contains(Features::CTRL_VQ) {
+            queue_size(transport, control_queue(transport, device)?, control::RING_SIZE)?
+        } else {
+            0
+        };
+        let format = if packed { RingFormat::Packed } else { RingFormat::Split };
+        Ok(Self { format, pairs, receive_size, transmit_size, control_size })
+    }
+}
+
+/// The size that a queue of the device gets.
+fn queue_size<B: Bar>(transport: &Transport<B>, queue: u16, wanted: u16) -> Result<u16, NicError> {
+    if queue >= transport.queue_count() {
+        return Err(
+            transport.misbehaves(alloc::format!("it has {} queues and needs number {queue}", transport.queue_count()))
+        );
+    }
+    match ring_size(wanted, transport.largest_size(queue)) {
+        // A command is a chain of two descriptors, and a ring of one serves nobody.
+        0 | 1 => Err(transport.misbehaves(alloc::format!("its queue {queue} has fewer than two descriptors"))),
+        size => Ok(size),
+    }
+}
+
+impl<F: PciFunction> Nic for VirtioNet<F> {
+    type Rx = Rx<F::Bar>;
+    type Tx = Tx<F::Bar>;
+    type Interrupt = F::Interrupt;
+
+    fn name(&self) -> &str {
+        self.function.name()
+    }
+
+    fn mac(&self) -> MacAddress {
+        self.summary.mac
+    }
+
+    fn mtu(&self) -> u16 {
+        self.summary.mtu
+    }
+
+    fn link(&mut self) -> LinkStatus {
+        if !self.running {
+            return LinkStatus::default();
+        }
+        DeviceConfig::read(&self.transport, self.features).map_or_else(|_| LinkStatus::default(), |device| device.link)
+    }
+
+    fn offloads(&self) -> Offloads {
+        features::offloads(self.features)
+    }
+
+    fn start(&mut self) -> Result<Pairs<F>, NicError> {
+        if self.running {
+            return Err(self.transport.refuses("it is started already; stop it first"));
+        }
+        let missing = self.receivers.iter().position(Option::is_none);
+        if let Some(pair) = missing.or_else(|| self.transmitters.iter().position(Option::is_none)) {
+            return Err(self.transport.refuses(alloc::format!(
+                "queue pair {pair} was not given back when it was stopped; open the device again"
+            )));
+        }
+        let interrupts = match self.bring_up() {
+            Ok(interrupts) => interrupts,
+            Err(error) => {
+                // What failed first is what counts.
+                let _ = self.bring_down();
+                return Err(error);
+            }
+        };
+        self.running = true;
+        let queues = self
+            .receivers
+            .iter_mut()
+            .filter_map(Option::take)
+            .zip(self.transmitters.iter_mut().filter_map(Option::take));
+        Ok(queues.zip(interrupts).map(|((rx, tx), interrupt)| QueuePair { rx, tx, interrupt }).collect())
+    }
+
+    fn stop(&mut self, queues: Vec<(Self::Rx, Self::Tx)>) -> Result<(), NicError> {
+        for (rx, tx) in queues {
+            // Another device's queue must not be emptied on this one's reset. It is dropped, and its buffers stay lent.
+            let place = self.receivers.get_mut(usize::from(rx.queue() / 2));
+            if let Some(place) = place.filter(|_| rx.belongs_to(&self.health)) {
+                *place = Some(rx);
+            }
+            let place = self.transmitters.get_mut(usize::from(tx.queue() / 2));
+            if let Some(place) = place.filter(|_| tx.belongs_to(&self.health)) {
+                *place = Some(tx);
+            }
+        }
+        self.bring_down()
+    }
+
+    fn set_promiscuous(&mut self, enabled: bool) -> Result<(), NicError> {
+        if !self.features.contains(Features::CTRL_RX) {
+            return Err(self
+                .transport
+                .refuses("the device has no receive modes to choose from (VIRTIO_NET_F_CTRL_RX)"));
+        }
+        self.config.promiscuous = enabled;
+        match &mut self.control {
+            Some(control) if self.running => {
+                control.set_promiscuous(&Link { transport: &self.transport, clock: &*self.clock }, enabled)
+            }
+            // Done at the next start.
+            _ => Ok(()),
+        }
+    }
+
+    fn check(&mut self) -> Result<(), NicError> {
+        if !self.running {
+            return Ok(());
+        }
+        if self.transport.is_gone() {
+            return Err(self.transport.gone());
+        }
+        let status = self.transport.status();
+        if status.contains(Status::NEEDS_RESET) {
+            return Err(self.transport.misbehaves("it asks to be reset (DEVICE_NEEDS_RESET); stop and start it"));
+        }
+        if !status.contains(Status::DRIVER_OK) {
+            return Err(self.transport.misbehaves("it was reset by someone else; stop and start it"));
+        }
+        if let Some(reason) = self.health.fault() {
+            return Err(self.transport.misbehaves(reason));
+        }
+        if self.features.contains(Features::GUEST_ANNOUNCE)
+            && DeviceConfig::read(&self.transport, self.features)?.announce
+            && let Some(control) = &mut self.control
+        {
+            // A port that forwards has no address of its own to announce; the acknowledgement is what the device waits for.
+            control.acknowledge_announcement(&Link { transport: &self.transport, clock: &*self.clock })?;
+        }
+        Ok(())
+    }
+}
+
+impl<F: PciFunction> Drop for VirtioNet<F> {
+    fn drop(&mut self) {
+        // Nobody to tell; the bus resets the function once more before it unmaps memory.
+        let _ = halt(&mut self.function, &self.transport, &*self.clock, LAST_RESET_LIMIT);
+    }
+}
+
+impl<F: PciFunction> fmt::Debug for VirtioNet<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VirtioNet")
+            .field("name", &self.function.name())
+            .field("summary", &self.summary)
+            .field("running", &self.running)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,176 @@
+//! The queues that are handed out: one type for both ring formats. The format is looked at once for each burst; everything below is
+//! compiled for each format on its own.
+
+use alloc::sync::Arc;
+use core::fmt;
+
+use hugemem::{Batch, Lent, OutOfMemory, PacketPool, Region};
+
+use super::features::Features;
+use super::health::Health;
+use super::options::RingFormat;
+use super::packed::Packed;
+use super::receive::Receiver;
+use super::ring::{Addresses, Ring, Stopped};
+use super::split::Split;
+use super::transmit::Transmitter;
+use super::transport::Doorbell;
+use crate::bus::Bar;
+use crate::nic::{Counters, RxQueue, TxQueue};
+
+/// Receives from one queue of a virtio-net device.
+pub struct Rx<B: Bar>(Format<Receiver<Split<Lent>, B>, Receiver<Packed<Lent>, B>>);
+
+/// Sends on one queue of a virtio-net device.
+pub struct Tx<B: Bar>(Format<Transmitter<Split<Lent>, B>, Transmitter<Packed<Lent>, B>>);
+
+enum Format<S, P> {
+    Split(S),
+    Packed(P),
+}
+
+macro_rules! each {
+    ($queue:expr, $inner:ident => $body:expr) => {
+        match $queue {
+            Format::Split($inner) => $body,
+            Format::Packed($inner) => $body,
+        }
+    };
+}
+
+impl<B: Bar> Rx<B> {
+    /// Takes memory for the receive queue of `pair`.
+    pub(super) fn new(
+        memory: &Region,
+        format: RingFormat,
+        size: u16,
+        pool: PacketPool,
+        health: Arc<Health>,
+        pair: u16,
+    ) -> Result<Self, OutOfMemory> {
+        let queue = 2 * pair;
+        Ok(Self(match format {
+            RingFormat::Split => Format::Split(Receiver::new(Split::new(memory, size, false)?, pool, health, queue)),
+            RingFormat::Packed => Format::Packed(Receiver::new(Packed::new(memory, size, false)?, pool, health, queue)),
+        }))
+    }
+
+    pub(super) fn queue(&self) -> u16 {
+        each!(&self.0, inner => inner.queue)
+    }
+
+    pub(super) fn size(&self) -> u16 {
+        each!(&self.0, inner => inner.ring.size())
+    }
+
+    pub(super) fn addresses(&self) -> Addresses {
+        each!(&self.0, inner => inner.ring.addresses())
+    }
+
+    pub(super) fn belongs_to(&self, health: &Arc<Health>) -> bool {
+        each!(&self.0, inner => Arc::ptr_eq(&inner.health, health))
+    }
+
+    pub(super) fn reset(&mut self, stopped: &Stopped, features: Features) {
+        each!(&mut self.0, inner => inner.reset(stopped, features));
+    }
+
+    pub(super) fn begin(&mut self, doorbell: Doorbell<B>, interrupt: bool) {
+        each!(&mut self.0, inner => inner.begin(doorbell, interrupt));
+    }
+
+    pub(super) fn kick(&self) {
+        each!(&self.0, inner => inner.kick());
+    }
+
+    /// The pool that the queue takes its buffers from.
+    pub fn pool(&mut self) -> &mut PacketPool {
+        each!(&mut self.0, inner => &mut inner.pool)
+    }
+}
+
+impl<B: Bar> RxQueue for Rx<B> {
+    fn receive(&mut self, batch: &mut Batch) -> usize {
+        each!(&mut self.0, inner => inner.receive(batch))
+    }
+
+    fn arm(&mut self) -> bool {
+        each!(&mut self.0, inner => inner.arm())
+    }
+
+    fn disarm(&mut self) {
+        each!(&mut self.0, inner => inner.disarm());
+    }
+
+    fn counters(&self) -> Counters {
+        each!(&self.0, inner => inner.counters)
+    }
+}
+
+impl<B: Bar> Tx<B> {
+    /// Takes memory for the transmit queue of `pair`; with indirect tables when `tables`.
+    pub(super) fn new(
+        memory: &Region,
+        format: RingFormat,
+        size: u16,
+        tables: bool,
+        health: Arc<Health>,
+        pair: u16,
+    ) -> Result<Self, OutOfMemory> {
+        let queue = 2 * pair + 1;
+        Ok(Self(match format {
+            RingFormat::Split => Format::Split(Transmitter::new(Split::new(memory, size, tables)?, health, queue)),
+            RingFormat::Packed => Format::Packed(Transmitter::new(Packed::new(memory, size, tables)?, health, queue)),
+        }))
+    }
+
+    pub(super) fn queue(&self) -> u16 {
+        each!(&self.0, inner => inner.queue)
+    }
+
+    pub(super) fn size(&self) -> u16 {
+        each!(&self.0, inner => inner.ring.size())
+    }
+
+    pub(super) fn addresses(&self) -> Addresses {
+        each!(&self.0, inner => inner.ring.addresses())
+    }
+
+    pub(super) fn belongs_to(&self, health: &Arc<Health>) -> bool {
+        each!(&self.0, inner => Arc::ptr_eq(&inner.health, health))
+    }
+
+    pub(super) fn reset(&mut self, stopped: &Stopped, features: Features, longest: usize) {
+        each!(&mut self.0, inner => inner.reset(stopped, features, longest));
+    }
+
+    pub(super) fn begin(&mut self, doorbell: Doorbell<B>) {
+        each!(&mut self.0, inner => inner.begin(doorbell));
+    }
+}
+
+impl<B: Bar> TxQueue for Tx<B> {
+    fn transmit(&mut self, batch: &mut Batch) -> usize {
+        each!(&mut self.0, inner => inner.transmit(batch))
+    }
+
+    fn reclaim(&mut self) -> usize {
+        each!(&mut self.0, inner => inner.reclaim())
+    }
+
+    fn counters(&self) -> Counters {
+        each!(&self.0, inner => inner.counters)
+    }
+}
+
+impl<B: Bar> fmt::Debug for Rx<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rx").field("queue", &self.queue()).field("size", &self.size()).finish_non_exhaustive()
+    }
+}
+
+impl<B: Bar> fmt::Debug for Tx<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tx").field("queue", &self.queue()).field("size", &self.size()).finish_non_exhaustive()
+    }
+}
