@@ -11,11 +11,12 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::Duration;
 
-use drivers::bus::{Bar, BusError, Interrupt, PciAddress, PciFunction, wait_until};
+use drivers::bus::{Bar, BusError, Interrupt, PciAddress, PciFunction, Width, wait_until};
 use hugemem::{DmaArray, Iova, IovaSpace, MemoryRequest, PageChoice, Region};
 use vfio::{Function, Interface, SystemClock};
 
 type Outcome = Result<(), Box<dyn Error>>;
+type Case = fn(PciAddress, Interface) -> Outcome;
 
 // Registers: NVM Express Base Specification 2.0, section 3.1.4.
 const CONFIGURATION: u32 = 0x14;
@@ -24,7 +25,7 @@ const QUEUE_SIZES: u32 = 0x24;
 const SUBMISSION_QUEUE: u32 = 0x28;
 const COMPLETION_QUEUE: u32 = 0x30;
 const SUBMISSION_TAIL: u32 = 0x1000;
-const ENTRIES: usize = 16;
+const ENTRIES: u32 = 16;
 const NVME: u32 = 0x01_08_02;
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
         },
         _ => return usage(),
     };
-    let cases: [(&str, fn(PciAddress, Interface) -> Outcome); 7] = [
+    let cases: [(&str, Case); 7] = [
         ("open, learn and read", open),
         ("map and unmap", map),
         ("what cannot be is refused", refuse),
@@ -162,9 +163,9 @@ impl Controller {
             wait_until(&SystemClock::new(), LIMIT, Duration::from_millis(1), || bar.load::<u32>(STATUS) & 1 == 0),
             "the controller does not stop",
         )?;
-        let submissions = region.array(ENTRIES * 16, 4096)?;
-        let completions = region.array(ENTRIES * 4, 4096)?;
-        bar.store(QUEUE_SIZES, (ENTRIES - 1) as u32 * 0x1_0001);
+        let submissions = region.array(ENTRIES as usize * 16, 4096)?;
+        let completions = region.array(ENTRIES as usize * 4, 4096)?;
+        bar.store(QUEUE_SIZES, (ENTRIES - 1) * 0x1_0001);
         bar.store(SUBMISSION_QUEUE, submissions.iova().raw());
         bar.store(COMPLETION_QUEUE, completions.iova().raw());
         // Enable, with entries of 64 and 16 bytes.
@@ -181,7 +182,8 @@ impl Controller {
     fn identify(&mut self, to: Iova, done: impl FnOnce() -> Outcome) -> Result<u32, Box<dyn Error>> {
         let first = self.used as usize * 16;
         // Identify (opcode 6), one data pointer, the controller's data structure (1).
-        let command = [6, 0, 0, 0, 0, 0, to.raw() as u32, (to.raw() >> 32) as u32, 0, 0, 1, 0, 0, 0, 0, 0];
+        let (low, high) = (u32::narrow(to.raw()), u32::narrow(to.raw() >> 32));
+        let command = [6, 0, 0, 0, 0, 0, low, high, 0, 0, 1, 0, 0, 0, 0, 0];
         for (word, value) in self.submissions.iter().skip(first).zip(command) {
             word.store(value, Ordering::Relaxed);
         }

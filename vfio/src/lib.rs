@@ -7,12 +7,20 @@
 //! - [`bind`]: takes a device from its kernel driver, and gives it back.
 //! - [`doctor`]: what this machine has and lacks for all that, with the command that mends it.
 //!
-//! It does no DMA without an IOMMU, allocates no DMA memory (that is `hugemem`'s) and knows no device.
+//! It does no DMA without an IOMMU, allocates no DMA memory (that is `hugemem`'s) and drives no device itself.
 
 pub mod bar;
+pub mod bind;
+pub mod catalogue;
 pub mod clock;
+pub mod discover;
+pub mod doctor;
 pub mod kernel;
+pub mod network;
 pub mod sysfs;
+
+#[cfg(test)]
+mod fake;
 
 pub use bar::Bar;
 pub use clock::SystemClock;

@@ -14,13 +14,20 @@ pub(crate) fn refused(address: PciAddress, reason: impl Into<String>) -> BusErro
     BusError::System { device: address.to_string(), action: "cannot open the device".into(), reason: reason.into() }
 }
 
-/// The kernel parameters that switch this machine's IOMMU on.
+/// What switches this machine's IOMMU on. Firmware that offers one leaves a table of it: DMAR for Intel's, IVRS for AMD's.
 pub(crate) fn iommu_parameters(sysfs: &Sysfs) -> &'static str {
+    const INTEL: &str = "boot the kernel with intel_iommu=on";
+    const AMD: &str = "boot the kernel without amd_iommu=off and iommu=off";
+    const INTEL_FIRMWARE: &str = "switch VT-d on in the firmware, and boot the kernel with intel_iommu=on";
+    const AMD_FIRMWARE: &str =
+        "switch the IOMMU (AMD-Vi) on in the firmware, and boot the kernel without amd_iommu=off";
+    let table = |name: &str| sysfs.path("firmware/acpi/tables").join(name).exists();
     let processor = read(&sysfs.process_file("cpuinfo")).unwrap_or_default();
-    if processor.contains("AuthenticAMD") || processor.contains("HygonGenuine") {
-        "switch the IOMMU on in the firmware (AMD-Vi, SVM) and boot the kernel without amd_iommu=off"
-    } else {
-        "switch VT-d on in the firmware and boot the kernel with intel_iommu=on"
+    match (table("DMAR"), table("IVRS")) {
+        (true, _) => INTEL,
+        (false, true) => AMD,
+        _ if processor.contains("AuthenticAMD") || processor.contains("HygonGenuine") => AMD_FIRMWARE,
+        _ => INTEL_FIRMWARE,
     }
 }
 
@@ -211,13 +218,54 @@ fn lock_limit(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::fake::Machine;
 
     #[test]
     fn out_of_lockable_memory_names_the_limit_and_the_cures() {
         let error = io::Error::from_raw_os_error(libc::ENOMEM);
         let text = mapping(&Sysfs::under("/nonexistent"), 123_456, &error);
         assert!(text.contains("RLIMIT_MEMLOCK") && text.contains("123456"), "{text}");
+    }
+
+    #[test]
+    fn what_can_be_seen_before_opening_is_said_with_its_cure() {
+        let machine = Machine::new();
+        let card = |slot: u8, group, driver| {
+            let address = format!("0000:00:{slot:02x}.0");
+            machine.function(&address, 0x1af4, 0x1041, 0x02_0000, group, driver);
+        };
+        card(3, Some(1), Some("virtio-pci"));
+        card(4, None, Some("vfio-pci"));
+        card(5, Some(2), Some("vfio-pci"));
+        card(6, Some(3), None);
+        card(7, Some(4), Some("vfio-pci"));
+        machine.file("sys/kernel/iommu_groups/2/name", "vfio-noiommu\n");
+        machine.file("sys/firmware/acpi/tables/IVRS", "");
+        let sysfs = machine.sysfs();
+        let said = |slot: u8| {
+            let address = PciAddress { domain: 0, bus: 0, device: slot, function: 0 };
+            crate::Function::open_in(&sysfs, address, Interface::Auto).unwrap_err().to_string()
+        };
+        assert!(said(3).contains("virtio-pci") && said(3).contains("mirach bind 0000:00:03.0"), "{}", said(3));
+        assert!(said(4).contains("amd_iommu=off"), "{}", said(4));
+        assert!(said(5).contains("no-IOMMU group"), "{}", said(5));
+        assert!(said(6).contains("no driver"), "{}", said(6));
+        assert!(said(7).contains("modprobe vfio"), "the container's file is missing: {}", said(7));
+        assert!(said(9).contains("no such PCI device"), "{}", said(9));
+        machine.remove("sys/bus/pci/drivers/vfio-pci");
+        assert!(said(3).contains("modprobe vfio-pci"), "{}", said(3));
+    }
+
+    #[test]
+    fn members_that_block_a_group_are_named_with_the_cure() {
+        let machine = Machine::new();
+        machine.function("0000:00:03.0", 0x1af4, 0x1041, 0x02_0000, Some(1), Some("vfio-pci"));
+        machine.function("0000:00:03.1", 0x1af4, 0x1041, 0x02_0000, Some(1), Some("virtio-pci"));
+        let address = "0000:00:03.0".parse().unwrap();
+        let text = not_viable(&machine.sysfs(), address, 1);
+        assert!(text.contains("0000:00:03.1 by virtio-pci") && text.contains("mirach bind 0000:00:03.1"), "{text}");
     }
 
     #[test]

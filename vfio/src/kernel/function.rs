@@ -1,9 +1,11 @@
 //! One PCI function behind VFIO.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use drivers::bus::{BusError, PciAddress, PciFunction, PciId};
 use hugemem::{IovaRange, Region};
+use rustix::fs::{Access, access};
 
 use super::container::Container;
 use super::device::Device;
@@ -66,9 +68,7 @@ impl Function {
     pub fn open_in(sysfs: &Sysfs, address: PciAddress, interface: Interface) -> Result<Self, BusError> {
         let group = explain::before_opening(sysfs, address)?;
         let iommufd = match interface {
-            Interface::Auto => {
-                sysfs.device_node("iommu").exists() && sysfs.vfio_device(address).is_some_and(|path| path.exists())
-            }
+            Interface::Auto => prefers_iommufd(sysfs, address, group),
             Interface::Type1 => false,
             Interface::Iommufd => true,
         };
@@ -183,6 +183,14 @@ impl Function {
         }
         self.space = None;
     }
+}
+
+/// Whether the character device is there and may be used. A user who was given only the group gets the group.
+fn prefers_iommufd(sysfs: &Sysfs, address: PciAddress, group: u32) -> bool {
+    let Some(device) = sysfs.vfio_device(address) else { return false };
+    let nodes = [sysfs.device_node("iommu"), device];
+    let usable = |node: &PathBuf| access(node, Access::READ_OK | Access::WRITE_OK).is_ok();
+    nodes.iter().all(|node| node.exists()) && (nodes.iter().all(usable) || !usable(&sysfs.group_node(group)))
 }
 
 fn closed(address: PciAddress) -> BusError {

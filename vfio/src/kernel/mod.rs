@@ -41,7 +41,8 @@ use crate::sysfs::Sysfs;
 /// Which of the kernel's interfaces to use.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Interface {
-    /// iommufd when the device has a character device and the kernel has `/dev/iommu`, else type1.
+    /// iommufd when the device has a character device and the kernel has `/dev/iommu`, else type1; of the two, the one that
+    /// this process has permission for.
     #[default]
     Auto,
     /// Group and container, `/dev/vfio/vfio` and `/dev/vfio/N`.
