@@ -1,0 +1,343 @@
+//! Opens all ports of a forwarder together.
+//!
+//! A packet that one port received leaves through another, so every network card must reach the buffers of every
+//! port, at the same addresses. Hence three phases: open all devices and ask where their IOMMUs let addresses lie;
+//! get memory at an address that suits them all and map it for each; start the devices with their share of it.
+
+use std::collections::BTreeSet;
+
+use drivers::nic::Offloads;
+use hugemem::{IovaSpace, MemoryRequest, PacketPool, PageChoice, Region};
+
+use super::nic::NicPort;
+use super::pci::PciDevice;
+use super::tap::Tap;
+use super::{Port, PortControl, PortError, PortKind, PortQueue, PortSpec, generator, null, pcap, size};
+use crate::clock::CycleClock;
+
+/// Bytes of a frame that one buffer holds; with the headroom, a buffer takes 2 KiB. Longer frames span several.
+pub const BUFFER_ROOM: usize = 2048 - hugemem::HEADROOM;
+/// Buffers of a queue pair that receives from outside: a receive ring of 256 that is full, as many frames in the other
+/// port's transmit ring, two bursts in flight, and as much again, because a frame of 64 KiB takes 35.
+const RECEIVING_BUFFERS: usize = 2048;
+/// Buffers of a queue pair that makes its frames: what the other port's transmit ring and two bursts hold, twice.
+const MAKING_BUFFERS: usize = 1024;
+/// Pieces of a region begin at multiples of this at most.
+const ALIGNMENT: usize = 4096;
+
+/// Packet memory for the ports of a forwarder.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemoryOptions {
+    /// Bytes granted. As much of them is used as the ports need.
+    pub bytes: usize,
+    /// Which pages to take.
+    pub page: PageChoice,
+    /// NUMA node to take them from; `None` leaves that to the kernel.
+    pub node: Option<u32>,
+}
+
+impl Default for MemoryOptions {
+    /// 64 MiB, of huge pages where there are any.
+    fn default() -> Self {
+        Self { bytes: 64 << 20, page: PageChoice::Auto, node: None }
+    }
+}
+
+/// Opens ports.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports;
+
+/// A port after the first phase.
+struct Opening<'a> {
+    name: String,
+    spec: &'a PortSpec,
+    /// What was opened already.
+    resource: Resource,
+    /// Queue pairs.
+    queues: usize,
+}
+
+enum Resource {
+    Pci(Box<PciDevice>),
+    Tap(Tap),
+    Pcap(pcap::Capture),
+    Nothing,
+}
+
+impl Opening<'_> {
+    /// Buffers that its queue pair number `queue` needs, 0 when it has none of its own.
+    fn buffers(&self, queue: usize) -> usize {
+        match (&self.resource, self.spec) {
+            (Resource::Pci(_) | Resource::Tap(_), _) => RECEIVING_BUFFERS,
+            (Resource::Pcap(capture), _) if queue == 0 && !capture.is_empty() => {
+                // A few of the longest frames at least, whatever their length.
+                MAKING_BUFFERS.max(16 * capture.longest().min(1 << 16).div_ceil(BUFFER_ROOM))
+            }
+            // A queue that never receives, and yet has a pool.
+            (Resource::Pcap(_), _) => 1,
+            (Resource::Nothing, PortSpec::Generator(_)) => MAKING_BUFFERS,
+            (Resource::Nothing, _) => 0,
+        }
+    }
+
+    /// Bytes of packet memory that it needs in all.
+    fn memory(&self) -> usize {
+        let pools: usize = (0..self.queues)
+            .map(|queue| self.buffers(queue))
+            .filter(|count| *count > 0)
+            .map(|count| count * (BUFFER_ROOM + hugemem::HEADROOM) + ALIGNMENT)
+            .sum();
+        let rings = match &self.resource {
+            Resource::Pci(device) => device.ring_memory() + ALIGNMENT,
+            _ => 0,
+        };
+        pools + rings
+    }
+
+    fn pools(&self, region: &Region) -> Result<Vec<PacketPool>, PortError> {
+        let counts = (0..self.queues).map(|queue| self.buffers(queue)).filter(|count| *count > 0);
+        counts
+            .map(|count| region.packets(count, BUFFER_ROOM))
+            .collect::<Result<_, _>>()
+            .map_err(|source| PortError::Pool { port: self.name.clone(), source })
+    }
+
+    /// The last phase.
+    fn start(self, region: &Region, clock: CycleClock) -> Result<Port, PortError> {
+        let pools = self.pools(region)?;
+        let Self { name, spec, resource, queues } = self;
+        let port = |kind, queues: Vec<PortQueue>, control: Box<dyn PortControl>| Port {
+            name: name.clone(),
+            kind,
+            mac: None,
+            queues,
+            control,
+            notices: Vec::new(),
+        };
+        Ok(match (resource, spec) {
+            (Resource::Pci(device), _) => {
+                let NicPort { queues, control, mac, notices } = device.start(region, pools)?;
+                Port { mac: Some(mac), notices, ..port(PortKind::Nic, queues, control) }
+            }
+            (Resource::Tap(tap), _) => {
+                let mac = tap.mac();
+                let (queues, control) = tap.start(pools);
+                Port { mac, ..port(PortKind::Tap, queues, Box::new(control)) }
+            }
+            (Resource::Pcap(capture), PortSpec::Pcap(spec)) => {
+                let notices = cut_notice(&name, capture.cut());
+                let (queues, control) = pcap::open(&name, spec, capture, pools)?;
+                Port { notices, ..port(PortKind::Pcap, queues, Box::new(control)) }
+            }
+            (_, PortSpec::Generator(spec)) => {
+                let (queues, control) = generator::open(spec, clock, pools);
+                port(PortKind::Generator, queues, Box::new(control))
+            }
+            _ => {
+                let queues = (0..queues).map(|_| null::queue()).collect();
+                port(PortKind::Null, queues, Box::new(null::NullControl))
+            }
+        })
+    }
+}
+
+fn cut_notice(name: &str, cut: usize) -> Vec<String> {
+    if cut == 0 {
+        return Vec::new();
+    }
+    vec![format!(
+        "port `{name}`: only the beginning of {cut} frames was captured, and they are sent as short as that; capture whole \
+         frames with: tcpdump -s 0"
+    )]
+}
+
+impl Ports {
+    /// Opens the ports that `specs` name, in that order. Ports 0 and 1, 2 and 3, and so on are taken for joined: a port
+    /// without a number of queues of its own gets as many as the other has, and each hands out only what the other can send.
+    ///
+    /// # Errors
+    /// The first thing that fails. What was opened before is closed again.
+    pub fn open(specs: &[PortSpec], memory: &MemoryOptions) -> Result<Vec<Port>, PortError> {
+        let names = names(specs);
+        twice(specs, &names)?;
+        let mut openings = Vec::with_capacity(specs.len());
+        for (index, (spec, name)) in specs.iter().zip(names).enumerate() {
+            let peer = specs.get(index ^ 1);
+            openings.push(open(spec, name, peer)?);
+        }
+        twice_the_device(&openings)?;
+
+        let mut space = IovaSpace::unlimited();
+        for opening in &openings {
+            if let Resource::Pci(device) = &opening.resource {
+                space.intersect(&device.iova_ranges()?);
+            }
+        }
+        let (region, notice) = allocate(&openings, memory, &mut space)?;
+        for opening in &mut openings {
+            if let Resource::Pci(device) = &mut opening.resource {
+                device.map(&region)?;
+            }
+        }
+
+        let clock = CycleClock::calibrate();
+        let mut ports: Vec<Port> = Vec::with_capacity(openings.len());
+        for opening in openings {
+            match opening.start(&region, clock) {
+                Ok(port) => ports.push(port),
+                Err(error) => {
+                    close(ports);
+                    return Err(error);
+                }
+            }
+        }
+        if let Err(error) = join(&mut ports) {
+            close(ports);
+            return Err(error);
+        }
+        if let (Some(notice), Some(first)) = (notice, ports.first_mut()) {
+            first.notices.insert(0, notice);
+        }
+        Ok(ports)
+    }
+}
+
+/// Stops ports that were started in vain.
+fn close(ports: Vec<Port>) {
+    for mut port in ports {
+        let queues = std::mem::take(&mut port.queues);
+        if let Err(error) = port.control.stop(queues) {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+/// Lets each of two joined ports hand out only what the other can send.
+fn join(ports: &mut [Port]) -> Result<(), PortError> {
+    for pair in ports.chunks_exact_mut(2) {
+        if let [left, right] = pair {
+            let offloads = right.control.offloads();
+            left.control.limit_offloads(offloads)?;
+            let offloads = left.control.offloads();
+            right.control.limit_offloads(offloads)?;
+        }
+    }
+    Ok(())
+}
+
+/// Number of queues that a spec asks for by itself.
+fn own_queues(spec: &PortSpec) -> Option<usize> {
+    match spec {
+        PortSpec::Pci(pci) => Some(pci.queues.unwrap_or(1).into()),
+        PortSpec::Tap(tap) => Some(tap.queues.into()),
+        PortSpec::Generator(generator) => generator.queues.map(usize::from),
+        PortSpec::Pcap(_) | PortSpec::Null => None,
+    }
+}
+
+/// The first phase: everything that can fail without packet memory.
+fn open<'a>(spec: &'a PortSpec, name: String, peer: Option<&PortSpec>) -> Result<Opening<'a>, PortError> {
+    let queues = own_queues(spec).or_else(|| peer.and_then(own_queues)).unwrap_or(1);
+    let (resource, queues) = match spec {
+        PortSpec::Pci(pci) => {
+            let device = PciDevice::open(&name, pci, takes_large(peer))?;
+            let queues = device.queue_pairs();
+            (Resource::Pci(Box::new(device)), queues)
+        }
+        PortSpec::Tap(tap) => (Resource::Tap(Tap::open(&name, tap)?), queues),
+        PortSpec::Pcap(pcap) => (Resource::Pcap(pcap::load(&name, pcap)?), queues),
+        PortSpec::Null | PortSpec::Generator(_) => (Resource::Nothing, queues),
+    };
+    Ok(Opening { name, spec, resource, queues })
+}
+
+/// Offloads of reception that make sense when frames go on to `peer`.
+fn takes_large(peer: Option<&PortSpec>) -> Offloads {
+    match peer {
+        // Both pass large segments on as they are.
+        Some(PortSpec::Pci(_) | PortSpec::Tap(_)) => Offloads::all(),
+        _ => Offloads::all() - Offloads::LRO4 - Offloads::LRO6 - Offloads::URO,
+    }
+}
+
+fn allocate(
+    openings: &[Opening<'_>],
+    options: &MemoryOptions,
+    space: &mut IovaSpace,
+) -> Result<(Region, Option<String>), PortError> {
+    let parts: Vec<(&str, usize)> =
+        openings.iter().map(|opening| (opening.name.as_str(), opening.memory())).filter(|part| part.1 > 0).collect();
+    let needed: usize = parts.iter().map(|(_, bytes)| bytes).sum();
+    if needed > options.bytes {
+        let parts: Vec<String> = parts.iter().map(|(name, bytes)| format!("`{name}` {}", size(*bytes))).collect();
+        return Err(PortError::NotEnoughMemory { given: options.bytes, needed, parts: parts.join(", ") });
+    }
+    let request = MemoryRequest { bytes: needed, page: options.page, node: options.node };
+    let allocated = request.allocate(space)?;
+    Ok((allocated.region, allocated.notice))
+}
+
+/// A name for each port that no other has: what the user knows a device by, and a number behind the kind for the others.
+fn names(specs: &[PortSpec]) -> Vec<String> {
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    for spec in specs {
+        match spec {
+            PortSpec::Pci(pci) => taken.insert(pci.device.to_string()),
+            PortSpec::Tap(tap) => taken.insert(tap.name.clone()),
+            _ => false,
+        };
+    }
+    let mut numbered = |kind: PortKind| {
+        let free = (0..).map(|number: usize| format!("{kind}{number}")).find(|name| !taken.contains(name));
+        let name = free.unwrap_or_default();
+        taken.insert(name.clone());
+        name
+    };
+    specs
+        .iter()
+        .map(|spec| match spec {
+            PortSpec::Pci(pci) => pci.device.to_string(),
+            PortSpec::Tap(tap) => tap.name.clone(),
+            PortSpec::Pcap(_) => numbered(PortKind::Pcap),
+            PortSpec::Generator(_) => numbered(PortKind::Generator),
+            PortSpec::Null => numbered(PortKind::Null),
+        })
+        .collect()
+}
+
+/// Refuses two ports that would take the same interface or write the same file.
+fn twice(specs: &[PortSpec], names: &[String]) -> Result<(), PortError> {
+    let mut used = BTreeSet::new();
+    for (spec, name) in specs.iter().zip(names) {
+        let what = match spec {
+            PortSpec::Pci(pci) => format!("device {}", pci.device),
+            PortSpec::Tap(tap) => format!("tap interface {}", tap.name),
+            PortSpec::Pcap(pcap) => match &pcap.output {
+                Some(output) => format!("output file {}", output.display()),
+                None => continue,
+            },
+            PortSpec::Null | PortSpec::Generator(_) => continue,
+        };
+        if !used.insert(what.clone()) {
+            return Err(PortError::Twice { port: name.clone(), what });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses one device under two names. (Opening it a second time fails as well, but says less.)
+fn twice_the_device(openings: &[Opening<'_>]) -> Result<(), PortError> {
+    let mut used = BTreeSet::new();
+    for opening in openings {
+        if let Resource::Pci(device) = &opening.resource {
+            if !used.insert(device.address()) {
+                let what = format!("device {}", device.address());
+                return Err(PortError::Twice { port: opening.name.clone(), what });
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

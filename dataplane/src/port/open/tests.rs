@@ -1,0 +1,71 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+use super::*;
+use crate::port::Supply;
+use hugemem::Batch;
+
+fn specs(texts: &[&str]) -> Vec<PortSpec> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn names_are_unlike_each_other() {
+    let specs = specs(&["gen=1", "tap=gen1", "gen=2", "null", "00:03.0", "pcap=a", "null"]);
+    assert_eq!(names(&specs), ["gen0", "gen1", "gen2", "null0", "0000:00:03.0", "pcap0", "null1"]);
+}
+
+#[test]
+fn what_is_named_twice_is_refused() {
+    for (pair, what) in [
+        (["tap=a", "tap=a,queues=2"], "port `a` uses tap interface a, which another port uses already; name it once"),
+        (
+            ["00:03.0", "0000:00:03.0"],
+            "port `0000:00:03.0` uses device 0000:00:03.0, which another port uses already; name it once",
+        ),
+        (
+            ["pcap=a,out=x", "pcap=b,out=x"],
+            "port `pcap1` uses output file x, which another port uses already; name it once",
+        ),
+    ] {
+        let error = Ports::open(&specs(&pair), &MemoryOptions::default()).unwrap_err();
+        assert_eq!(error.to_string(), what);
+    }
+}
+
+#[test]
+fn too_little_memory_is_said_with_what_would_do() {
+    let options = MemoryOptions { bytes: 3 << 20, ..MemoryOptions::default() };
+    let error = Ports::open(&specs(&["gen=1,queues=2", "null"]), &options).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "3M of packet memory do not suffice: these ports need 5M (`gen0` 5M); give `--memory 5M` or more"
+    );
+}
+
+#[test]
+fn ports_without_queues_of_their_own_get_as_many_as_the_other_has() {
+    let options = MemoryOptions { page: PageChoice::Size4K, ..MemoryOptions::default() };
+    let ports = Ports::open(&specs(&["gen=1,queues=3", "null", "gen=1", "gen=max"]), &options).unwrap();
+    let queues: Vec<usize> = ports.iter().map(|port| port.queues.len()).collect();
+    assert_eq!(queues, [3, 3, 1, 1]);
+    let kinds: Vec<PortKind> = ports.iter().map(|port| port.kind).collect();
+    assert_eq!(kinds, [PortKind::Generator, PortKind::Null, PortKind::Generator, PortKind::Generator]);
+}
+
+#[test]
+fn a_generator_is_forwarded_to_its_sink() {
+    let options = MemoryOptions { page: PageChoice::Size4K, ..MemoryOptions::default() };
+    let mut ports = Ports::open(&specs(&["gen=max,count=5000,size=60-1514", "gen=max,count=1"]), &options).unwrap();
+    let mut right = ports.pop().unwrap();
+    let mut left = ports.pop().unwrap();
+    let mut batch = Batch::new(64);
+    while left.control.supply() == Supply::Remaining {
+        left.queues[0].rx.receive(&mut batch);
+        right.queues[0].tx.transmit(&mut batch);
+    }
+    let report = right.control.generator().unwrap();
+    assert_eq!((report.received, report.lost, report.corrupt), (5_000, 0, 0));
+    for port in [left, right] {
+        let Port { mut control, queues, .. } = port;
+        control.stop(queues).unwrap();
+    }
+}
