@@ -82,8 +82,8 @@ pub enum BindError {
         /// Its addresses, routes, master and what is stacked on it.
         uses: Vec<String>,
     },
-    /// A process has the device open, so the kernel would wait for that process without end.
-    #[error("{address}: it is in use by process {} ({}): stop that process first", user.process, user.name)]
+    /// A process has the device or another of its group open. The kernel would wait for that process without end.
+    #[error("{address}: it or another device of its IOMMU group is in use by process {} ({}): stop that process first", user.process, user.name)]
     InUse {
         /// The device.
         address: PciAddress,
@@ -168,7 +168,7 @@ pub fn bind(sysfs: &Sysfs, network: &Network, address: PciAddress, force: bool) 
         Ok(()) => Ok(binding(false, former)),
         Err(failure) => {
             let after = steps.restore(former_override.as_deref(), former.as_deref());
-            Err(failure.explain(sysfs, address, after))
+            Err(failure.while_taking(sysfs, address, after))
         }
     }
 }
@@ -188,14 +188,8 @@ pub fn unbind(sysfs: &Sysfs, address: PciAddress) -> Result<Return, BindError> {
         return Ok(steps.result(true));
     }
     if bound {
-        let mut paths: Vec<PathBuf> = sysfs.vfio_device(address).into_iter().collect();
-        // A group with other members may be open for one of those.
-        if let Some(group) = sysfs.group(address)
-            && sysfs.group_members(group).len() == 1
-        {
-            paths.push(sysfs.group_node(group));
-        }
-        if let Some(user) = sysfs.users(&paths).into_iter().next() {
+        // Also while another device of the group is open: the kernel's driver could not have this one beside it.
+        if let Some(user) = sysfs.users(&sysfs.vfio_files(address)).into_iter().next() {
             return Err(BindError::InUse { address, user });
         }
     }
@@ -206,7 +200,7 @@ pub fn unbind(sysfs: &Sysfs, address: PciAddress) -> Result<Return, BindError> {
             Some(driver) => format!("the device is with {driver}"),
             None => "the device is with no driver".into(),
         };
-        return Err(failure.explain(sysfs, address, after));
+        return Err(failure.at_write(address, after));
     }
     if sysfs.driver(address).is_none() {
         // The driver's module may not be loaded: let udev see the device as if it were new.
@@ -289,14 +283,14 @@ impl Steps<'_> {
 }
 
 impl Failure {
-    fn explain(self, sysfs: &Sysfs, address: PciAddress, after: String) -> BindError {
+    /// A step towards vfio-pci failed.
+    fn while_taking(self, sysfs: &Sysfs, address: PciAddress, after: String) -> BindError {
         match self {
-            Self::Write(path, error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                BindError::Permission { address, path }
-            }
             // vfio-pci refuses at this write; what it says there is only an error number.
-            Self::Write(path, error) if !path.ends_with("drivers_probe") => {
-                BindError::Refused { address, path, reason: error.to_string(), after }
+            Self::Write(path, error)
+                if !path.ends_with("drivers_probe") || error.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Self::Write(path, error).at_write(address, after)
             }
             Self::Write(..) | Self::NotTaken => {
                 let reason = if catalogue::is_dsa(sysfs.id(address)) {
@@ -306,6 +300,16 @@ impl Failure {
                 };
                 BindError::NotTaken { address, reason: reason.into(), after }
             }
+        }
+    }
+
+    fn at_write(self, address: PciAddress, after: String) -> BindError {
+        match self {
+            Self::Write(path, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                BindError::Permission { address, path }
+            }
+            Self::Write(path, error) => BindError::Refused { address, path, reason: error.to_string(), after },
+            Self::NotTaken => BindError::NotTaken { address, reason: "no reason given".into(), after },
         }
     }
 }

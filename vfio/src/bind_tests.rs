@@ -158,3 +158,32 @@ fn a_device_that_a_process_has_open_is_not_given_back() {
     assert!(error.to_string().contains("process 4711 (qemu)"), "{error}");
     assert_eq!(sysfs.driver(card()).as_deref(), Some("vfio-pci"));
 }
+
+#[test]
+fn a_device_beside_one_that_is_open_is_not_given_back() {
+    let machine = machine();
+    machine.function("0000:00:03.1", 0x1af4, 0x1041, 0x02_0000, Some(4), Some("vfio-pci"));
+    machine.file("sys/devices/pci0000:00/0000:00:03.1/vfio-dev/vfio0/dev", "511:0");
+    let sysfs = machine.sysfs();
+    bind(&sysfs, &Network::default(), card(), false).unwrap();
+    machine.file("proc/12/comm", "mirach\n");
+    machine.link("proc/12/fd/3", &machine.path("dev/vfio/devices/vfio0"));
+    assert!(matches!(unbind(&sysfs, card()), Err(BindError::InUse { .. })));
+}
+
+#[test]
+fn a_kernel_that_does_not_take_a_device_back_is_quoted() {
+    let machine = machine();
+    let inner = machine.sysfs();
+    bind(&inner, &Network::default(), card(), false).unwrap();
+    let kernel = inner.clone();
+    let sysfs = inner.with_writer(move |path, value| {
+        if path.ends_with("drivers_probe") {
+            return Err(io::Error::from_raw_os_error(libc::EBUSY));
+        }
+        kernel.write(path, value)
+    });
+    let error = unbind(&sysfs, card()).unwrap_err();
+    assert!(matches!(error, BindError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("with no driver"), "{error}");
+}

@@ -210,6 +210,20 @@ impl Sysfs {
         self.device_node(format!("vfio/{group}"))
     }
 
+    /// Every file through which a device or another one of its IOMMU group can be open: while one is, no other process and
+    /// no kernel driver can have any of them.
+    #[must_use]
+    pub fn vfio_files(&self, address: PciAddress) -> Vec<PathBuf> {
+        match self.group(address) {
+            Some(group) => {
+                let members = self.group_members(group);
+                let devices = members.into_iter().filter_map(|member| self.vfio_device(member));
+                std::iter::once(self.group_node(group)).chain(devices).collect()
+            }
+            None => self.vfio_device(address).into_iter().collect(),
+        }
+    }
+
     /// Processes that have one of `paths` open, as far as this process may know.
     #[must_use]
     pub fn users(&self, paths: &[PathBuf]) -> Vec<User> {

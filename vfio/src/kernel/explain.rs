@@ -1,7 +1,7 @@
 //! Turns what the kernel refuses into one sentence with the command that mends it.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use drivers::bus::{BusError, PciAddress};
 use rustix::process::{Resource, geteuid, getrlimit};
@@ -71,7 +71,7 @@ pub(crate) fn before_opening(sysfs: &Sysfs, address: PciAddress) -> Result<u32, 
 pub(crate) fn node(sysfs: &Sysfs, address: PciAddress, path: &Path, error: &io::Error) -> BusError {
     let reason = match error.raw_os_error() {
         Some(libc::EACCES | libc::EPERM) => permission(path),
-        Some(libc::EBUSY) => in_use(sysfs, address, &[path.to_owned()]),
+        Some(libc::EBUSY) => in_use(sysfs, address),
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => missing(path),
         _ => format!("{} cannot be opened: {error}", path.display()),
     };
@@ -114,30 +114,28 @@ fn permission(path: &Path) -> String {
 }
 
 /// Somebody has the device or its group. This attempt itself may hold one of the files.
-pub(crate) fn in_use(sysfs: &Sysfs, address: PciAddress, paths: &[PathBuf]) -> String {
-    let mut paths = paths.to_vec();
-    if let Some(group) = sysfs.group(address) {
-        paths.push(sysfs.group_node(group));
-    }
-    paths.extend(sysfs.vfio_device(address));
-    let users = sysfs.users(&paths);
+fn in_use(sysfs: &Sysfs, address: PciAddress) -> String {
+    let files = sysfs.vfio_files(address);
+    let users = sysfs.users(&files);
     let own = std::process::id();
     if let Some(other) = users.iter().find(|user| user.process != own) {
-        return format!("it is in use by process {} ({}): stop that process first", other.process, other.name);
+        let group = sysfs.group(address).filter(|group| sysfs.group_members(*group).len() > 1);
+        let what =
+            group.map_or_else(|| "it".into(), |group| format!("it or another device of its IOMMU group {group}"));
+        return format!("{what} is in use by process {} ({}): stop that process first", other.process, other.name);
     }
     if !users.is_empty() {
-        return "this process already uses it or, with type1, another device of its IOMMU group: name each device once, and use only one device of a group".into();
+        return "this process already uses it or another device of its IOMMU group: name each device once, and use only one device of a group".into();
     }
     format!(
-        "it is in use by a process that cannot be seen from here: find it with `sudo fuser -v {}`",
-        paths.first().map(|path| path.display().to_string()).unwrap_or_default()
+        "it is in use by a process that cannot be seen from here: find it with `sudo fuser -v{}`",
+        files.iter().map(|path| format!(" {}", path.display())).collect::<String>()
     )
 }
 
-/// Whether the device's character device is open elsewhere, beside the descriptor of this attempt.
-fn is_open_twice(sysfs: &Sysfs, address: PciAddress) -> bool {
-    let paths: Vec<PathBuf> = sysfs.vfio_device(address).into_iter().collect();
-    sysfs.users(&paths).iter().map(|user| user.files).sum::<usize>() > 1
+/// Whether a file of the device or its group is open beside the one that this attempt has.
+fn is_open_elsewhere(sysfs: &Sysfs, address: PciAddress) -> bool {
+    sysfs.users(&sysfs.vfio_files(address)).iter().map(|user| user.files).sum::<usize>() > 1
 }
 
 /// The kernel does not let the group be used because of other members of it.
@@ -167,15 +165,13 @@ pub(crate) fn attach(
 ) -> BusError {
     let reason = match error.raw_os_error() {
         _ if !sysfs.group_blockers(group).is_empty() => not_viable(sysfs, address, group),
+        // The kernel has no one number for this: EINVAL for the same device, EPERM for another one of the group.
+        Some(libc::EBUSY | libc::EINVAL | libc::EPERM) if is_open_elsewhere(sysfs, address) => in_use(sysfs, address),
         Some(libc::EPERM) if interface == Interface::Iommufd => "the IOMMU cannot remap interrupts, so the device could forge them; switch interrupt remapping on in the firmware, or, if you trust the device, run `echo 1 > /sys/module/iommufd/parameters/allow_unsafe_interrupts`".into(),
         Some(libc::EPERM) => "the IOMMU cannot remap interrupts, so the device could forge them; switch interrupt remapping on in the firmware, or, if you trust the device, run `echo 1 > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts`".into(),
         Some(libc::ENODEV | libc::ENOTTY) if interface == Interface::Type1 => "this kernel has no type1 IOMMU support for VFIO: run `modprobe vfio_iommu_type1`".into(),
         Some(libc::ENOTTY) => "this kernel's VFIO cannot bind devices to iommufd (CONFIG_VFIO_DEVICE_CDEV): use the type1 interface".into(),
-        Some(libc::EBUSY) => in_use(sysfs, address, &[]),
-        // What binding a character device says when it is open already (Linux drivers/vfio/vfio_main.c).
-        Some(libc::EINVAL) if interface == Interface::Iommufd && is_open_twice(sysfs, address) => {
-            in_use(sysfs, address, &[])
-        }
+        Some(libc::EBUSY) => in_use(sysfs, address),
         Some(libc::EINVAL) if interface == Interface::Iommufd && sysfs.group_members(group).len() > 1 => format!("another device of its IOMMU group {group} is attached to another address space; devices of one group cannot be kept apart"),
         _ => format!("the kernel refuses to attach it to an address space: {error}"),
     };
