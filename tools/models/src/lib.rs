@@ -13,5 +13,5 @@ pub mod virtio_net;
 
 pub use clock::{StepClock, WallClock};
 pub use interrupt::EventInterrupt;
-pub use memory::{Access, DmaFault};
+pub use memory::{Access, DmaFault, watched_region};
 pub use random::Random;

@@ -94,7 +94,7 @@ impl Core {
     fn load_common(&mut self, offset: u32, bytes: u32) -> u64 {
         let select = self.registers.queue_select;
         let queue = self.queues.get(usize::from(select)).map(|queue| queue.registers.clone());
-        let value = match (offset, bytes) {
+        match (offset, bytes) {
             (0, 4) => self.registers.device_feature_select.into(),
             (4, 4) => self.offered_word(),
             (8, 4) => self.registers.driver_feature_select.into(),
@@ -130,8 +130,7 @@ impl Core {
                 self.violation(format!("a read of {bytes} bytes at {offset} of the common configuration"));
                 0
             }
-        };
-        value
+        }
     }
 
     fn offered_word(&mut self) -> u64 {

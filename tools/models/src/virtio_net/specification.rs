@@ -104,11 +104,6 @@ impl Features {
     pub fn header_bytes(self) -> usize {
         if self.contains(Self::HASH_REPORT) { 20 } else { 12 }
     }
-
-    /// The driver takes frames larger than the MTU.
-    pub(super) fn large_receive(self) -> bool {
-        self.intersects(Self::GUEST_TSO4 | Self::GUEST_TSO6 | Self::GUEST_USO4 | Self::GUEST_USO6)
-    }
 }
 
 /// Device status bits (section 2.1).

@@ -142,7 +142,7 @@ fn receive_scaling_spreads_flows_by_the_table() {
         frame[12] = 8;
         frame[14] = 0x45;
         frame[23] = 17;
-        frame[35] = port;
+        frame[35] = port + 1;
         device.wire_mut().incoming.push_back(Frame::plain(frame));
     }
     let buffers: Vec<u64> = (0..32).map(|_| mini.write(&[0; 100])).collect();
