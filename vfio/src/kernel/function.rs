@@ -91,8 +91,7 @@ impl Function {
         };
         function.id = function.read_id()?;
         // The registers must answer before the first access: the kernel raises SIGBUS for a mapped window otherwise.
-        function.change_command(0, MEMORY_SPACE | BUS_MASTER)?;
-        function.change_command(MEMORY_SPACE, 0)?;
+        function.change_command(MEMORY_SPACE, BUS_MASTER)?;
         Ok(function)
     }
 
