@@ -70,13 +70,17 @@ impl<R: Ring<Lent>, B: Bar> Transmitter<R, B> {
 
     #[inline]
     pub(super) fn transmit(&mut self, batch: &mut Batch) -> usize {
-        if self.ring.outstanding() >= self.reclaim_at || usize::from(self.ring.free()) < batch.len() {
+        if self.ring.outstanding() >= self.reclaim_at {
             self.take_back();
+        }
+        let mut count = self.fitting(batch);
+        if count < batch.len() {
+            self.take_back();
+            count = self.fitting(batch);
         }
         if self.halted {
             return self.discard(batch);
         }
-        let count = self.fitting(batch);
         let (mut packets, mut bytes) = (0_u64, 0_u64);
         for mut packet in batch.drain_front(count) {
             let length = packet.len() as u64;
