@@ -94,18 +94,19 @@ pub struct NicControl<N: Nic> {
     tx: Home<N::Tx>,
 }
 
-/// Starts `nic` and makes a port of it. The texts returned with it say what the card could not do as wished.
+/// Starts `nic` and makes a port of it.
 ///
 /// # Errors
 /// When the device does not start.
-pub fn open<N>(name: &str, nic: N, promiscuous: bool) -> Result<(Vec<PortQueue>, NicControl<N>, Vec<String>), PortError>
+pub fn open<N>(name: &str, nic: N, promiscuous: bool) -> Result<NicPort, PortError>
 where
-    N: Nic,
+    N: Nic + 'static,
     N::Interrupt: AsFd,
 {
+    let mac = nic.mac();
     let mut control = NicControl { name: name.into(), nic, promiscuous, rx: Home::default(), tx: Home::default() };
     let (queues, notices) = control.start()?;
-    Ok((queues, control, notices))
+    Ok(NicPort { queues, control: Box::new(control), mac, notices })
 }
 
 impl<N> NicControl<N>
@@ -115,12 +116,6 @@ where
 {
     fn failed(&self, source: NicError) -> PortError {
         PortError::Nic { port: self.name.clone(), source }
-    }
-
-    /// The card's Ethernet address.
-    #[must_use]
-    pub fn mac(&self) -> MacAddress {
-        self.nic.mac()
     }
 
     fn start(&mut self) -> Result<(Vec<PortQueue>, Vec<String>), PortError> {
@@ -299,7 +294,7 @@ mod tests {
     fn queues_come_back_to_the_driver_in_pairs_even_when_dropped_elsewhere() {
         let back = Arc::default();
         let fake = Fake { running: false, starts: 0, back: Arc::clone(&back) };
-        let (mut queues, mut control, notices) = open("a", fake, true).unwrap();
+        let NicPort { mut queues, mut control, notices, .. } = open("a", fake, true).unwrap();
         assert_eq!(
             notices,
             ["port `a`: cannot set promiscuous mode (fake: it cannot); frames for other addresses may be missed"]
@@ -320,7 +315,7 @@ mod tests {
     #[test]
     fn a_boxed_queue_behaves_as_its_own() {
         let fake = Fake { running: false, starts: 0, back: Arc::default() };
-        let (mut queues, mut control, notices) = open("a", fake, false).unwrap();
+        let NicPort { mut queues, mut control, notices, .. } = open("a", fake, false).unwrap();
         assert!(notices.is_empty());
         let PortQueue { rx, tx, .. } = &mut queues[1];
         let mut batch = Batch::new(1);

@@ -329,11 +329,11 @@ fn twice(specs: &[PortSpec], names: &[String]) -> Result<(), PortError> {
 fn twice_the_device(openings: &[Opening<'_>]) -> Result<(), PortError> {
     let mut used = BTreeSet::new();
     for opening in openings {
-        if let Resource::Pci(device) = &opening.resource {
-            if !used.insert(device.address()) {
-                let what = format!("device {}", device.address());
-                return Err(PortError::Twice { port: opening.name.clone(), what });
-            }
+        if let Resource::Pci(device) = &opening.resource
+            && !used.insert(device.address())
+        {
+            let what = format!("device {}", device.address());
+            return Err(PortError::Twice { port: opening.name.clone(), what });
         }
     }
     Ok(())

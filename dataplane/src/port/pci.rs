@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use drivers::bus::{BusError, PciAddress, PciFunction};
-use drivers::nic::{Nic, NicError, Offloads};
+use drivers::nic::{NicError, Offloads};
 use drivers::virtio::{self, Config, VirtioNet};
 use hugemem::{IovaRange, PacketPool, Region};
 use vfio::{Function, Interface, SystemClock};
@@ -89,15 +89,14 @@ impl PciDevice {
             .map_err(|source| PortError::Nic { port: name.clone(), source })?;
         let summary = nic.summary();
         tracing::info!("port `{name}`: {summary}");
-        let mac = nic.mac();
         let (pairs, most) = (summary.queue_pairs, summary.device_queue_pairs);
-        let (queues, control, mut notices) = nic::open(&name, nic, promiscuous)?;
+        let mut port = nic::open(&name, nic, promiscuous)?;
         if pairs < wanted {
-            notices.push(format!(
+            port.notices.push(format!(
                 "port `{name}`: uses {pairs} queue pairs instead of {wanted}, because the device has {most}; ask for queues={pairs}"
             ));
         }
-        Ok(NicPort { queues, control: Box::new(control), mac, notices })
+        Ok(port)
     }
 }
 

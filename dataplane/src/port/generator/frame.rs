@@ -64,52 +64,55 @@ pub struct Identity {
     pub stamp: u64,
 }
 
-/// Sums of the pattern from [`HEAD`] to each frame length, so that checksums need not read it again.
+/// Writes the first bytes of frames. Checksums are computed from the fields' values, never from bytes just written: a load
+/// that spans several small stores waits for all of them.
 #[derive(Clone, Debug)]
-pub(super) struct PatternSums(Vec<u16>);
+pub(super) struct Writer {
+    /// Sum of the IPv4 header's fixed part.
+    ip: u64,
+    /// Sum of what is fixed in pseudo header, UDP header and payload head.
+    udp: u64,
+    /// Sums of the pattern from [`HEAD`] to each frame length.
+    pattern: Vec<u16>,
+}
 
-impl PatternSums {
-    /// Sums for frames of up to `longest` bytes.
+impl Writer {
+    /// For frames of up to `longest` bytes.
     pub(super) fn new(longest: u16) -> Self {
         let bytes: Vec<u8> = (HEAD..usize::from(longest).max(HEAD)).map(pattern).collect();
-        Self((0..=bytes.len()).map(|len| fold(sum(bytes.get(..len).unwrap_or_default()))).collect())
+        let pattern = (0..=bytes.len()).map(|len| fold(sum(bytes.get(..len).unwrap_or_default()))).collect();
+        Self { ip: sum(&TEMPLATE[IP..UDP]), udp: sum(&TEMPLATE[26..]) + PROTOCOL, pattern }
     }
 
+    /// Writes the head of a frame of `len` bytes, of which there are at least [`HEAD`].
     #[inline]
-    fn of(&self, len: u16) -> u64 {
-        usize::from(len).checked_sub(HEAD).and_then(|tail| self.0.get(tail)).copied().unwrap_or(0).into()
+    pub(super) fn write(&self, bytes: &mut [u8; HEAD], identity: Identity, len: u16) {
+        // All in the order of memory, as the sums are.
+        let flow = identity.flow.to_be();
+        let port = (0xc000 | (identity.flow & 0x3fff)).to_be();
+        let (ip_len, udp_len) = ((len - 14).to_be(), (len - 34).to_be());
+        let (sequence, stamp) = (identity.sequence.to_le(), identity.stamp.to_le());
+        let pattern = usize::from(len).checked_sub(HEAD).and_then(|tail| self.pattern.get(tail)).copied().unwrap_or(0);
+        let wide = |word: u16| u64::from(word);
+        let halves = |word: u64| (word & 0xffff_ffff) + (word >> 32);
+        let ip = !fold(self.ip + wide(ip_len) + 2 * wide(flow));
+        // The length counts twice: in the header and in the pseudo header (RFC 768).
+        let fields = 2 * wide(flow) + wide(port) + 2 * wide(udp_len) + halves(sequence) + halves(stamp);
+        let udp = match !fold(self.udp + fields + wide(pattern)) {
+            0 => u16::MAX,
+            checksum => checksum,
+        };
+        *bytes = TEMPLATE;
+        for (place, word) in [(16, ip_len), (24, ip), (28, flow), (32, flow), (34, port), (38, udp_len), (40, udp)] {
+            bytes[place..place + 2].copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes[44..52].copy_from_slice(&sequence.to_ne_bytes());
+        bytes[52..60].copy_from_slice(&stamp.to_ne_bytes());
     }
 }
 
-/// The first [`HEAD`] bytes of a frame of `len` bytes, of which there are at least so many.
-#[inline]
-pub(super) fn head(identity: Identity, len: u16, sums: &PatternSums) -> [u8; HEAD] {
-    let mut bytes = TEMPLATE;
-    let flow = identity.flow.to_be_bytes();
-    let udp_len = (len - 34).to_be_bytes();
-    bytes[16..18].copy_from_slice(&(len - 14).to_be_bytes());
-    bytes[28..30].copy_from_slice(&flow);
-    bytes[32..34].copy_from_slice(&flow);
-    bytes[34..36].copy_from_slice(&(0xc000 | (identity.flow & 0x3fff)).to_be_bytes());
-    bytes[38..40].copy_from_slice(&udp_len);
-    bytes[44..52].copy_from_slice(&identity.sequence.to_le_bytes());
-    bytes[52..60].copy_from_slice(&identity.stamp.to_le_bytes());
-    let ip = !fold(sum(&bytes[IP..UDP]));
-    bytes[24..26].copy_from_slice(&ip.to_ne_bytes());
-    // Addresses, UDP header and payload lie in one piece; length and protocol complete the pseudo header (RFC 768).
-    let udp = match !fold(sum(&bytes[26..]) + pseudo(udp_len) + sums.of(len)) {
-        0 => u16::MAX,
-        checksum => checksum,
-    };
-    bytes[40..42].copy_from_slice(&udp.to_ne_bytes());
-    bytes
-}
-
-/// Sum of protocol and length, the part of the pseudo header that does not lie next to the rest.
-#[inline]
-fn pseudo(udp_len: [u8; 2]) -> u64 {
-    u64::from(u16::from_ne_bytes([0, 17])) + u64::from(u16::from_ne_bytes(udp_len))
-}
+/// The protocol in the pseudo header, as it sums.
+const PROTOCOL: u64 = u16::from_ne_bytes([0, 17]) as u64;
 
 /// What the sink takes a frame for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,10 +141,11 @@ pub fn read(frame: &[u8]) -> Verdict {
     let udp_len = [head[38], head[39]];
     let lengths_agree = usize::from(u16::from_be_bytes([head[16], head[17]])) + IP == frame.len()
         && usize::from(u16::from_be_bytes(udp_len)) + UDP == frame.len();
+    let pseudo = PROTOCOL + u64::from(u16::from_ne_bytes(udp_len));
     // A sum over everything, checksum included, is all ones.
     if !lengths_agree
         || fold(sum(&head[IP..UDP])) != u16::MAX
-        || fold(sum(frame.get(26..).unwrap_or_default()) + pseudo(udp_len)) != u16::MAX
+        || fold(sum(frame.get(26..).unwrap_or_default()) + pseudo) != u16::MAX
         || head[..12] != TEMPLATE[..12]
     {
         return Verdict::Corrupt;

@@ -40,7 +40,6 @@ impl Pacer {
         let start = *self.start.get_or_insert(now);
         // The counter may seem to step back between processors.
         let elapsed = now.saturating_sub(start);
-        #[expect(clippy::cast_possible_truncation, reason = "the high half of a product of two 64-bit numbers")]
         let due = ((u128::from(elapsed) * u128::from(rate)) >> 64) as u64;
         let waiting = due.saturating_sub(self.passed);
         let missed = waiting.saturating_sub(self.backlog);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use drivers::nic::{Counters, DropReason, RxQueue};
 use hugemem::{Batch, PacketPool};
 
-use super::frame::{self, HEAD, Identity, PatternSums};
+use super::frame::{self, HEAD, Identity, Writer};
 use super::pacer::Pacer;
 use super::{Share, SourceCounters};
 use crate::clock::{self, CycleClock};
@@ -18,7 +18,7 @@ use crate::port::{FrameSize, GeneratorSpec, Rate};
 pub struct Source {
     pool: PacketPool,
     pacer: Pacer,
-    sums: PatternSums,
+    writer: Writer,
     size: FrameSize,
     /// State of the generator of frame lengths.
     random: u32,
@@ -53,7 +53,7 @@ impl Source {
         Self {
             pool,
             pacer: Pacer::new(rate, clock),
-            sums: PatternSums::new(spec.size.longest),
+            writer: Writer::new(spec.size.longest),
             size: spec.size,
             random: 0x9e37_79b9_u32.wrapping_add(index),
             first_flow: index,
@@ -128,7 +128,7 @@ impl RxQueue for Source {
             }
             let identity = self.next_identity(now);
             if let Some(start) = packet.bytes_mut().first_chunk_mut::<HEAD>() {
-                *start = frame::head(identity, len, &self.sums);
+                self.writer.write(start, identity, len);
             }
             made += 1;
             bytes += u64::from(len);

@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
-use super::frame::{HEAD, Identity, PatternSums, Verdict, head, pattern, read};
+use super::frame::{Identity, Verdict, Writer, pattern, read};
 use super::*;
 use crate::port::PortSpec;
 use drivers::nic::DropReason;
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 /// The frame of `identity` with `len` bytes.
 fn frame(identity: Identity, len: u16) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..usize::from(len)).map(pattern).collect();
-    bytes[..HEAD].copy_from_slice(&head(identity, len, &PatternSums::new(len)));
+    Writer::new(len).write(bytes.first_chunk_mut().unwrap(), identity, len);
     bytes
 }
 

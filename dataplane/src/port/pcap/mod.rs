@@ -9,7 +9,7 @@
 //! tags that were left to hardware are put in. Writing calls the kernel from the engine's thread, once a
 //! megabyte: a port for tests and for looking, not for speed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -108,7 +108,7 @@ impl PcapControl {
         let Some(writer) = &self.writer else { return Ok(()) };
         lock(writer).flush().map_err(|error| PortError::Capture {
             port: self.name.clone(),
-            path: self.spec.output.clone().unwrap_or_else(PathBuf::new),
+            path: self.spec.output.clone().unwrap_or_default(),
             reason: format!("cannot write to it: {error}; frames are missing from its end; free space on its disk"),
         })
     }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use drivers::nic::{Counters, DropReason, TxQueue};
@@ -104,10 +104,6 @@ impl Writer {
         }
         result
     }
-
-    fn take_lost(&mut self) -> u64 {
-        std::mem::take(&mut self.lost)
-    }
 }
 
 impl Drop for Writer {
@@ -122,11 +118,21 @@ impl Drop for Writer {
 pub struct PcapTx {
     writer: Arc<Mutex<Writer>>,
     counters: Counters,
+    /// Frames that were counted as sent and lost after all. As many of the next are not counted, because counters
+    /// never go back.
+    debt: u64,
 }
 
 impl PcapTx {
     pub(super) fn new(writer: Arc<Mutex<Writer>>) -> Self {
-        Self { writer, counters: Counters::default() }
+        Self { writer, counters: Counters::default(), debt: 0 }
+    }
+
+    /// Counts what was lost after it had been taken.
+    fn settle(&mut self, writer: &mut MutexGuard<'_, Writer>) {
+        let lost = std::mem::take(&mut writer.lost);
+        self.debt += lost;
+        self.counters.drop_packets(DropReason::System, lost);
     }
 }
 
@@ -137,9 +143,13 @@ impl TxQueue for PcapTx {
             return 0;
         }
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut writer = lock(&self.writer);
+        let shared = Arc::clone(&self.writer);
+        let mut writer = lock(&shared);
+        // Frames may have been lost between two calls, and may be below.
+        self.settle(&mut writer);
         for packet in batch.iter() {
             match writer.add(packet, time) {
+                Ok(()) if self.debt > 0 => self.debt -= 1,
                 Ok(()) => {
                     self.counters.packets += 1;
                     self.counters.bytes += packet.len() as u64;
@@ -149,18 +159,53 @@ impl TxQueue for PcapTx {
                 Err(Refusal::Failed) => self.counters.drop_packets(DropReason::System, 1),
             }
         }
-        // Frames that were taken earlier and could not be written after all.
-        let lost = writer.take_lost();
+        self.settle(&mut writer);
         drop(writer);
-        if lost > 0 {
-            self.counters.packets = self.counters.packets.saturating_sub(lost);
-            self.counters.drop_packets(DropReason::System, lost);
-        }
         batch.clear();
         packets
     }
 
     fn counters(&self) -> Counters {
         self.counters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::port::pcap::Capture;
+    use hugemem::{Iova, Region};
+
+    #[test]
+    fn a_file_that_cannot_be_written_for_a_while_stays_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.pcap");
+        let writer = Arc::new(Mutex::new(Writer::create(&path).unwrap()));
+        let mut tx = PcapTx::new(Arc::clone(&writer));
+        let region = Region::on_heap(1 << 20, Iova::new(0)).unwrap();
+        let mut pool = region.packets(16, 1920).unwrap();
+        let mut batch = Batch::new(16);
+        let mut send = |tx: &mut PcapTx, bytes: u8, count: usize| {
+            for _ in 0..count {
+                let mut packet = pool.take().unwrap();
+                packet.write(&[bytes; 60]).unwrap();
+                batch.push(packet).unwrap();
+            }
+            assert_eq!(tx.transmit(&mut batch), count);
+        };
+        send(&mut tx, 1, 3);
+        lock(&writer).flush().unwrap();
+        send(&mut tx, 2, 4);
+        let good = std::mem::replace(&mut lock(&writer).file, File::open(&path).unwrap());
+        assert!(lock(&writer).flush().is_err(), "it is open for reading only");
+        lock(&writer).file = good;
+        send(&mut tx, 3, 6);
+        lock(&writer).flush().unwrap();
+        let counters = tx.counters();
+        assert_eq!((counters.packets, counters.bytes, counters.dropped(DropReason::System)), (9, 9 * 60, 4));
+        let capture = Capture::load(&path).unwrap();
+        let kinds: Vec<u8> = (0..capture.len()).map(|index| capture.frame(index).unwrap()[0]).collect();
+        assert_eq!(kinds, [1, 1, 1, 3, 3, 3, 3, 3, 3]);
     }
 }

@@ -1,0 +1,133 @@
+//! Prints specs, so that they can be read again.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use super::{FrameSize, GeneratorSpec, PcapSpec, PciName, PciSpec, PortSpec, Rate, RingChoice, TapSpec, VfioChoice};
+
+impl fmt::Display for PciName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Interface(name) => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Maximum => f.write_str("max"),
+            Self::PerSecond(rate) if rate % 1_000_000 == 0 => write!(f, "{}M", rate / 1_000_000),
+            Self::PerSecond(rate) if rate % 1_000 == 0 => write!(f, "{}k", rate / 1_000),
+            Self::PerSecond(rate) => rate.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for FrameSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.shortest == self.longest {
+            self.shortest.fmt(f)
+        } else {
+            write!(f, "{}-{}", self.shortest, self.longest)
+        }
+    }
+}
+
+impl fmt::Display for RingChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Split => "split",
+            Self::Packed => "packed",
+        })
+    }
+}
+
+impl fmt::Display for VfioChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Type1 => "type1",
+            Self::Iommufd => "iommufd",
+        })
+    }
+}
+
+impl fmt::Display for PortSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pci(pci) => pci.fmt(f),
+            Self::Tap(tap) => tap.fmt(f),
+            Self::Pcap(pcap) => pcap.fmt(f),
+            Self::Null => f.write_str("null"),
+            Self::Generator(generator) => generator.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for PciSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.device.fmt(f)?;
+        if let Some(queues) = self.queues {
+            write!(f, ",queues={queues}")?;
+        }
+        if self.ring != RingChoice::Auto {
+            write!(f, ",ring={}", self.ring)?;
+        }
+        if self.vfio != VfioChoice::Auto {
+            write!(f, ",vfio={}", self.vfio)?;
+        }
+        if let Some(mac) = self.mac {
+            write!(f, ",mac={mac}")?;
+        }
+        if self.promiscuous { Ok(()) } else { f.write_str(",promiscuous=off") }
+    }
+}
+
+impl fmt::Display for TapSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tap={}", self.name)?;
+        if self.queues == 1 { Ok(()) } else { write!(f, ",queues={}", self.queues) }
+    }
+}
+
+impl fmt::Display for PcapSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("pcap=")?;
+        if let Some(input) = &self.input {
+            write!(f, "{}", input.display())?;
+        }
+        if let Some(output) = &self.output {
+            write!(f, ",out={}", output.display())?;
+        }
+        if self.repeat == 1 { Ok(()) } else { write!(f, ",loop={}", self.repeat) }
+    }
+}
+
+impl fmt::Display for GeneratorSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "gen={}", self.rate)?;
+        if self.size != (FrameSize { shortest: 64, longest: 64 }) {
+            write!(f, ",size={}", self.size)?;
+        }
+        if let Some(count) = self.count {
+            write!(f, ",count={count}")?;
+        }
+        if self.flows != 1 {
+            write!(f, ",flows={}", self.flows)?;
+        }
+        match self.queues {
+            Some(queues) => write!(f, ",queues={queues}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Serialize for PortSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
