@@ -371,32 +371,32 @@ mod chaos {
 
     #[test]
     fn every_register_at_random() {
-        eprintln!("every_register_at_random {}", run(255, 0));
+        run(255, 0);
     }
 
     #[test]
     fn some_registers_at_random() {
-        eprintln!("some_registers_at_random {}", run(16, 0));
+        assert!(run(16, 0) >= 100, "too few cards get as far as traffic");
     }
 
     #[test]
     fn few_registers_at_random() {
-        eprintln!("few_registers_at_random {}", run(2, 0));
+        assert!(run(2, 0) >= 400, "too few cards get as far as traffic");
     }
 
     #[test]
     fn used_entries_at_random() {
-        eprintln!("used_entries_at_random {}", run(0, 64));
+        assert!(run(0, 64) >= 100, "too few cards get as far as traffic");
     }
 
     #[test]
     fn few_used_entries_at_random() {
-        eprintln!("few_used_entries_at_random {}", run(0, 8));
+        assert!(run(0, 8) >= 400, "too few cards get as far as traffic");
     }
 
     #[test]
     fn everything_at_random() {
-        eprintln!("everything_at_random {}", run(4, 32));
+        assert!(run(4, 32) >= 100, "too few cards get as far as traffic");
     }
 }
 

@@ -240,7 +240,17 @@ fn flows_are_spread_by_the_hash_and_the_hash_is_reported() {
             bytes[34..36].copy_from_slice(&[4, port]);
             bench.incoming(Frame::plain(bytes));
         }
-        let counts = [bench.receive(0).len(), bench.receive(1).len()];
+        bench.poll();
+        let reports = bench.control.negotiated().contains(Features::HASH_REPORT);
+        let mut counts = [0; 2];
+        let mut batch = hugemem::Batch::new(64);
+        for (pair, count) in counts.iter_mut().enumerate() {
+            while drivers::nic::RxQueue::receive(&mut bench.queues[pair].rx, &mut batch) > 0 {
+                *count += batch.len();
+                assert!(!reports || batch.iter().all(|packet| packet.metadata().hash.is_some()), "packed {packed}");
+                batch.clear();
+            }
+        }
         assert_eq!(counts[0] + counts[1], 32);
         assert!(counts.iter().all(|count| *count > 4), "{counts:?}");
         ended(bench, "hash");
@@ -397,5 +407,80 @@ fn dropping_a_running_driver_stops_the_card() {
         drop(bench);
         assert_eq!((control.status(), control.mapped_regions(), control.enabled_vectors()), (0, 0, 0));
         assert_eq!(control.faults(), vec![]);
+    }
+}
+
+#[test]
+fn a_forwarder_between_two_cards_on_another_thread_loses_nothing() {
+    use drivers::nic::{RxQueue, TxQueue};
+    use drivers::virtio::{self, RingChoice, VirtioNet};
+    use models::virtio_net::{Traffic, TrafficPlan};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    const FRAMES: u64 = 20_000;
+    for packed in [false, true] {
+        for doorbells in [Doorbells::Needed, Doorbells::Suppressed] {
+            let what = format!("packed {packed}, {doorbells:?}");
+            let _watchdog = Watchdog::new(what.clone());
+            let plan = Plan::new(packed);
+            let (one, two) = Traffic::pair(
+                TrafficPlan { count: FRAMES, flows: 7, ..TrafficPlan::default() },
+                TrafficPlan { count: FRAMES, flows: 3, frame_bytes: 1514, ..TrafficPlan::default() },
+            );
+            let counters = [one.counters(), two.counters()];
+            let card = Config { doorbells, ..plan.card };
+            let (first, mut first_card) = models::virtio_net::new(card.clone(), one);
+            let (second, mut second_card) = models::virtio_net::new(card, two);
+            let controls = [first_card.control(), second_card.control()];
+            let ended = Arc::new(AtomicBool::new(false));
+            let end = Arc::clone(&ended);
+            let cards = std::thread::spawn(move || {
+                while !end.load(Ordering::Relaxed) {
+                    if first_card.poll().is_idle() & second_card.poll().is_idle() {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            let (memory, watch) = models::watched_region(8 << 20, hugemem::Iova::new(0x10_0000));
+            let ring = if packed { RingChoice::Packed } else { RingChoice::Split };
+            let mut nics: Vec<_> = [first, second]
+                .into_iter()
+                .map(|function| {
+                    let pool = memory.packets(512, 2048).unwrap();
+                    let config = virtio::Config { ring, ..virtio::Config::default() };
+                    let clock = Arc::new(models::WallClock::default());
+                    VirtioNet::open(function, clock, &memory, vec![pool], config).unwrap()
+                })
+                .collect();
+            let mut pairs: Vec<_> = nics.iter_mut().map(|nic| nic.start().unwrap().remove(0)).collect();
+            let mut batches = [hugemem::Batch::new(64), hugemem::Batch::new(64)];
+            while counters.iter().any(|counters| counters.seen.load(Ordering::Relaxed) < FRAMES) {
+                let mut moved = 0;
+                for (from, batch) in batches.iter_mut().enumerate() {
+                    moved += pairs[from].rx.receive(batch);
+                    moved += pairs[1 - from].tx.transmit(batch);
+                    pairs[1 - from].tx.reclaim();
+                }
+                if moved == 0 {
+                    std::thread::yield_now();
+                }
+            }
+            for (nic, pair) in nics.iter_mut().zip(pairs) {
+                nic.check().unwrap_or_else(|error| panic!("{what}: {error}"));
+                nic.stop(vec![(pair.rx, pair.tx)]).unwrap_or_else(|error| panic!("{what}: {error}"));
+            }
+            ended.store(true, Ordering::Relaxed);
+            cards.join().unwrap();
+            for (counters, control) in counters.iter().zip(controls) {
+                assert_eq!(counters.seen.load(Ordering::Relaxed), FRAMES, "{what}");
+                assert_eq!(counters.foreign.load(Ordering::Relaxed), 0, "{what}");
+                assert_eq!(counters.disordered.load(Ordering::Relaxed), 0, "{what}");
+                assert!(counters.latency.percentile(0.5).is_some());
+                assert_eq!((control.violations(), control.faults()), (vec![], vec![]), "{what}");
+            }
+            drop((nics, batches, memory));
+            assert!(watch.upgrade().is_none(), "{what}: a buffer was lost");
+        }
     }
 }

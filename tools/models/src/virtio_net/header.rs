@@ -45,6 +45,10 @@ impl NetHeader {
     #[must_use]
     pub fn bytes(&self, num_buffers: u16) -> [u8; 20] {
         let mut bytes = [0; 20];
+        if *self == Self::default() {
+            bytes[10..12].copy_from_slice(&num_buffers.to_le_bytes());
+            return bytes;
+        }
         bytes[0] = self.flags;
         bytes[1] = self.gso_type;
         bytes[2..4].copy_from_slice(&self.header_len.to_le_bytes());
