@@ -170,7 +170,9 @@ impl<B: Bar> Control<B> {
     fn run(&mut self, to: &Link<'_, B>, code: Code, what: &'static str, data: &[u8]) -> Result<(), NicError> {
         let transport = to.transport;
         let Some(doorbell) = self.doorbell.as_ref().filter(|_| !self.stuck) else {
-            return Err(transport.timed_out("its control queue, which did not answer before; stop and start it", LIMIT));
+            return Err(
+                transport.timed_out("its control queue, which did not answer before; stop and start the port", LIMIT)
+            );
         };
         let Code(class, command) = code;
         let len = 2 + data.len();
@@ -197,7 +199,7 @@ impl<B: Bar> Control<B> {
             }
             Err(fault) => {
                 self.stuck = true;
-                return Err(transport.misbehaves(alloc::format!("{} (control queue)", fault.reason())));
+                return Err(transport.misbehaves(alloc::format!("on its control queue, {}", fault.reason())));
             }
         }
         match answer.load(Ordering::Relaxed) {

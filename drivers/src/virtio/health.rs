@@ -30,7 +30,7 @@ impl Health {
         let (_, fault) = (1_u32..).zip(Fault::ALL).find(|(number, _)| *number == word >> 16)?;
         let queue = word & 0xffff;
         let direction = if queue.is_multiple_of(2) { "receive" } else { "transmit" };
-        Some(alloc::format!("{} ({direction} queue {}); stop and start it", fault.reason(), queue / 2))
+        Some(alloc::format!("on {direction} queue {}, {}; stop and start the port", queue / 2, fault.reason()))
     }
 }
 

@@ -16,7 +16,7 @@ use super::health::Health;
 use super::options::{Config, RingFormat, Summary, ring_size};
 use super::queues::{Rx, Tx};
 use super::ring::Stopped;
-use super::transport::{Status, Transport};
+use super::transport::{MOST_DESCRIPTORS, Status, Transport};
 use crate::bus::{Bar, BusError, Clock, PciFunction, PciId};
 use crate::nic::{LinkStatus, MacAddress, Nic, NicError, Offloads, QueuePair};
 
@@ -404,11 +404,12 @@ fn queue_size<B: Bar>(transport: &Transport<B>, queue: u16, wanted: u16) -> Resu
             transport.misbehaves(alloc::format!("it has {} queues and needs number {queue}", transport.queue_count()))
         );
     }
-    match ring_size(wanted, transport.largest_size(queue)) {
-        // A command is a chain of two descriptors, and a ring of one serves nobody.
-        0 | 1 => Err(transport.misbehaves(alloc::format!("its queue {queue} has fewer than two descriptors"))),
-        size => Ok(size),
+    let largest = transport.largest_size(queue);
+    // A command is a chain of two descriptors, and a ring of one serves nobody.
+    if !(2..=MOST_DESCRIPTORS).contains(&largest) {
+        return Err(transport.misbehaves(alloc::format!("its queue {queue} claims room for {largest} descriptors")));
     }
+    Ok(ring_size(wanted, largest))
 }
 
 impl<F: PciFunction> Nic for VirtioNet<F> {
@@ -506,10 +507,10 @@ impl<F: PciFunction> Nic for VirtioNet<F> {
         }
         let status = self.transport.status();
         if status.contains(Status::NEEDS_RESET) {
-            return Err(self.transport.misbehaves("it asks to be reset (DEVICE_NEEDS_RESET); stop and start it"));
+            return Err(self.transport.misbehaves("it asks to be reset (DEVICE_NEEDS_RESET); stop and start the port"));
         }
         if !status.contains(Status::DRIVER_OK) {
-            return Err(self.transport.misbehaves("it was reset by someone else; stop and start it"));
+            return Err(self.transport.misbehaves("it was reset by someone else; stop and start the port"));
         }
         if let Some(reason) = self.health.fault() {
             return Err(self.transport.misbehaves(reason));

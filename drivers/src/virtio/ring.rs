@@ -65,13 +65,13 @@ impl Fault {
     pub(super) const ALL: [Self; 4] =
         [Self::NoSuchIdentifier, Self::NotOutstanding, Self::IndexJump, Self::BufferCount];
 
-    /// The rest of a sentence about a queue.
+    /// What the device did on a queue.
     pub(super) fn reason(self) -> &'static str {
         match self {
-            Self::NoSuchIdentifier => "the device named a descriptor beyond the ring",
-            Self::NotOutstanding => "the device returned a buffer that it does not hold",
-            Self::IndexJump => "the device's used index jumped past what it was given",
-            Self::BufferCount => "the device claims that a frame spans an impossible number of buffers",
+            Self::NoSuchIdentifier => "it named a descriptor beyond the ring",
+            Self::NotOutstanding => "it returned a buffer that it does not hold",
+            Self::IndexJump => "its used index jumped past what it was given",
+            Self::BufferCount => "it claims that a frame spans an impossible number of buffers",
         }
     }
 }

@@ -39,6 +39,8 @@ use registers::*;
 
 /// Bytes of the common configuration structure that this driver uses, all of which every modern device has.
 const COMMON_LENGTH: u32 = 56;
+/// Most descriptors of a queue (2.6).
+pub(super) const MOST_DESCRIPTORS: u16 = 1 << 15;
 /// No interrupt vector, or: the device had none to give (4.1.5.1.2).
 const NO_VECTOR: u16 = 0xffff;
 
@@ -129,6 +131,11 @@ impl<B: Bar> Transport<B> {
     /// Finds the structures of `function` (4.1.4).
     pub(super) fn find<F: PciFunction<Bar = B>>(function: &mut F) -> Result<Self, NicError> {
         let name = function.name().to_string();
+        // The identifiers, which no device leaves at all ones.
+        if function.read_config(0)? == u32::MAX {
+            let reason = "its configuration space reads as all ones".to_string();
+            return Err(BusError::Gone { device: name, reason }.into());
+        }
         let found = capabilities::walk(|offset| function.read_config(offset))?;
         let missing = |what: &str| NicError::Unsupported {
             device: name.clone(),
@@ -252,8 +259,10 @@ impl<B: Bar> Transport<B> {
         vector: Option<u16>,
     ) -> Result<(Doorbell<B>, bool), NicError> {
         let largest = self.largest_size(queue);
-        if largest < size || largest == u16::MAX {
-            return Err(self.misbehaves(alloc::format!("queue {queue} shrank to {largest} descriptors")));
+        if largest < size || largest > MOST_DESCRIPTORS {
+            return Err(self.misbehaves(alloc::format!(
+                "queue {queue} was to have {size} descriptors and now claims room for {largest}"
+            )));
         }
         if self.common.load(&QUEUE_ENABLE) != 0 {
             return Err(self.misbehaves(alloc::format!("queue {queue} runs although the device was just reset")));
