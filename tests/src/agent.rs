@@ -1,6 +1,6 @@
 //! Talking to a guest: one command a line over a serial port, answered with its output and exit status.
 //!
-//! The other side is `tests/lab/init`. It answers `begin NUMBER LENGTH`, that many bytes of output, and
+//! The other side is `tests/lab/agent`. It answers `begin NUMBER LENGTH`, that many bytes of output, and
 //! `end NUMBER STATUS`; it kills a command that takes longer than it was given.
 
 use std::io::{BufRead, BufReader, Read, Write};

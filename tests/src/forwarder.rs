@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::guest::Guest;
 use crate::wait;
@@ -97,6 +98,20 @@ pub fn clean_up(guest: &mut Guest) -> Result<()> {
 /// The guest did not answer.
 pub fn log(guest: &mut Guest) -> Result<String> {
     Ok(guest.run("cat /tmp/mirach.log", END)?.output)
+}
+
+/// The summary that it printed as its last line because it was started with `--json`.
+///
+/// # Errors
+///
+/// The last line is no such object.
+pub fn summary(guest: &mut Guest) -> Result<Value> {
+    let last = guest.must("tail -n 1 /tmp/mirach.log")?;
+    let value: Value = serde_json::from_str(last.trim()).with_context(|| format!("no JSON: {last}"))?;
+    if value["type"] != "summary" {
+        bail!("the last line is no summary: {last}");
+    }
+    Ok(value)
 }
 
 fn launch(guest: &mut Guest, user: User, arguments: &str) -> Result<()> {

@@ -30,7 +30,9 @@ pub fn build(kernel: Kernel, modules: &[&str], programs: &[&str]) -> Result<Vec<
     }
     let scripts = binaries::scripts();
     archive.add_file("init", PROGRAM, &scripts.join("init"))?;
-    archive.add_file("bin/start", PROGRAM, &scripts.join("start"))?;
+    for script in ["agent", "start"] {
+        archive.add_file(&format!("bin/{script}"), PROGRAM, &scripts.join(script))?;
+    }
     archive
         .add_file("bin/busybox", PROGRAM, Path::new(BUSYBOX))
         .context("the guests' shell is missing: run `cargo xtask setup`")?;

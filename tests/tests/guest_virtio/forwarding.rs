@@ -1,12 +1,13 @@
 //! Traffic through `mirach run`, for each kind of ring, number of queues and VFIO interface.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use lab::forwarder::{self, User};
 use lab::frames::Series;
 use lab::pair::Pair;
 use lab::site::{Booted, DEVICES, INTERFACES, Site};
 use lab::suite::Suite;
 use lab::traffic::{Direction, ping, tcp};
+use serde_json::Value;
 
 use crate::Interface;
 
@@ -25,7 +26,7 @@ impl Case {
     pub(crate) fn arguments(self) -> String {
         let options = format!("queues={},ring={},vfio={}", self.queues, self.rings, self.interface.name());
         let [left, right] = DEVICES.map(|device| format!("--port {device},{options}"));
-        format!("{left} {right} --memory 32M --cores 1 --poll adaptive")
+        format!("{left} {right} --memory 32M --cores 1 --poll adaptive --json")
     }
 }
 
@@ -45,6 +46,27 @@ pub(crate) fn all(suite: &mut Suite, site: &mut Site, case: Case) {
         .check(&format!("{prefix}::starts"), || forwarder::start(&mut site.up()?.guest, User::Root, &case.arguments()));
     traffic(suite, site, &prefix, u64::from(case.queues), By::Mirach);
     suite.check(&format!("{prefix}::ends-on-sigterm"), || ends(site.up()?));
+    suite.check(&format!("{prefix}::all-queues-were-used"), || used(site.up()?, case.queues));
+}
+
+/// Every queue of both ports carried packets, and the summary's numbers agree with each other.
+fn used(site: &mut Booted, queues: u32) -> Result<()> {
+    let summary = forwarder::summary(&mut site.guest)?;
+    for port in summary["ports"].as_array().context("no ports")? {
+        for list in ["rx_queues", "tx_queues"] {
+            let packets: Vec<u64> =
+                port[list].as_array().context("no queues")?.iter().filter_map(|it| it["packets"].as_u64()).collect();
+            if packets.len() != usize::try_from(queues)? || packets.contains(&0) {
+                bail!("{} {list} carried {packets:?} packets: {summary}", port["name"]);
+            }
+        }
+    }
+    let [received, sent] = ["rx_packets", "tx_packets"].map(|name| summary[name].as_u64().unwrap_or(0));
+    let dropped: u64 = summary["drops"].as_object().context("no drops")?.values().filter_map(Value::as_u64).sum();
+    if received < FRAMES + FRAMES / 10 || received != sent + dropped {
+        bail!("received {received}, sent {sent}, dropped {dropped}: {summary}");
+    }
+    Ok(())
 }
 
 /// Devices that offer neither packed rings nor several queues, and a run with no options.
