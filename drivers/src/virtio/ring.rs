@@ -227,3 +227,7 @@ pub(super) fn write(descriptor: &Descriptor, iova: Iova, word: u64) {
     address.store(iova.raw().to_le(), Ordering::Relaxed);
     rest.store(word.to_le(), Ordering::Relaxed);
 }
+
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+pub(super) mod tests;
