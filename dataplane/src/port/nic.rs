@@ -202,9 +202,14 @@ where
 
 /// ` offloads rx-checksum tso4`, or nothing.
 pub(super) fn offload_words(offloads: Offloads) -> String {
+    if offloads.is_empty() { String::new() } else { format!(" offloads {}", words(offloads)) }
+}
+
+/// `rx-checksum tso4`
+pub(super) fn words(offloads: Offloads) -> String {
     let words: Vec<String> =
         offloads.iter_names().map(|(name, _)| name.to_ascii_lowercase().replace('_', "-")).collect();
-    if words.is_empty() { String::new() } else { format!(" offloads {}", words.join(" ")) }
+    words.join(" ")
 }
 
 #[cfg(test)]

@@ -216,11 +216,32 @@ fn close(ports: Vec<Port>) {
 fn join(ports: &mut [Port]) -> Result<(), PortError> {
     for pair in ports.chunks_exact_mut(2) {
         if let [left, right] = pair {
-            let offloads = right.control.offloads();
-            left.control.limit_offloads(offloads)?;
-            let offloads = left.control.offloads();
-            right.control.limit_offloads(offloads)?;
+            limit(left, right)?;
+            limit(right, left)?;
         }
+    }
+    Ok(())
+}
+
+/// Large segments that are received, and what it takes to send them.
+const LARGE: [(Offloads, Offloads); 3] =
+    [(Offloads::LRO4, Offloads::TSO4), (Offloads::LRO6, Offloads::TSO6), (Offloads::URO, Offloads::USO)];
+
+fn limit(from: &mut Port, to: &Port) -> Result<(), PortError> {
+    let offloads = to.control.offloads();
+    from.control.limit_offloads(offloads)?;
+    // A device settles its offloads once, before the other one is known.
+    let received = from.control.offloads();
+    let stuck = LARGE.iter().filter(|(large, needed)| received.contains(*large) && !offloads.contains(*needed));
+    let names: Vec<String> = stuck.map(|(large, _)| super::nic::words(*large)).collect();
+    if from.kind == PortKind::Nic && to.kind == PortKind::Nic && !names.is_empty() {
+        from.notices.push(format!(
+            "port `{}` may receive large segments ({}) that port `{}` cannot send and drops; give both devices the same \
+             offloads (QEMU: guest_tso4=off,guest_tso6=off,guest_uso4=off,guest_uso6=off on the first)",
+            from.name,
+            names.join(", "),
+            to.name
+        ));
     }
     Ok(())
 }

@@ -69,3 +69,35 @@ fn a_generator_is_forwarded_to_its_sink() {
         control.stop(queues).unwrap();
     }
 }
+
+/// A port that can do what it is told to.
+fn fake(name: &str, offloads: Offloads) -> Port {
+    struct Fake(Offloads);
+    impl PortControl for Fake {
+        fn link(&mut self) -> drivers::nic::LinkStatus {
+            drivers::nic::LinkStatus::default()
+        }
+        fn offloads(&self) -> Offloads {
+            self.0
+        }
+        fn describe(&mut self) -> String {
+            String::new()
+        }
+        fn stop(&mut self, _queues: Vec<PortQueue>) -> Result<(), PortError> {
+            Ok(())
+        }
+    }
+    let control = Box::new(Fake(offloads));
+    Port { name: name.into(), kind: PortKind::Nic, mac: None, queues: Vec::new(), control, notices: Vec::new() }
+}
+
+#[test]
+fn devices_that_cannot_send_what_they_may_receive_are_pointed_out() {
+    let all = Offloads::all();
+    let mut ports = [fake("a", all), fake("b", all - Offloads::TSO6), fake("c", all), fake("d", all)];
+    join(&mut ports).unwrap();
+    let counts = ports.each_ref().map(|port| port.notices.len());
+    assert_eq!(counts, [1, 0, 0, 0]);
+    let expected = "port `a` may receive large segments (lro6) that port `b` cannot send and drops; ";
+    assert!(ports[0].notices[0].starts_with(expected), "{}", ports[0].notices[0]);
+}
