@@ -30,6 +30,16 @@ impl CoreList {
         (!cores.is_empty()).then_some(Self(cores))
     }
 
+    /// The cores that this thread may run on.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn available() -> std::io::Result<Self> {
+        let set = rustix::thread::sched_getaffinity(None)?;
+        let cores = (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core));
+        Self::new(cores).ok_or_else(|| std::io::Error::other("the system names no core to run on"))
+    }
+
     /// The cores, ascending.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
         self.0.iter().copied()

@@ -14,8 +14,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 /// All cores that the test may use.
 pub(crate) fn cores() -> CoreList {
-    let set = rustix::thread::sched_getaffinity(None).unwrap();
-    CoreList::new((0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core))).unwrap()
+    CoreList::available().unwrap()
 }
 
 /// A pool of `count` buffers in ordinary memory.

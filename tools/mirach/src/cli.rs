@@ -1,0 +1,175 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use dataplane::config::{ByteSize, CoreList, PageSize, Poll};
+use dataplane::port::PortSpec;
+
+const PORTS_HELP: &str = "\
+Ports:
+  0000:00:03.0[,queues=N][,ring=auto|split|packed][,vfio=auto|type1|iommufd][,mac=ADDRESS][,promiscuous=on|off]
+                                a network card bound to vfio-pci; 00:03.0 and the kernel's interface name work too
+  tap=NAME[,queues=N]           a Linux tap interface
+  pcap=IN[,out=OUT][,loop=N]    capture files
+  gen=RATE[,size=64|64-1514][,count=N][,flows=N]
+                                a generator and checking sink; RATE is packets a second (1M, 500k) or max
+  null                          discards what it is sent";
+
+/// A host network dataplane: takes network cards from the kernel, drives them itself and moves packets between them.
+#[derive(Parser, Debug)]
+#[command(name = "mirach", version, max_term_width = 120, propagate_version = true)]
+pub(crate) struct Arguments {
+    /// Say more on stderr; twice for debugging
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Join ports pairwise and move packets between them
+    #[command(after_help = PORTS_HELP)]
+    Run(RunArguments),
+    /// Show the forwarder at work, with no hardware, no root and no huge pages
+    Demo(DemoArguments),
+    /// Measure what one queue costs per packet, by burst and frame size
+    #[command(after_help = PORTS_HELP)]
+    Bench(BenchArguments),
+    /// List network cards and DMA engines, who drives them and what mirach can do with them
+    Devices(DevicesArguments),
+    /// Take devices from their kernel driver and give them to vfio-pci
+    Bind(BindArguments),
+    /// Give devices back to their kernel driver
+    Unbind(UnbindArguments),
+    /// Say what this machine has and lacks for mirach, and what mends it
+    Doctor(DoctorArguments),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArguments {
+    /// A port; give an even number of them. The first two are joined, then the next two, and so on
+    #[arg(long = "port", value_name = "SPEC")]
+    pub(crate) ports: Vec<PortSpec>,
+    /// TOML file that says the same as the flags; flags win
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) config: Option<PathBuf>,
+    /// Cores for the engines, such as 1-3,8 [default: all but the first]
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cores: Option<CoreList>,
+    /// Memory for packets and rings [default: 64M]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<ByteSize>,
+    /// Page size of that memory: 1G, 2M or 4K [default: the largest that fits and is free]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) huge_page_size: Option<PageSize>,
+    /// Use 4 KiB pages, no huge pages
+    #[arg(long)]
+    pub(crate) no_huge: bool,
+    /// NUMA node of that memory [default: the system chooses]
+    #[arg(long, value_name = "N")]
+    pub(crate) node: Option<u32>,
+    /// Poll without end (always), or sleep while there is nothing to do (adaptive) [default: adaptive]
+    #[arg(long, value_name = "MODE")]
+    pub(crate) poll: Option<Poll>,
+    /// Most packets received at once, 1 to 128 [default: 64]
+    #[arg(long, value_name = "N")]
+    pub(crate) burst: Option<usize>,
+    /// Stop after so many seconds [default: at SIGINT or SIGTERM, or when all sources have ended]
+    #[arg(long, value_name = "N")]
+    pub(crate) seconds: Option<u64>,
+    /// How long packets wait for room on a full port before they are dropped, in milliseconds [default: 100]
+    #[arg(long, value_name = "N")]
+    pub(crate) hold_milliseconds: Option<u64>,
+    /// Print one JSON object a line: statistics once a second, then a summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DemoArguments {
+    /// How long to show it
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+    /// Length of the frames in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(60..=1514))]
+    pub(crate) size: u16,
+    /// Most packets received at once
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=128))]
+    pub(crate) burst: u16,
+    /// Print one JSON object a line: statistics once a second, then a summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchArguments {
+    /// Port to measure [default: the forwarder's own floor, and the virtio-net driver on a card model]
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) port: Option<PortSpec>,
+    /// How long to measure each case, over all its runs
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.05, value_parser = seconds)]
+    pub(crate) seconds_per_case: f64,
+    /// Bursts to measure, in packets, up to 256
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16, 32, 64, 128, 256],
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) burst: Vec<u16>,
+    /// Frame lengths to measure, in bytes
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [64, 256, 1514],
+          value_parser = clap::value_parser!(u16).range(60..=1514))]
+    pub(crate) size: Vec<u16>,
+    /// Core to measure on [default: the last that this process may use]
+    #[arg(long, value_name = "CORE")]
+    pub(crate) core: Option<usize>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DevicesArguments {
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// List all PCI devices
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BindArguments {
+    /// Devices: PCI addresses or names of kernel interfaces
+    #[arg(required = true, value_name = "PCI")]
+    pub(crate) devices: Vec<String>,
+    /// Also take interfaces that carry addresses or routes
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct UnbindArguments {
+    /// Devices: PCI addresses
+    #[arg(required = true, value_name = "PCI")]
+    pub(crate) devices: Vec<String>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArguments {
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.001..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("give seconds from 0.001 to 3600".to_owned()),
+    }
+}

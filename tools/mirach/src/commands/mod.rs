@@ -1,0 +1,8 @@
+//! One module for each command.
+
+pub(crate) mod bench;
+pub(crate) mod bind;
+pub(crate) mod demo;
+pub(crate) mod devices;
+pub(crate) mod doctor;
+pub(crate) mod run;

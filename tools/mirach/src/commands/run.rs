@@ -1,0 +1,219 @@
+//! `mirach run`: joins ports and moves packets until told to stop.
+
+use std::io;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use dataplane::config::{Config, ConfigError, CoreList, Settings};
+use dataplane::forwarder::{Forwarder, Health, Stopped};
+use dataplane::port::{GeneratorReport, MemoryOptions, Ports};
+use dataplane::stats::Statistics;
+use serde_json::json;
+
+use crate::cli::RunArguments;
+use crate::output;
+use crate::report::{self, Latency};
+use crate::signals::Signals;
+use crate::table::{grouped, time};
+
+/// How often statistics are shown and devices are looked after.
+const TICK: Duration = Duration::from_secs(1);
+/// How often it is asked whether finite sources have ended.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Runs the command.
+pub(crate) fn execute(arguments: RunArguments) -> anyhow::Result<ExitCode> {
+    let (config, json) = match configure(arguments) {
+        Ok(configured) => configured,
+        Err(error) => {
+            eprintln!("error: {error}");
+            // A file that cannot be read is a failure; anything else was said wrongly.
+            return Ok(ExitCode::from(if matches!(error, ConfigError::Read { .. }) { 1 } else { 2 }));
+        }
+    };
+    // Before any thread exists, so that all of them leave the signals to this one.
+    let signals = Signals::block().context("cannot block SIGINT and SIGTERM")?;
+    let memory = MemoryOptions { bytes: config.memory, page: config.page, node: config.node };
+    let ports = Ports::open(&config.ports, &memory)?;
+    for notice in ports.iter().flat_map(|port| &port.notices) {
+        eprintln!("note: {notice}");
+    }
+    let mut forwarder = Forwarder::start(config.engine, &config.cores, ports)?;
+    let shown = announce(&mut forwarder, &config, json).and_then(|()| watch(&mut forwarder, &signals, &config, json));
+    signals.release();
+    let clock = forwarder.clock();
+    let stopped = forwarder.stop();
+    let summed = shown.and_then(|()| summarise(&stopped, clock, json));
+    for problem in &stopped.problems {
+        eprintln!("error: {problem}");
+    }
+    if stopped.unfinished {
+        eprintln!("note: a device had not finished sending within 500 ms and was stopped");
+    }
+    if !stopped.problems.is_empty() {
+        return Ok(ExitCode::FAILURE);
+    }
+    summed?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn configure(arguments: RunArguments) -> Result<(Config, bool), ConfigError> {
+    let flags = Settings {
+        ports: arguments.ports,
+        cores: arguments.cores,
+        memory: arguments.memory,
+        huge_page_size: arguments.huge_page_size,
+        no_huge: arguments.no_huge.then_some(true),
+        node: arguments.node,
+        poll: arguments.poll,
+        burst: arguments.burst,
+        seconds: arguments.seconds,
+        hold_milliseconds: arguments.hold_milliseconds,
+        json: arguments.json.then_some(true),
+    };
+    let settings = match &arguments.config {
+        Some(path) => flags.over(Settings::from_file(path)?),
+        None => flags,
+    };
+    let json = settings.json.unwrap_or(false);
+    let available = CoreList::available()
+        .map_err(|source| ConfigError::Read { path: "/proc/self/status".into(), source })?;
+    Ok((settings.check(&available)?, json))
+}
+
+/// Says what is joined to what, and on which cores.
+fn announce(forwarder: &mut Forwarder, config: &Config, json: bool) -> io::Result<()> {
+    let joins = forwarder.joins();
+    let ports = forwarder.describe();
+    let used: Vec<usize> = joins.iter().flat_map(|join| join.cores.iter().copied()).collect();
+    let unused = CoreList::new(config.cores.iter().filter(|core| !used.contains(core)));
+    if let Some(unused) = unused.filter(|_| config.cores.len() < CoreList::available().map_or(0, |all| all.len())) {
+        tracing::info!("no queues are left for cores {unused}");
+    }
+    if json {
+        let joins: Vec<_> = joins.iter().map(|join| json!({ "ports": join.ports, "cores": join.cores })).collect();
+        let ports: Vec<_> = ports
+            .iter()
+            .map(|(name, kind, facts)| json!({ "name": name, "kind": kind.name(), "facts": facts }))
+            .collect();
+        return output::json(&json!({
+            "type": "forwarding",
+            "joins": joins,
+            "ports": ports,
+            "burst": config.engine.burst,
+            "poll": config.engine.poll.to_string(),
+        }));
+    }
+    for (name, _, facts) in ports {
+        output::line(&format!("port {name}: {facts}"))?;
+    }
+    for join in joins {
+        output::line(&format!("forwarding: {join}, burst {}, poll {}", config.engine.burst, config.engine.poll))?;
+    }
+    Ok(())
+}
+
+/// Shows statistics until it is time to stop.
+fn watch(forwarder: &mut Forwarder, signals: &Signals, config: &Config, json: bool) -> io::Result<()> {
+    let clock = forwarder.clock();
+    let start = Instant::now();
+    let end = config.duration.map(|duration| start + duration);
+    let mut tick = start + TICK;
+    let mut before = forwarder.statistics();
+    loop {
+        let now = Instant::now();
+        if end.is_some_and(|end| now >= end) || forwarder.is_exhausted() {
+            return Ok(());
+        }
+        if now >= tick {
+            tick += TICK;
+            let statistics = forwarder.statistics();
+            let interval = statistics.since(&before);
+            before = statistics;
+            let seconds = start.elapsed().as_secs_f64();
+            if json {
+                output::json(&report::object("statistics", seconds, &interval, clock))?;
+            } else {
+                output::line(&report::text(seconds, &interval, clock))?;
+            }
+            match forwarder.check() {
+                Health::Well => {}
+                Health::Restarted(reasons) => {
+                    for reason in reasons {
+                        tracing::warn!("{reason}; the port was started anew");
+                    }
+                }
+                Health::Broken => return Ok(()),
+            }
+            continue;
+        }
+        let until = end.map_or(tick, |end| end.min(tick));
+        if signals.wait(until.saturating_duration_since(now).min(LOOK)) {
+            return Ok(());
+        }
+    }
+}
+
+fn summarise(stopped: &Stopped, clock: dataplane::clock::CycleClock, json: bool) -> io::Result<()> {
+    let statistics: &Statistics = &stopped.statistics;
+    let seconds = statistics.elapsed.as_secs_f64();
+    let generators = statistics.ports.iter().zip(&stopped.generators);
+    let generators = generators.filter_map(|(port, report)| Some((port.name.as_str(), report.as_ref()?)));
+    if json {
+        let mut object = report::object("summary", seconds, statistics, clock);
+        let generators: serde_json::Map<_, _> =
+            generators.map(|(name, report)| (name.to_owned(), generator_object(report))).collect();
+        if !generators.is_empty() {
+            object.insert("generators".into(), generators.into());
+        }
+        return output::json(&object);
+    }
+    let sent = statistics.sent().counters;
+    output::line(&format!("forwarded {} packets ({} bytes) in {seconds:.1} s", grouped(sent.packets), grouped(sent.bytes)))?;
+    output::line(&format!("          {}", report::headline(statistics, clock)))?;
+    output::line(&report::queues(statistics, clock))?;
+    for (name, report) in generators {
+        output::line(&generator_text(name, report))?;
+    }
+    Ok(())
+}
+
+fn generator_object(report: &GeneratorReport) -> serde_json::Value {
+    json!({
+        "sent": report.sent,
+        "missed": report.missed,
+        "received": report.received,
+        "lost": report.lost,
+        "reordered": report.reordered,
+        "duplicates": report.duplicates,
+        "corrupt": report.corrupt,
+        "foreign": report.foreign,
+        "latency_ns": Latency::of(&report.latency),
+    })
+}
+
+fn generator_text(name: &str, report: &GeneratorReport) -> String {
+    let mut text = format!("{name}: made {}, checked {}", grouped(report.sent), grouped(report.received));
+    for (count, word) in [
+        (report.missed, "not made in time"),
+        (report.lost, "lost"),
+        (report.reordered, "reordered"),
+        (report.duplicates, "duplicate"),
+        (report.corrupt, "corrupt"),
+        (report.foreign, "of others"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!(", {} {word}", grouped(count)));
+        }
+    }
+    if let Some(latency) = Latency::of(&report.latency) {
+        text.push_str(&format!(
+            ", latency p50 {} p99 {} max {}",
+            time(latency.p50),
+            time(latency.p99),
+            time(latency.max)
+        ));
+    }
+    text
+}

@@ -1,0 +1,59 @@
+//! mirach: a host network dataplane in one binary.
+//!
+//! This crate only reads flags and prints; everything that does something is in the libraries.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+mod cli;
+mod commands;
+mod embedded;
+mod output;
+mod report;
+mod signals;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_logging(arguments.verbose);
+    let result = match arguments.command {
+        Command::Run(run) => commands::run::execute(run),
+        Command::Demo(demo) => commands::demo::execute(&demo),
+        Command::Bench(bench) => commands::bench::execute(bench),
+        Command::Devices(devices) => commands::devices::execute(&devices),
+        Command::Bind(bind) => commands::bind::bind(&bind),
+        Command::Unbind(unbind) => commands::bind::unbind(&unbind),
+        Command::Doctor(doctor) => commands::doctor::execute(&doctor),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Messages go to stderr; `RUST_LOG` chooses which, as everywhere in Rust.
+fn start_logging(verbose: u8) {
+    let default = match verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .without_time()
+        .init();
+}

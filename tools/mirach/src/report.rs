@@ -1,0 +1,222 @@
+//! Statistics as text for people and as JSON for programs.
+
+use std::fmt::Write;
+
+use dataplane::clock::CycleClock;
+use dataplane::histogram::Histogram;
+use dataplane::stats::{PortStatistics, QueueStatistics, Statistics};
+use drivers::nic::DropReason;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::table::{Table, grouped, optional, time};
+
+/// One line about the whole forwarder in `interval`, then a row for each queue that counted anything.
+pub(crate) fn text(seconds: f64, interval: &Statistics, clock: CycleClock) -> String {
+    let mut text = format!("{seconds:>6.1} s  ");
+    text.push_str(&headline(interval, clock));
+    text.push('\n');
+    text.push_str(&queues(interval, clock));
+    text
+}
+
+/// `12.345 Mpps, 6.3 Gbit/s, 81.2 ns (203 cycles) per packet, dropped 12 (tx_queue_full 12)`
+pub(crate) fn headline(statistics: &Statistics, clock: CycleClock) -> String {
+    let sent = statistics.sent().counters;
+    let mut text = format!("{:.3} Mpps, {}", statistics.mpps(sent.packets), bit_rate(statistics, sent.bytes));
+    if let Some(cycles) = statistics.cycles_per_packet() {
+        let _ = write!(text, ", {:.1} ns ({cycles:.0} cycles) per packet", nanoseconds(cycles, clock));
+    }
+    if let Some(latency) = statistics.latency() {
+        if let (Some(median), Some(high)) = (latency.quantile(0.5), latency.quantile(0.99)) {
+            let _ = write!(text, ", latency p50 {} p99 {}", time(median), time(high));
+        }
+    }
+    let drops = drops(statistics);
+    if !drops.is_empty() {
+        let list: Vec<String> = drops.iter().map(|(name, count)| format!("{name} {}", grouped(*count))).collect();
+        let _ = write!(text, ", dropped: {}", list.join(", "));
+    }
+    text
+}
+
+/// The table of queues, without those that counted nothing.
+pub(crate) fn queues(statistics: &Statistics, clock: CycleClock) -> String {
+    let mut table = Table::new(2, ["port", "queue", "packets", "bytes", "Mpps", "ns/pkt", "cycles/pkt", "burst", "dropped"]);
+    for port in &statistics.ports {
+        let mut name = port.name.as_str();
+        for (direction, queues) in [("rx", &port.rx), ("tx", &port.tx)] {
+            for (index, queue) in queues.iter().enumerate() {
+                let counters = queue.counters;
+                let dropped = counters.dropped_total();
+                if counters.packets == 0 && dropped == 0 {
+                    continue;
+                }
+                table.row([
+                    name.to_owned(),
+                    format!("{direction} q{index}"),
+                    grouped(counters.packets),
+                    grouped(counters.bytes),
+                    format!("{:.3}", statistics.mpps(counters.packets)),
+                    optional(queue.ns_per_packet(clock), 1),
+                    optional(queue.cycles_per_packet(), 0),
+                    optional(queue.packets_per_poll(), 1),
+                    if dropped == 0 { String::new() } else { grouped(dropped) },
+                ]);
+                name = "";
+            }
+        }
+    }
+    if table.is_empty() { String::new() } else { table.render(10) }
+}
+
+/// Every drop counter that is not zero, by name.
+pub(crate) fn drops(statistics: &Statistics) -> Vec<(String, u64)> {
+    let (received, sent) = (statistics.received().counters, statistics.sent().counters);
+    let mut drops = Vec::new();
+    for (direction, counters) in [("rx", received), ("tx", sent)] {
+        for reason in DropReason::ALL {
+            let count = counters.dropped(reason);
+            if count > 0 {
+                drops.push((format!("{direction}_{}", reason.name()), count));
+            }
+        }
+    }
+    drops
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn nanoseconds(cycles: f64, clock: CycleClock) -> f64 {
+    cycles * 1e9 / clock.cycles_per_second() as f64
+}
+
+fn bit_rate(statistics: &Statistics, bytes: u64) -> String {
+    let megabits = statistics.mpps(bytes) * 8.0;
+    if megabits >= 1000.0 { format!("{:.2} Gbit/s", megabits / 1000.0) } else { format!("{megabits:.1} Mbit/s") }
+}
+
+/// Percentiles of a latency, in nanoseconds.
+#[derive(Serialize)]
+pub(crate) struct Latency {
+    pub(crate) p50: u64,
+    pub(crate) p90: u64,
+    pub(crate) p99: u64,
+    pub(crate) p999: u64,
+    pub(crate) max: u64,
+}
+
+impl Latency {
+    /// `None` when nothing was measured.
+    pub(crate) fn of(histogram: &Histogram) -> Option<Self> {
+        Some(Self {
+            p50: histogram.quantile(0.5)?,
+            p90: histogram.quantile(0.9)?,
+            p99: histogram.quantile(0.99)?,
+            p999: histogram.quantile(0.999)?,
+            max: histogram.maximum()?,
+        })
+    }
+}
+
+/// Everything that was counted, as one JSON object. `kind` is `statistics` or `summary`.
+pub(crate) fn object(kind: &str, seconds: f64, statistics: &Statistics, clock: CycleClock) -> Map<String, Value> {
+    let (received, sent) = (statistics.received().counters, statistics.sent().counters);
+    let mut object = Map::new();
+    object.insert("type".into(), json!(kind));
+    object.insert("seconds".into(), json!(round(seconds, 3)));
+    object.insert("interval_seconds".into(), json!(round(statistics.elapsed.as_secs_f64(), 6)));
+    object.insert("rx_packets".into(), json!(received.packets));
+    object.insert("rx_bytes".into(), json!(received.bytes));
+    object.insert("tx_packets".into(), json!(sent.packets));
+    object.insert("tx_bytes".into(), json!(sent.bytes));
+    object.insert("mpps".into(), json!(round(statistics.mpps(sent.packets), 6)));
+    let cycles = statistics.cycles_per_packet();
+    object.insert("ns_per_packet".into(), json!(cycles.map(|cycles| round(nanoseconds(cycles, clock), 3))));
+    object.insert("cycles_per_packet".into(), json!(cycles.map(|cycles| round(cycles, 3))));
+    let drops: Map<String, Value> = drops(statistics).into_iter().map(|(name, count)| (name, json!(count))).collect();
+    object.insert("drops".into(), Value::Object(drops));
+    if let Some(latency) = statistics.latency().as_ref().and_then(Latency::of) {
+        object.insert("latency_ns".into(), json!(latency));
+    }
+    let ports = statistics.ports.iter().map(|port| port_object(port, statistics, clock)).collect();
+    object.insert("ports".into(), Value::Array(ports));
+    object
+}
+
+fn port_object(port: &PortStatistics, statistics: &Statistics, clock: CycleClock) -> Value {
+    let mut object = Map::new();
+    object.insert("name".into(), json!(port.name));
+    for (name, value) in port.totals() {
+        let is_always_there = ["rx_packets", "rx_bytes", "tx_packets", "tx_bytes"].contains(&name.as_str());
+        if is_always_there || value > 0 {
+            object.insert(name, json!(value));
+        }
+    }
+    for (direction, queues) in [("rx", &port.rx), ("tx", &port.tx)] {
+        let queues = queues.iter().enumerate().map(|(index, queue)| queue_object(index, queue, statistics, clock));
+        object.insert(format!("{direction}_queues"), queues.collect());
+    }
+    Value::Object(object)
+}
+
+fn queue_object(index: usize, queue: &QueueStatistics, statistics: &Statistics, clock: CycleClock) -> Value {
+    json!({
+        "queue": index,
+        "packets": queue.counters.packets,
+        "bytes": queue.counters.bytes,
+        "dropped": queue.counters.dropped_total(),
+        "mpps": round(statistics.mpps(queue.counters.packets), 6),
+        "ns_per_packet": queue.ns_per_packet(clock).map(|value| round(value, 3)),
+        "cycles_per_packet": queue.cycles_per_packet().map(|value| round(value, 3)),
+        "packets_per_poll": queue.packets_per_poll().map(|value| round(value, 3)),
+        "empty_polls": queue.empty_polls,
+    })
+}
+
+/// So many places after the point: JSON that people can read too.
+pub(crate) fn round(value: f64, places: i32) -> f64 {
+    let scale = 10_f64.powi(places);
+    (value * scale).round() / scale
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use drivers::nic::Counters;
+    use std::time::Duration;
+
+    fn sample() -> Statistics {
+        let mut sent = Counters::default();
+        (sent.packets, sent.bytes) = (1_000_000, 64_000_000);
+        let mut received = Counters::default();
+        (received.packets, received.bytes) = (1_000_007, 64_000_448);
+        sent.drop_packets(DropReason::Full, 7);
+        let queue = |counters| QueueStatistics { counters, busy_cycles: 50_000_000, busy_polls: 20_000, empty_polls: 0 };
+        let port = PortStatistics {
+            name: "0000:00:03.0".into(),
+            rx: vec![queue(received)],
+            tx: vec![queue(sent), QueueStatistics::default()],
+            latency: None,
+        };
+        Statistics { elapsed: Duration::from_secs(1), ports: vec![port] }
+    }
+
+    #[test]
+    fn text_names_drops_and_hides_idle_queues() {
+        let text = text(1.0, &sample(), CycleClock::with_rate(2_000_000_000));
+        assert!(text.contains("1.000 Mpps, 512.0 Mbit/s"), "{text}");
+        assert!(text.contains("dropped: tx_queue_full 7"), "{text}");
+        assert!(text.contains("tx q0") && !text.contains("tx q1"), "{text}");
+    }
+
+    #[test]
+    fn json_holds_sums_queues_and_drops() {
+        let object = object("statistics", 1.0, &sample(), CycleClock::with_rate(2_000_000_000));
+        assert_eq!(object["tx_packets"], 1_000_000);
+        assert_eq!(object["drops"]["tx_queue_full"], 7);
+        assert_eq!(object["ports"][0]["tx_queues"][0]["dropped"], 7);
+        assert_eq!(object["ports"][0]["tx_queue_full"], 7);
+        assert!(object.get("latency_ns").is_none());
+    }
+}

@@ -1,0 +1,46 @@
+//! SIGINT and SIGTERM, taken by the control thread when it has time for them.
+#![expect(unsafe_code, reason = "signal masks are only reachable through libc")]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::time::Duration;
+
+/// SIGINT and SIGTERM are blocked for this thread, and for all threads that it starts from now on.
+pub(crate) struct Signals {
+    set: libc::sigset_t,
+}
+
+impl Signals {
+    /// Blocks the signals. To be called before any thread is started.
+    pub(crate) fn block() -> io::Result<Self> {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: the pointer is good for one signal set, which the call fills in.
+        unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+        // SAFETY: `sigemptyset` has initialised it.
+        let mut set = unsafe { set.assume_init() };
+        for signal in [libc::SIGINT, libc::SIGTERM] {
+            // SAFETY: the set is initialised and the signal number valid.
+            unsafe { libc::sigaddset(&raw mut set, signal) };
+        }
+        // SAFETY: the set is initialised; the old mask is not asked for.
+        let result = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        if result == 0 { Ok(Self { set }) } else { Err(io::Error::from_raw_os_error(result)) }
+    }
+
+    /// Waits until a signal arrives or `time` has passed; `true` for a signal.
+    pub(crate) fn wait(&self, time: Duration) -> bool {
+        let timeout = libc::timespec {
+            tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: time.subsec_nanos().into(),
+        };
+        // SAFETY: set and timeout are initialised; no information about the signal is asked for.
+        let signal = unsafe { libc::sigtimedwait(&raw const self.set, std::ptr::null_mut(), &raw const timeout) };
+        signal > 0
+    }
+
+    /// Lets the signals through again, so that a second one ends the process even if stopping hangs.
+    pub(crate) fn release(self) {
+        // SAFETY: the set is initialised; the old mask is not asked for.
+        unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const self.set, std::ptr::null_mut()) };
+    }
+}

@@ -1,0 +1,322 @@
+//! The binary as its users meet it, with neither hardware nor privileges.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+fn mirach(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mirach"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).env_remove("RUST_LOG");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    mirach(arguments).output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("it ends by itself")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Every line is one JSON object.
+fn objects(output: &Output) -> Vec<Value> {
+    let parse = |line: &str| -> Value {
+        let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(value.is_object(), "{line}");
+        value
+    };
+    stdout(output).lines().map(parse).collect()
+}
+
+fn terminate(child: &Child) {
+    kill_process(Pid::from_child(child), Signal::TERM).unwrap();
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no count"))
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2_and_says_why() {
+    for (arguments, words) in [
+        (&["run"][..], "no ports are given"),
+        (&["run", "--port", "null"], "left over"),
+        (&["run", "--port", "tap=a", "--port", "tap=a"], "given twice"),
+        (&["run", "--port", "gen=nothing", "--port", "null"], "packets a second"),
+        (&["run", "--port", "null", "--port", "null", "--burst", "129"], "1 to 128"),
+        (&["run", "--port", "null", "--port", "null", "--burst", "0"], "1 to 128"),
+        (&["run", "--port", "null", "--port", "null", "--cores", "4000"], "core 4000 is not available"),
+        (&["run", "--port", "null", "--port", "null", "--cores", "3-1"], "1-3,8"),
+        (&["run", "--port", "null", "--port", "null", "--memory", "much"], "64M"),
+        (&["run", "--port", "null", "--port", "null", "--poll", "never"], "adaptive"),
+        (&["run", "--port", "null", "--port", "null", "--huge-page-size", "3M"], "2M"),
+        (&["demo", "--seconds", "0"], "1..=86400"),
+        (&["demo", "--size", "59"], "60..=1514"),
+        (&["bench", "--burst", "257"], "1..=256"),
+        (&["bench", "--seconds-per-case", "0"], "0.001"),
+        (&["bind"], "required"),
+        (&["frobnicate"], "unrecognized"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(code(&output), 2, "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("error: "), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn what_fails_is_exit_code_1_and_says_why() {
+    for (arguments, words) in [
+        (&["run", "--config", "/nonexistent/mirach.toml"][..], "/nonexistent/mirach.toml"),
+        (&["run", "--port", "pcap=/nonexistent/in.pcap", "--port", "null"], "/nonexistent/in.pcap"),
+        (&["run", "--port", "ffff:1f:1f.7", "--port", "null"], "ffff:1f:1f.7"),
+        (&["bind", "ffff:1f:1f.7"], "ffff:1f:1f.7"),
+        (&["unbind", "ffff:1f:1f.7"], "ffff:1f:1f.7"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(code(&output), 1, "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("error: "), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn version_and_help_are_there() {
+    let version = run(&["--version"]);
+    assert_eq!((code(&version), stdout(&version).trim()), (0, concat!("mirach ", env!("CARGO_PKG_VERSION"))));
+    let help = run(&["run", "--help"]);
+    assert_eq!(code(&help), 0);
+    for word in ["--port", "--cores", "tap=NAME", "gen=RATE", "pcap=IN", "null"] {
+        assert!(stdout(&help).contains(word), "{word}");
+    }
+}
+
+#[test]
+fn a_finite_run_ends_by_itself_and_counts_exactly() {
+    let output = run(&["run", "--no-huge", "--json", "--port", "gen=max,count=20000", "--port", "gen=max,count=10000,size=64-1514"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let objects = objects(&output);
+    assert_eq!(objects[0]["type"], "forwarding");
+    let summary = objects.last().unwrap();
+    assert_eq!(summary["type"], "summary");
+    assert_eq!((number(&summary["rx_packets"]), number(&summary["tx_packets"])), (30_000, 30_000));
+    assert_eq!(summary["drops"].as_object().unwrap().len(), 0);
+    let left = &summary["generators"]["gen0"];
+    assert_eq!((number(&left["sent"]), number(&left["received"]), number(&left["lost"])), (20_000, 10_000, 0));
+    assert!(number(&left["latency_ns"]["p50"]) > 0);
+}
+
+#[test]
+fn text_names_the_joined_ports_cores_burst_and_polling() {
+    let output = run(&["run", "--no-huge", "--port", "gen=max,count=1000", "--port", "null", "--burst", "16", "--poll", "always"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.contains("forwarding: gen0 <-> null0, 1 engine, core "), "{text}");
+    assert!(text.contains(", burst 16, poll always"), "{text}");
+    assert!(text.contains("forwarded 1,000 packets"), "{text}");
+}
+
+#[test]
+fn a_file_says_the_same_as_flags_and_flags_win() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mirach.toml");
+    std::fs::write(&path, "ports = [\"gen=max,count=500\", \"null\"]\nno-huge = true\nburst = 8\njson = true\n").unwrap();
+    let path = path.to_str().unwrap();
+    let output = run(&["run", "--config", path, "--burst", "4"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let objects = objects(&output);
+    assert_eq!(objects[0]["burst"], 4);
+    assert_eq!(number(&objects.last().unwrap()["tx_packets"]), 500);
+
+    std::fs::write(path, "ports = [\"null\", \"null\"]\n\nbrust = 8\n").unwrap();
+    let output = run(&["run", "--config", path]);
+    assert_eq!(code(&output), 2);
+    let text = stderr(&output);
+    assert!(text.contains("line 3") && text.contains("brust") && text.contains(path), "{text}");
+}
+
+#[test]
+fn seconds_end_a_run() {
+    let start = Instant::now();
+    let output = run(&["run", "--no-huge", "--json", "--seconds", "1", "--port", "gen=1000", "--port", "null"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    assert!(objects(&output).iter().any(|object| object["type"] == "summary"));
+}
+
+/// Starts `arguments`, waits for the first line of statistics, and sends SIGTERM.
+fn interrupted(arguments: &[&str]) -> Vec<Value> {
+    let mut child = mirach(arguments).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut objects = Vec::new();
+    while !objects.last().is_some_and(|object: &Value| object["type"] == "statistics") {
+        let line = lines.next().expect("it goes on until it is told to stop").unwrap();
+        objects.push(serde_json::from_str(&line).unwrap());
+    }
+    terminate(&child);
+    objects.extend(lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap()));
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
+    objects
+}
+
+#[test]
+fn sigterm_drains_a_run_and_loses_nothing() {
+    let objects = interrupted(&["run", "--no-huge", "--json", "--port", "gen=max", "--port", "gen=100k"]);
+    let summary = objects.last().unwrap();
+    assert_eq!(summary["type"], "summary");
+    assert!(number(&summary["rx_packets"]) > 0);
+    assert_eq!(summary["rx_packets"], summary["tx_packets"]);
+}
+
+#[test]
+fn sigterm_ends_a_demo_cleanly() {
+    let objects = interrupted(&["demo", "--json", "--seconds", "600"]);
+    check_demo(objects.last().unwrap());
+}
+
+fn check_demo(summary: &Value) {
+    assert!(number(&summary["packets_forwarded"]) > 0, "{summary}");
+    for name in ["packets_lost", "packets_corrupt", "packets_reordered"] {
+        assert_eq!(number(&summary[name]), 0, "{name}: {summary}");
+    }
+    assert!(summary["mpps"].as_f64().unwrap() > 0.0);
+    let (median, high) = (number(&summary["latency_ns"]["p50"]), number(&summary["latency_ns"]["p99"]));
+    assert!(median > 0 && median <= high);
+}
+
+#[test]
+fn a_demo_forwards_without_loss() {
+    let output = run(&["demo", "--seconds", "1", "--json", "--size", "256"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let objects = objects(&output);
+    check_demo(objects.last().unwrap());
+    let live = objects.iter().find(|object| object["type"] == "statistics").unwrap();
+    assert_eq!(live["ports"].as_array().unwrap().len(), 2);
+    assert!(live["ports"][0]["rx_queues"][0]["packets"].is_u64());
+}
+
+#[test]
+fn a_demo_is_also_for_people() {
+    let output = run(&["demo", "--seconds", "1"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let text = stdout(&output);
+    for words in ["forwarding: card0 <-> card1", "Mpps", "latency p50", "lost 0, corrupt 0, reordered 0"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[test]
+fn a_bench_reports_every_case_burst_and_size() {
+    let output = run(&["bench", "--json", "--seconds-per-case", "0.005", "--burst", "1,32,256", "--size", "64,1514"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let objects = objects(&output);
+    for port in ["generator to null", "virtio-net, split ring", "virtio-net, packed ring"] {
+        for case in ["receive", "transmit", "forward"] {
+            for (burst, size) in [(1, 64), (32, 64), (256, 64), (1, 1514), (32, 1514), (256, 1514)] {
+                let found = objects.iter().find(|object| {
+                    object["port"] == port && object["case"] == case && object["burst"] == burst && object["frame_bytes"] == size
+                });
+                let found = found.unwrap_or_else(|| panic!("{port}, {case}, burst {burst}, {size} bytes"));
+                for name in ["mpps", "ns_per_packet", "cycles_per_packet"] {
+                    assert!(found[name].as_f64().unwrap() > 0.0, "{found}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn any_port_can_be_measured() {
+    let output = run(&["bench", "--seconds-per-case", "0.005", "--burst", "8", "--size", "64", "--port", "null", "--json"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let objects = objects(&output);
+    assert_eq!(objects.len(), 1, "a null port can only transmit");
+    assert_eq!((&objects[0]["case"], &objects[0]["port"]), (&"transmit".into(), &"null".into()));
+}
+
+#[test]
+fn a_bench_of_a_silent_port_fails_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("empty.pcap");
+    write_capture(&file, 0);
+    let port = format!("pcap={}", file.display());
+    let output = run(&["bench", "--seconds-per-case", "0.005", "--burst", "8", "--size", "64", "--port", &port, "--json"]);
+    // It can still transmit, to nowhere.
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(objects(&output).iter().all(|object| object["case"] == "transmit"));
+}
+
+/// A capture of `count` frames of 64 bytes, each with its number inside (libpcap's classic format).
+fn write_capture(path: &Path, count: u32) {
+    let mut bytes = Vec::new();
+    for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1] {
+        bytes.extend(word.to_le_bytes());
+    }
+    for number in 0..count {
+        for word in [number, 0, 64, 64] {
+            bytes.extend(word.to_le_bytes());
+        }
+        let mut frame = [0_u8; 64];
+        frame[12..14].copy_from_slice(&[0x88, 0xb5]);
+        frame[14..18].copy_from_slice(&number.to_be_bytes());
+        bytes.extend(frame);
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_capture_is_forwarded_complete_and_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output_file) = (folder.path().join("in.pcap"), folder.path().join("out.pcap"));
+    write_capture(&input, 300);
+    let from = format!("pcap={}", input.display());
+    let to = format!("pcap=,out={}", output_file.display());
+    let output = run(&["run", "--no-huge", "--json", "--port", &from, "--port", &to]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(number(&objects(&output).last().unwrap()["tx_packets"]), 300);
+    let written = std::fs::read(output_file).unwrap();
+    let numbers: Vec<u32> = written
+        .windows(6)
+        .filter(|window| window[..2] == [0x88, 0xb5])
+        .map(|window| u32::from_be_bytes(window[2..6].try_into().unwrap()))
+        .collect();
+    assert_eq!(numbers, (0..300).collect::<Vec<_>>());
+}
+
+#[test]
+fn reports_of_the_machine_are_well_formed() {
+    for arguments in [&["devices", "--json"][..], &["devices", "--all", "--json"], &["doctor", "--json"]] {
+        let output = run(arguments);
+        assert_eq!(code(&output), 0, "{arguments:?}: {}", stderr(&output));
+        objects(&output);
+    }
+    for arguments in [&["devices"][..], &["doctor"]] {
+        let output = run(arguments);
+        assert_eq!(code(&output), 0, "{arguments:?}: {}", stderr(&output));
+        assert!(!stdout(&output).trim().is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_reader_who_leaves_ends_the_run() {
+    let mut child = mirach(&["run", "--no-huge", "--port", "gen=1000", "--port", "null"]).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    // The pipe is closed now: the next line of statistics cannot be written.
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
