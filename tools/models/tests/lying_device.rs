@@ -177,6 +177,17 @@ fn lies_in_the_middle(fault: Fault, packed: bool, plan: &Plan) {
         // (A card that writes nonsense into the ring may read it back and follow it.)
         assert_eq!(bench.control.fault_count(), 0, "{what}: {:?}", bench.control.faults());
     }
+    // A start on the card that still lies either fails with a reason or gives queues that can be used and stopped.
+    match bench.start() {
+        Ok(()) => {
+            let used = use_the_card(&mut bench);
+            let stopped = bench.stop();
+            for error in [used, stopped].into_iter().filter_map(Result::err) {
+                speaks_up(&error, &what);
+            }
+        }
+        Err(error) => speaks_up(&error, &what),
+    }
     recovers(bench, &what);
 }
 
