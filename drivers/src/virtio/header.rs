@@ -10,11 +10,11 @@ use super::features::Features;
 use crate::nic::DropReason;
 
 /// Bytes of a header without hash.
-pub(super) const PLAIN: usize = 12;
+pub const PLAIN: usize = 12;
 /// Bytes of a header with hash.
 pub(super) const WITH_HASH: usize = 20;
 /// Longest frame that a header can describe: the largest IP packet behind an Ethernet header with two VLAN tags.
-pub(super) const LONGEST: usize = 65535 + 22;
+pub const LONGEST: usize = 65535 + 22;
 /// Shortest frame: an Ethernet header.
 pub(super) const SHORTEST: usize = 14;
 
@@ -40,7 +40,7 @@ pub(super) const fn length(features: Features) -> usize {
 
 /// A header as received: copied out of the buffer once, so that what is checked is what is used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Header {
+pub struct Header {
     flags: u8,
     gso_type: u8,
     gso_size: u16,
@@ -55,7 +55,7 @@ impl Header {
     /// Reads the header at the front of `bytes`; `None` when there are too few. `hdr_len` is left out, because it is a hint
     /// that a driver must not rely on (5.1.6.4.2).
     #[inline]
-    pub(super) fn read(bytes: &[u8], with_hash: bool) -> Option<Self> {
+    pub fn read(bytes: &[u8], with_hash: bool) -> Option<Self> {
         let [flags, gso_type, _, _, size_0, size_1, start_0, start_1, offset_0, offset_1, buffers_0, buffers_1] =
             *bytes.first_chunk::<PLAIN>()?;
         let hash = if with_hash {
@@ -81,7 +81,7 @@ impl Header {
     /// What the header says about `frame`, which it is no longer in front of. `None` when it contradicts the frame or the
     /// negotiated features (5.1.6.4).
     #[inline]
-    pub(super) fn metadata(&self, frame: &Packet, features: Features) -> Option<Metadata> {
+    pub fn metadata(&self, frame: &Packet, features: Features) -> Option<Metadata> {
         if self.flags & (NEEDS_CSUM | DATA_VALID) == 0 && self.gso_type == GSO_NONE {
             return Some(Metadata { hash: self.hash, ..Metadata::default() });
         }
@@ -145,11 +145,11 @@ fn transport_header(frame: &Packet, kind: SegmentationKind, start: u16, offset: 
 
 /// Puts headers in front of frames.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sender {
+pub struct Sender {
     /// Negotiated features.
-    pub(super) features: Features,
+    pub features: Features,
     /// Longest frame that may be sent uncut.
-    pub(super) longest: usize,
+    pub longest: usize,
 }
 
 impl Sender {
@@ -158,7 +158,7 @@ impl Sender {
     /// # Errors
     /// Why the packet cannot be sent; it is to be dropped.
     #[inline]
-    pub(super) fn prepare(&self, packet: &mut Packet) -> Result<(), DropReason> {
+    pub fn prepare(&self, packet: &mut Packet) -> Result<(), DropReason> {
         let length = packet.len();
         if length < SHORTEST {
             return Err(DropReason::BadLength);

@@ -20,7 +20,7 @@ mod checksum;
 mod config;
 mod control;
 mod features;
-mod header;
+pub mod header;
 mod health;
 mod masked;
 mod net;
