@@ -78,6 +78,12 @@ impl Header {
         })
     }
 
+    /// It says nothing at all: the metadata of a fresh packet is right.
+    #[inline(always)]
+    pub(super) fn is_plain(&self) -> bool {
+        self.flags & (NEEDS_CSUM | DATA_VALID) == 0 && self.gso_type == GSO_NONE && self.hash.is_none()
+    }
+
     /// What the header says about `frame`, which it is no longer in front of. `None` when it contradicts the frame or the
     /// negotiated features (5.1.6.4).
     #[inline]

@@ -180,6 +180,9 @@ impl<R: Ring<Lent>, B: Bar> Receiver<R, B> {
             self.drop_frame(DropReason::BadLength);
             return None;
         }
+        if header.is_plain() {
+            return Some(frame);
+        }
         let Some(metadata) = header.metadata(&frame, self.features) else {
             self.drop_frame(DropReason::BadHeader);
             return None;

@@ -84,7 +84,8 @@ impl<R: Ring<Lent>, B: Bar> Transmitter<R, B> {
         let (mut packets, mut bytes) = (0_u64, 0_u64);
         for mut packet in batch.drain_front(count) {
             let length = packet.len() as u64;
-            match self.sender.prepare(&mut packet) {
+            let checked = if packet.is_chained() { no_empty_segment(&packet) } else { Ok(()) };
+            match checked.and_then(|()| self.sender.prepare(&mut packet)) {
                 Ok(()) => match post(&mut self.ring, packet) {
                     Ok(()) => {
                         packets += 1;
@@ -173,6 +174,12 @@ impl<R: Ring<Lent>, B: Bar> Transmitter<R, B> {
         self.take_back();
         usize::from(if self.halted { 0 } else { self.ring.outstanding() })
     }
+}
+
+/// A descriptor of no bytes is something that devices stop at.
+#[inline(never)]
+fn no_empty_segment(packet: &Packet) -> Result<(), DropReason> {
+    if packet.segments().skip(1).any(<[u8]>::is_empty) { Err(DropReason::BadLength) } else { Ok(()) }
 }
 
 /// Gives a packet with its header to the ring; gives it back when it does not fit.
