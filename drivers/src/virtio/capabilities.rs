@@ -90,7 +90,8 @@ mod tests {
         Ok(u32::from_le_bytes(space[offset..offset + 4].try_into().unwrap()))
     }
 
-    /// A configuration space with these capabilities: where, where the next is, length, type, BAR, offset, length, multiplier.
+    /// A configuration space with these capabilities: where, where the next is, length, type, BAR, offset, length,
+    /// multiplier.
     fn space(capabilities: &[[u32; 8]]) -> [u8; 256] {
         let mut space = [0; 256];
         space[6] = 0x10;

@@ -242,7 +242,8 @@ fn exchange<B: Bar, R: Ring<Command>>(
     outcome
 }
 
-/// The command that sets up spreading: `struct virtio_net_rss_config` (5.1.6.5.7.1). `None` when the device has no table.
+/// The command that sets up spreading: `struct virtio_net_rss_config` (5.1.6.5.7.1). `None` when the device has no
+/// table.
 fn spreading(pairs: u16, limits: Spreading, key: &[u8; RSS_KEY_LENGTH]) -> Option<Vec<u8>> {
     let entries = 1_u16 << TABLE_LENGTH.min(limits.table_length).checked_ilog2()?;
     let pairs = pairs.max(1);

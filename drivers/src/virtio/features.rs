@@ -120,8 +120,8 @@ impl Refusal {
     }
 }
 
-/// What each feature needs beside itself (5.1.3.1), ordered so that one pass settles it. The large-receive features need
-/// MRG_RXBUF only for this driver: without it every receive buffer would have to hold 64 KiB.
+/// What each feature needs beside itself (5.1.3.1), ordered so that one pass settles it. The large-receive features
+/// need MRG_RXBUF only for this driver: without it every receive buffer would have to hold 64 KiB.
 const NEEDS: [(Features, Features); 17] = [
     (Features::CTRL_RX, Features::CTRL_VQ),
     (Features::CTRL_MAC_ADDR, Features::CTRL_VQ),

@@ -52,8 +52,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads the header at the front of `bytes`; `None` when there are too few. `hdr_len` is left out, because it is a hint
-    /// that a driver must not rely on (5.1.6.4.2).
+    /// Reads the header at the front of `bytes`; `None` when there are too few. `hdr_len` is left out, because it is a
+    /// hint that a driver must not rely on (5.1.6.4.2).
     #[inline]
     pub fn read(bytes: &[u8], with_hash: bool) -> Option<Self> {
         let [flags, gso_type, _, _, size_0, size_1, start_0, start_1, offset_0, offset_1, buffers_0, buffers_1] =
@@ -84,8 +84,8 @@ impl Header {
         self.flags & (NEEDS_CSUM | DATA_VALID) == 0 && self.gso_type == GSO_NONE && self.hash.is_none()
     }
 
-    /// What the header says about `frame`, which it is no longer in front of. `None` when it contradicts the frame or the
-    /// negotiated features (5.1.6.4).
+    /// What the header says about `frame`, which it is no longer in front of. `None` when it contradicts the frame or
+    /// the negotiated features (5.1.6.4).
     #[inline]
     pub fn metadata(&self, frame: &Packet, features: Features) -> Option<Metadata> {
         if self.flags & (NEEDS_CSUM | DATA_VALID) == 0 && self.gso_type == GSO_NONE {

@@ -5,8 +5,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::ring::Fault;
 
-/// The first fault since the last start: 0 for none, else the kind plus one above the queue's index. One for each device,
-/// so it also tells whose a queue is.
+/// The first fault since the last start: 0 for none, else the kind plus one above the queue's index. One for each
+/// device, so it also tells whose a queue is.
 #[derive(Debug, Default)]
 pub(super) struct Health(AtomicU32);
 

@@ -1,4 +1,5 @@
-//! A virtio network device: bringing it up, running its control commands, and stopping it (virtio 1.3, sections 3.1, 3.3 and 5.1).
+//! A virtio network device: bringing it up, running its control commands, and stopping it (virtio 1.3, sections 3.1,
+//! 3.3 and 5.1).
 
 use alloc::string::ToString;
 use alloc::sync::Arc;
@@ -9,15 +10,15 @@ use core::time::Duration;
 use hugemem::{OutOfMemory, PacketPool, Region};
 
 use super::config::DeviceConfig;
-use super::control::{self, Control, Link};
+use super::control::{Control, Link};
 use super::features::{self, Features, Wishes};
 use super::header;
 use super::health::Health;
-use super::options::{Config, RingFormat, Summary, ring_size};
+use super::options::{Config, Summary};
 use super::queues::{Rx, Tx};
-use super::ring::Stopped;
-use super::transport::{MOST_DESCRIPTORS, Status, Transport};
-use crate::bus::{Bar, BusError, Clock, PciFunction, PciId};
+use super::setup::{Plan, control_queue, greet, halt, local_mac, negotiate};
+use super::transport::{Status, Transport};
+use crate::bus::{BusError, Clock, PciFunction, PciId};
 use crate::nic::{LinkStatus, MacAddress, Nic, NicError, Offloads, QueuePair};
 
 /// How long a device may take to reset itself.
@@ -41,9 +42,9 @@ pub fn matches(id: PciId) -> bool {
 
 /// A virtio network device, owned.
 ///
-/// [`VirtioNet::open`] finds out what the device can do and takes all memory; [`Nic::start`] brings it up and hands out queues;
-/// [`Nic::stop`] resets it and takes queues and buffers back, after which it can be started again. Dropping
-/// it resets it and takes it off the bus.
+/// [`VirtioNet::open`] finds out what the device can do and takes all memory; [`Nic::start`] brings it up and hands out
+/// queues; [`Nic::stop`] resets it and takes queues and buffers back, after which it can be started again. Dropping it
+/// resets it and takes it off the bus.
 pub struct VirtioNet<F: PciFunction> {
     transport: Transport<F::Bar>,
     clock: Arc<dyn Clock>,
@@ -66,13 +67,14 @@ type Pairs<F> = Vec<QueuePair<Rx<<F as PciFunction>::Bar>, Tx<<F as PciFunction>
 impl<F: PciFunction> VirtioNet<F> {
     /// Takes over a device: resets it, settles features with it, and takes memory for its rings.
     ///
-    /// Rings come from `memory`, [`Config::ring_memory`] bytes at most; receive buffers of queue pair `i` from `pools[i]`. Both
-    /// are mapped for the device here. Regions of packets that are only sent are to be mapped with [`VirtioNet::map`].
-    /// There are as many queue pairs as the configuration asks for, the device has, and there are pools.
+    /// Rings come from `memory`, [`Config::ring_memory`] bytes at most; receive buffers of queue pair `i` from
+    /// `pools[i]`. Both are mapped for the device here. Regions of packets that are only sent are to be mapped with
+    /// [`VirtioNet::map`]. There are as many queue pairs as the configuration asks for, the device has, and there are
+    /// pools.
     ///
     /// # Errors
-    /// When the function is no network device of virtio 1.0 or later, would bypass the IOMMU, does not answer in time or
-    /// breaks its rules, when the request cannot be met, or memory does not suffice.
+    /// When the function is no network device of virtio 1.0 or later, would bypass the IOMMU, does not answer in time
+    /// or breaks its rules, when the request cannot be met, or memory does not suffice.
     pub fn open(
         mut function: F,
         clock: Arc<dyn Clock>,
@@ -219,8 +221,8 @@ impl<F: PciFunction> VirtioNet<F> {
             return Err(self.transport.misbehaves("its number of queue pairs or its MTU changed; open it again"));
         }
         self.device = device;
-        // Step 7: queues, with vectors that must be enabled before they are named (4.1.5.1.2). The device may read rings as soon as
-        // it is told that the driver is ready.
+        // Step 7: queues, with vectors that must be enabled before they are named (4.1.5.1.2). The device may read
+        // rings as soon as it is told that the driver is ready.
         let pairs = self.summary.queue_pairs;
         let wanted = self.config.interrupts && self.function.interrupt_count() >= pairs;
         let mut interrupts: Vec<_> =
@@ -304,112 +306,6 @@ impl<F: PciFunction> VirtioNet<F> {
         let _ = self.function.interrupts(0);
         Ok(())
     }
-}
-
-/// Resets the device and takes it off the bus. From here on it holds no buffer.
-fn halt<F: PciFunction>(
-    function: &mut F,
-    transport: &Transport<F::Bar>,
-    clock: &dyn Clock,
-    limit: Duration,
-) -> Result<Stopped, NicError> {
-    let reset = transport.reset(clock, limit);
-    // Also when the reset failed: a device that does not listen is at least kept from memory.
-    let off_bus = function.set_bus_master(false);
-    reset?;
-    off_bus?;
-    Ok(Stopped::confirmed())
-}
-
-/// Steps 2 and 3 of section 3.1.1, and what the device offers.
-fn greet<B: Bar>(transport: &Transport<B>) -> Features {
-    transport.add_status(Status::ACKNOWLEDGE);
-    transport.add_status(Status::DRIVER);
-    transport.offered()
-}
-
-/// Steps 2 to 6 of section 3.1.1 for a device that is new to us.
-fn negotiate<B: Bar>(transport: &Transport<B>, wishes: Wishes) -> Result<(Features, DeviceConfig), NicError> {
-    let offered = greet(transport);
-    if transport.is_gone() {
-        return Err(transport.gone());
-    }
-    let features = features::negotiate(offered, wishes).map_err(|refusal| {
-        transport.add_status(Status::FAILED);
-        NicError::Unsupported { device: transport.name().to_string(), reason: refusal.reason().to_string() }
-    })?;
-    transport.accept(features)?;
-    Ok((features, DeviceConfig::read(transport, features)?))
-}
-
-/// Index of the control queue, behind all pairs that the device has (5.1.2).
-fn control_queue<B: Bar>(transport: &Transport<B>, device: &DeviceConfig) -> Result<u16, NicError> {
-    // Of at most 32768 pairs, only all of them leave no number.
-    device
-        .pairs
-        .checked_mul(2)
-        .ok_or_else(|| transport.misbehaves("it has so many queues that its control queue has no number"))
-}
-
-/// An address for a device that has none: locally administered, and made from the device's name so that it is the same next time.
-fn local_mac(name: &str) -> MacAddress {
-    // FNV-1a.
-    let hash = name
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let [a, b, c, d, e, ..] = hash.to_le_bytes();
-    MacAddress([0x02, a, b, c, d, e])
-}
-
-/// Sizes that were settled when the device was opened.
-struct Plan {
-    format: RingFormat,
-    pairs: u16,
-    receive_size: u16,
-    transmit_size: u16,
-    /// 0 without control queue.
-    control_size: u16,
-}
-
-impl Plan {
-    fn make<B: Bar>(
-        transport: &Transport<B>,
-        config: &Config,
-        features: Features,
-        device: &DeviceConfig,
-        pairs_wanted: u16,
-    ) -> Result<Self, NicError> {
-        let packed = features.contains(Features::RING_PACKED);
-        let pairs = pairs_wanted.min(device.pairs);
-        let (mut receive_size, mut transmit_size) = (u16::MAX, u16::MAX);
-        for pair in 0..pairs {
-            for (queue, size) in [(2 * pair, &mut receive_size), (2 * pair + 1, &mut transmit_size)] {
-                *size = (*size).min(queue_size(transport, queue, config.ring_size)?);
-            }
-        }
-        let control_size = if features.contains(Features::CTRL_VQ) {
-            queue_size(transport, control_queue(transport, device)?, control::RING_SIZE)?
-        } else {
-            0
-        };
-        let format = if packed { RingFormat::Packed } else { RingFormat::Split };
-        Ok(Self { format, pairs, receive_size, transmit_size, control_size })
-    }
-}
-
-/// The size that a queue of the device gets.
-fn queue_size<B: Bar>(transport: &Transport<B>, queue: u16, wanted: u16) -> Result<u16, NicError> {
-    if queue >= transport.queue_count() {
-        return Err(
-            transport.misbehaves(alloc::format!("it has {} queues and needs number {queue}", transport.queue_count()))
-        );
-    }
-    let largest = transport.largest_size(queue);
-    // A command is a chain of two descriptors, and a ring of one serves nobody.
-    if !(2..=MOST_DESCRIPTORS).contains(&largest) {
-        return Err(transport.misbehaves(alloc::format!("its queue {queue} claims room for {largest} descriptors")));
-    }
-    Ok(ring_size(wanted, largest))
 }
 
 impl<F: PciFunction> Nic for VirtioNet<F> {
@@ -519,7 +415,8 @@ impl<F: PciFunction> Nic for VirtioNet<F> {
             && DeviceConfig::read(&self.transport, self.features)?.announce
             && let Some(control) = &mut self.control
         {
-            // A port that forwards has no address of its own to announce; the acknowledgement is what the device waits for.
+            // A port that forwards has no address of its own to announce; the acknowledgement is what the device waits
+            // for.
             control.acknowledge_announcement(&Link { transport: &self.transport, clock: &*self.clock })?;
         }
         Ok(())

@@ -6,8 +6,8 @@ use super::features::{Features, RingChoice};
 use super::ring::TABLE;
 use crate::nic::{MacAddress, Offloads};
 
-/// Descriptors of a ring unless asked otherwise: two of the largest bursts (128) fit, and 256 buffers of 2 KiB stay within a
-/// core's second-level cache, where a larger ring would wander through all of the pool.
+/// Descriptors of a ring unless asked otherwise: two of the largest bursts (128) fit, and 256 buffers of 2 KiB stay
+/// within a core's second-level cache, where a larger ring would wander through all of the pool.
 pub const DEFAULT_RING_SIZE: u16 = 256;
 
 /// Bytes of a key for the Toeplitz hash.
@@ -65,8 +65,8 @@ impl Config {
     /// Bytes of ring memory that suffice for this configuration on any device.
     #[must_use]
     pub fn ring_memory(&self) -> usize {
-        // Descriptors 16, available entry 2, used entry 8; an indirect table on the transmit side; control queue and the
-        // areas' alignment to cache lines.
+        // Descriptors 16, available entry 2, used entry 8; an indirect table on the transmit side; control queue and
+        // the areas' alignment to cache lines.
         let size = usize::from(ring_size(self.ring_size, u16::MAX));
         let ring = size * 26 + 4 * 64;
         let tables = size * usize::from(TABLE) * 16 + 64;

@@ -1,5 +1,5 @@
-//! The queues that are handed out: one type for both ring formats. The format is looked at once for each burst; everything below is
-//! compiled for each format on its own.
+//! The queues that are handed out: one type for both ring formats. The format is looked at once for each burst;
+//! everything below is compiled for each format on its own.
 
 use alloc::sync::Arc;
 use core::fmt;

@@ -1,10 +1,10 @@
 //! Receiving (virtio 1.3, sections 5.1.6.3 and 5.1.6.4).
 //!
-//! Buffers wait in the ring with the device's header right in front of the place where a fresh packet's data starts, so that the frame
-//! itself begins on a cache line and leaves the whole headroom free once the header is gone.
+//! Buffers wait in the ring with the device's header right in front of the place where a fresh packet's data starts, so
+//! that the frame itself begins on a cache line and leaves the whole headroom free once the header is gone.
 //!
-//! Returned buffers are handled in groups: first all of a group are taken out of the ring and their headers prefetched, then they are
-//! looked at. So the cache misses of a group overlap.
+//! Returned buffers are handled in groups: first all of a group are taken out of the ring and their headers prefetched,
+//! then they are looked at. So the cache misses of a group overlap.
 
 use alloc::sync::Arc;
 
@@ -20,7 +20,8 @@ use crate::nic::{Counters, DropReason};
 
 /// Buffers that are handled together.
 const GROUP: usize = 16;
-/// Free descriptors at which the ring is filled up again: one cache line of the available ring, so that doorbells and lines are shared by many.
+/// Free descriptors at which the ring is filled up again: one cache line of the available ring, so that doorbells and
+/// lines are shared by many.
 const REFILL: u16 = 32;
 
 /// A frame of which buffers are still to come.
@@ -210,8 +211,8 @@ impl<R: Ring<Lent>, B: Bar> Receiver<R, B> {
         Ok(None)
     }
 
-    /// The next buffer of a frame that has begun. A device that never sends the rest ends here too: with the ring drained and
-    /// the partial frame waiting, until it is stopped.
+    /// The next buffer of a frame that has begun. A device that never sends the rest ends here too: with the ring
+    /// drained and the partial frame waiting, until it is stopped.
     #[inline(never)]
     fn go_on(&mut self, returned: Returned<Lent>) -> Option<Packet> {
         let mut partial = self.partial.take()?;

@@ -1,11 +1,12 @@
 //! What both ring formats do for the driver (virtio 1.3, section 2.6).
 //!
-//! A ring passes buffers to the device and gets them back. Each buffer is one or more [`Part`]s and carries a token `T`: what
-//! the driver gave away with it, usually a [`Lent`] packet. The ring keeps tokens in its own memory under the identifiers that it
-//! hands to the device, so whatever the device answers is looked up in a record that the device cannot reach.
+//! A ring passes buffers to the device and gets them back. Each buffer is one or more [`Part`]s and carries a token
+//! `T`: what the driver gave away with it, usually a [`Lent`] packet. The ring keeps tokens in its own memory under the
+//! identifiers that it hands to the device, so whatever the device answers is looked up in a record that the device
+//! cannot reach.
 //!
-//! Life cycle: [`Ring::new`] once; then [`Ring::start`] after every reset of the device, `post` / `publish` and `poll` / `pop`
-//! while it runs, and [`Ring::drain`] after the next reset.
+//! Life cycle: [`Ring::new`] once; then [`Ring::start`] after every reset of the device, `post` / `publish` and `poll`
+//! / `pop` while it runs, and [`Ring::drain`] after the next reset.
 #![expect(unsafe_code, reason = "only the ring knows when a device is done with a packet")]
 
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -158,7 +159,8 @@ pub(super) trait Ring<T: Parts>: Sized + Send {
     fn descriptors_for(&self, parts: usize) -> Option<u16>;
 
     /// Makes the ring as new, without interrupts. The device, which must be stopped, may then be started with it.
-    /// Anything still outstanding is leaked: [`Ring::drain`] first. `event_index` and `indirect` say what was negotiated.
+    /// Anything still outstanding is leaked: [`Ring::drain`] first. `event_index` and `indirect` say what was
+    /// negotiated.
     fn start(&mut self, stopped: &Stopped, event_index: bool, indirect: bool);
 
     /// Stages a buffer of one part.

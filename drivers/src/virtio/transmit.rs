@@ -1,10 +1,10 @@
 //! Sending (virtio 1.3, sections 5.1.6.1 and 5.1.6.2).
 //!
-//! The header goes into the packet's headroom, so that a packet in one buffer is one descriptor; a packet in several is one descriptor
-//! too where the device knows indirect tables, else a chain.
+//! The header goes into the packet's headroom, so that a packet in one buffer is one descriptor; a packet in several is
+//! one descriptor too where the device knows indirect tables, else a chain.
 //!
-//! The device never interrupts for what it has sent: finished packets are taken back when there are enough of them to be worth
-//! the look, or when their descriptors are needed.
+//! The device never interrupts for what it has sent: finished packets are taken back when there are enough of them to
+//! be worth the look, or when their descriptors are needed.
 
 use alloc::sync::Arc;
 
@@ -107,8 +107,8 @@ impl<R: Ring<Lent>, B: Bar> Transmitter<R, B> {
         count
     }
 
-    /// How many packets from the front of `batch` the ring has room for. One that could never fit counts as fitting: it is
-    /// refused when its turn comes.
+    /// How many packets from the front of `batch` the ring has room for. One that could never fit counts as fitting: it
+    /// is refused when its turn comes.
     #[inline(always)]
     fn fitting(&self, batch: &Batch) -> usize {
         let mut free = self.ring.free();

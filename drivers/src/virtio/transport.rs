@@ -1,7 +1,8 @@
 //! The PCI transport (virtio 1.3, section 4.1): status, features, queues and doorbells of a device.
 //!
-//! Where the structures lie was checked against the BARs when they were found, see [`capabilities`]; registers are read anew at each use
-//! and never trusted to be what they were. Interrupts are MSI-X only, so the ISR status (4.1.4.5) is not used.
+//! Where the structures lie was checked against the BARs when they were found, see [`capabilities`]; registers are read
+//! anew at each use and never trusted to be what they were. Interrupts are MSI-X only, so the ISR status (4.1.4.5) is
+//! not used.
 
 use alloc::string::{String, ToString};
 use core::time::Duration;
@@ -250,7 +251,8 @@ impl<B: Bar> Transport<B> {
         self.common.load(&QUEUE_SIZE)
     }
 
-    /// Sets a queue up (4.1.5.1.3). The second value says whether the interrupt vector was accepted; a device may be out of them.
+    /// Sets a queue up (4.1.5.1.3). The second value says whether the interrupt vector was accepted; a device may be
+    /// out of them.
     pub(super) fn enable(
         &self,
         queue: u16,
