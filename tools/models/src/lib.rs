@@ -15,3 +15,8 @@ pub use clock::{StepClock, WallClock};
 pub use interrupt::EventInterrupt;
 pub use memory::{Access, DmaFault, watched_region};
 pub use random::Random;
+
+/// The examples of the README compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -25,8 +25,11 @@ pub struct TrafficPlan {
     pub target: MacAddress,
     /// Source address.
     pub source: MacAddress,
-    /// Frames on their way at most: made here and not yet seen by the other end. 0 is no limit.
+    /// Frames on their way at most: made here and not yet seen by the other end. Keeps latency from being that of full
+    /// queues; a frame that is lost on the way takes its place in the window with it. 0 is no limit.
     pub window: u64,
+    /// Frames per second; 0 is as fast as they are taken.
+    pub rate: u64,
 }
 
 impl Default for TrafficPlan {
@@ -39,6 +42,7 @@ impl Default for TrafficPlan {
             target: MacAddress([0x52, 0x54, 0, 0, 0, 2]),
             source: MacAddress([0x52, 0x54, 0, 0, 0, 1]),
             window: 0,
+            rate: 0,
         }
     }
 }
@@ -146,6 +150,8 @@ pub struct Traffic {
     expected: Vec<u64>,
     start: Instant,
     now: u64,
+    /// Time of the first poll, from which the rate counts.
+    began: Option<u64>,
     ready: bool,
 }
 
@@ -178,6 +184,7 @@ impl Traffic {
             expected: vec![0; arriving.max(1).into()],
             start,
             now: 0,
+            began: None,
             ready: false,
         }
     }
@@ -186,6 +193,13 @@ impl Traffic {
     #[must_use]
     pub fn counters(&self) -> Arc<TrafficCounters> {
         Arc::clone(&self.counters)
+    }
+
+    /// Frames that the rate allows by now.
+    fn due(&self) -> u64 {
+        let elapsed = self.now.saturating_sub(self.began.unwrap_or(self.now));
+        let due = u128::from(elapsed) * u128::from(self.plan.rate) / 1_000_000_000;
+        u64::try_from(due).unwrap_or(u64::MAX)
     }
 
     fn check(&mut self, frame: &Outgoing<'_>) {
@@ -241,6 +255,9 @@ impl Wire for Traffic {
             if self.made >= self.plan.count || self.plan.window != 0 && underway() >= self.plan.window {
                 return None;
             }
+            if self.plan.rate != 0 && self.made >= self.due() {
+                return None;
+            }
             let port = FIRST_PORT.wrapping_add(self.flow);
             self.frame[34..36].copy_from_slice(&port.to_be_bytes());
             self.frame[SEQUENCE_AT..SEQUENCE_AT + 8].copy_from_slice(&self.sequence.to_be_bytes());
@@ -273,6 +290,7 @@ impl Wire for Traffic {
     /// Times are those of the batch: reading the clock for each frame would cost more than the frame.
     fn begin(&mut self) {
         self.now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.began.get_or_insert(self.now);
     }
 }
 
@@ -280,6 +298,22 @@ impl Wire for Traffic {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn rate_window_and_count_limit_what_is_made() {
+        let quiet = TrafficPlan { count: 0, ..TrafficPlan::default() };
+        let made = |plan: TrafficPlan, now: u64| {
+            let (mut wire, _other) = Traffic::pair(plan, quiet);
+            wire.began = Some(1000);
+            wire.now = 1000 + now;
+            (0..100).take_while(|_| wire.peek().is_some().then(|| wire.advance()).is_some()).count()
+        };
+        assert_eq!(made(TrafficPlan { rate: 1_000_000, ..TrafficPlan::default() }, 10_000), 10);
+        assert_eq!(made(TrafficPlan { rate: 1_000_000, ..TrafficPlan::default() }, 0), 0);
+        assert_eq!(made(TrafficPlan { window: 5, ..TrafficPlan::default() }, 0), 5);
+        assert_eq!(made(TrafficPlan { count: 7, ..TrafficPlan::default() }, 0), 7);
+        assert_eq!(made(TrafficPlan::default(), 0), 100);
+    }
 
     #[test]
     fn percentiles_are_within_a_sixteenth() {
