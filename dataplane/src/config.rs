@@ -158,7 +158,9 @@ pub enum ConfigError {
     #[error("no ports are given; give two, such as --port 0000:00:03.0 --port 0000:00:04.0")]
     NoPorts,
     /// The number of ports is odd.
-    #[error("{count} ports cannot be joined pairwise, port {last} is left over; add one (`--port null` discards what it is sent)")]
+    #[error(
+        "{count} ports cannot be joined pairwise, port {last} is left over; add one (`--port null` discards what it is sent)"
+    )]
     OddPorts {
         /// How many there are.
         count: usize,
@@ -249,8 +251,10 @@ impl Settings {
     /// # Errors
     /// As [`Settings::from_file`], but for reading.
     pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        toml::from_str(text)
-            .map_err(|error| ConfigError::File { path: path.to_owned(), problem: error.to_string().trim_end().to_owned() })
+        toml::from_str(text).map_err(|error| ConfigError::File {
+            path: path.to_owned(),
+            problem: error.to_string().trim_end().to_owned(),
+        })
     }
 
     /// These settings, and those of `below` where these say nothing.

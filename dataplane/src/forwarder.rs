@@ -82,6 +82,8 @@ struct Station {
     kind: PortKind,
     control: Box<dyn PortControl>,
     queues: usize,
+    /// Nothing will ever be received from it.
+    silent: bool,
     stopped: bool,
 }
 
@@ -132,8 +134,9 @@ impl Forwarder {
         let count = ports.len();
         let mut queues = BTreeMap::new();
         let mut stations = Vec::with_capacity(count);
-        for (port, opened) in ports.into_iter().enumerate() {
+        for (port, mut opened) in ports.into_iter().enumerate() {
             stations.push(Station {
+                silent: opened.queues.iter_mut().all(is_silent),
                 name: opened.name,
                 kind: opened.kind,
                 control: opened.control,
@@ -267,7 +270,8 @@ impl Forwarder {
                     *now = now.plus(before);
                 }
             }
-            port.latency = self.stations.get(index).and_then(|station| station.control.generator()).map(|report| report.latency);
+            port.latency =
+                self.stations.get(index).and_then(|station| station.control.generator()).map(|report| report.latency);
         }
         Statistics { elapsed: self.started.elapsed(), ports }
     }
@@ -306,11 +310,11 @@ impl Forwarder {
         self.clock
     }
 
-    /// Every port has given out its last packet: nothing more will come.
+    /// Every port that had packets to give has given out its last one: nothing more will come. Never so between ports that
+    /// had none from the start.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
-        let is_null = |station: &Station| station.kind == PortKind::Null;
-        let mut sources = self.stations.iter().filter(|station| !is_null(station)).peekable();
+        let mut sources = self.stations.iter().filter(|station| !station.silent).peekable();
         sources.peek().is_some() && sources.all(|station| station.control.supply() == Supply::Exhausted)
     }
 
@@ -433,6 +437,13 @@ impl Forwarder {
             ports.iter().filter_map(|port| self.stations.get(*port)).map(|station| station.name.as_str()).collect();
         names.join(" and ")
     }
+}
+
+/// Whether nothing will ever come from the queue: it may be slept on, and yet has nothing to wake the sleeper.
+fn is_silent(queue: &mut PortQueue) -> bool {
+    let silent = queue.wake.is_none() && queue.rx.arm();
+    queue.rx.disarm();
+    silent
 }
 
 /// Joins the halves of queue pairs again. A half whose partner is missing is dropped.

@@ -315,7 +315,8 @@ mod tests {
 
     #[test]
     fn differences_and_totals_agree() {
-        let port = |a, b| PortStatistics { name: "p".into(), rx: vec![sample(a), sample(b)], ..PortStatistics::default() };
+        let port =
+            |a, b| PortStatistics { name: "p".into(), rx: vec![sample(a), sample(b)], ..PortStatistics::default() };
         let before = Statistics { elapsed: Duration::from_secs(1), ports: vec![port(10, 20)] };
         let after = Statistics { elapsed: Duration::from_secs(3), ports: vec![port(110, 220)] };
         let between = after.since(&before);

@@ -39,14 +39,20 @@ fn assert_conserved(stopped: &Stopped) {
 #[test]
 fn all_frames_of_two_generators_arrive_in_order() {
     for poll in [Poll::Always, Poll::Adaptive] {
-        let ports = vec![generator("left", "gen=max,count=50000,flows=7"), generator("right", "gen=max,size=64-1514,count=30000")];
+        let ports = vec![
+            generator("left", "gen=max,count=50000,flows=7"),
+            generator("right", "gen=max,size=64-1514,count=30000"),
+        ];
         let stopped = run(EngineConfig { poll, ..config() }, ports);
         assert_conserved(&stopped);
         let [Some(left), Some(right)] = &stopped.generators[..] else { panic!("two generators report") };
         assert_eq!((left.sent, right.received), (50_000, 50_000));
         assert_eq!((right.sent, left.received), (30_000, 30_000));
         for report in [left, right] {
-            assert_eq!((report.lost, report.reordered, report.duplicates, report.corrupt, report.foreign), (0, 0, 0, 0, 0));
+            assert_eq!(
+                (report.lost, report.reordered, report.duplicates, report.corrupt, report.foreign),
+                (0, 0, 0, 0, 0)
+            );
             assert_eq!(report.latency.count(), report.received);
         }
         assert_eq!(stopped.statistics.latency().unwrap().count(), 80_000);
@@ -69,7 +75,8 @@ fn ports_of_unequal_width_lose_nothing() {
 
 #[test]
 fn several_pairs_share_the_engines() {
-    let ports = (0..3).flat_map(|pair| [generator(&format!("gen{pair}"), "gen=max,count=1000"), null(&format!("null{pair}"))]);
+    let ports =
+        (0..3).flat_map(|pair| [generator(&format!("gen{pair}"), "gen=max,count=1000"), null(&format!("null{pair}"))]);
     let stopped = run(config(), ports.collect());
     assert_conserved(&stopped);
     for port in stopped.statistics.ports.iter().filter(|port| port.name.starts_with("null")) {
@@ -153,15 +160,16 @@ fn a_sleeping_engine_wakes_for_packets() {
 #[test]
 fn a_panic_in_an_engine_is_reported_and_devices_are_stopped() {
     let (broken, script) = scripted("broken", Behaviour::Panics);
-    let mut forwarder =
-        Forwarder::start(config(), &cores(), vec![generator("source", "gen=max"), broken]).unwrap();
+    let mut forwarder = Forwarder::start(config(), &cores(), vec![generator("source", "gen=max"), broken]).unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     while forwarder.check() != Health::Broken {
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(1));
     }
     let stopped = forwarder.stop();
-    let [ForwarderError::Panicked { ports, said, .. }] = &stopped.problems[..] else { panic!("{:?}", stopped.problems) };
+    let [ForwarderError::Panicked { ports, said, .. }] = &stopped.problems[..] else {
+        panic!("{:?}", stopped.problems)
+    };
     assert_eq!((ports.as_str(), said.as_str()), ("source and broken", "scripted panic"));
     assert_conserved(&stopped);
     assert!(script.is_stopped());

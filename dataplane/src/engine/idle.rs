@@ -28,9 +28,8 @@ impl Idle {
     /// Watches `control` and all lanes that can wake.
     pub(super) fn new(control: &OwnedFd, lanes: &[Lane]) -> Result<Self, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let watch = |file: BorrowedFd<'_>| {
-            epoll::add(&epoll, file, epoll::EventData::new_u64(0), epoll::EventFlags::IN)
-        };
+        let watch =
+            |file: BorrowedFd<'_>| epoll::add(&epoll, file, epoll::EventData::new_u64(0), epoll::EventFlags::IN);
         watch(control.as_fd())?;
         for wake in lanes.iter().filter_map(Lane::wake) {
             match watch(wake.as_fd()) {
@@ -83,10 +82,8 @@ impl Idle {
             LONGEST_SLEEP
         };
         let mut event = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }];
-        let timeout = Timespec {
-            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(1),
-            tv_nsec: i64::from(limit.subsec_nanos()),
-        };
+        let timeout =
+            Timespec { tv_sec: i64::try_from(limit.as_secs()).unwrap_or(1), tv_nsec: i64::from(limit.subsec_nanos()) };
         // Failures are spurious wake-ups: the caller polls and rests again.
         if epoll::wait(&self.epoll, &mut event, Some(&timeout)).is_err() {
             std::thread::sleep(NAP);

@@ -92,10 +92,7 @@ mod tests {
         let plan = plan(&[2, 2], 2);
         assert_eq!(
             plan.engines,
-            [
-                vec![way((0, 0), (1, 0)), way((1, 0), (0, 0))],
-                vec![way((0, 1), (1, 1)), way((1, 1), (0, 1))],
-            ]
+            [vec![way((0, 0), (1, 0)), way((1, 0), (0, 0))], vec![way((0, 1), (1, 1)), way((1, 1), (0, 1))],]
         );
     }
 

@@ -181,7 +181,11 @@ impl PortControl for ScriptedControl {
 
     fn supply(&self) -> dataplane::port::Supply {
         // It receives nothing that the test does not supply.
-        if self.behaviour == Behaviour::Wakes { dataplane::port::Supply::Endless } else { dataplane::port::Supply::Exhausted }
+        if self.behaviour == Behaviour::Wakes {
+            dataplane::port::Supply::Endless
+        } else {
+            dataplane::port::Supply::Exhausted
+        }
     }
 
     fn stop(&mut self, queues: Vec<PortQueue>) -> Result<(), PortError> {

@@ -85,7 +85,12 @@ pub(crate) struct Cards {
 impl Cards {
     /// Makes two cards and lets the driver take them. The wires are silent until [`Cards::begin`].
     pub(crate) fn plug(plan: Plan) -> anyhow::Result<(Self, Vec<Port>)> {
-        let flows = TrafficPlan { frame_bytes: plan.frame_bytes.into(), flows: 64, window: plan.window, ..TrafficPlan::default() };
+        let flows = TrafficPlan {
+            frame_bytes: plan.frame_bytes.into(),
+            flows: 64,
+            window: plan.window,
+            ..TrafficPlan::default()
+        };
         let back = TrafficPlan {
             source: flows.target,
             target: flows.source,
@@ -123,7 +128,8 @@ impl Cards {
         };
         let cards = Self { thread: Some(thread), open, end, wires, controls };
 
-        let driver = DriverConfig { queue_pairs: plan.queues, ring: plan.ring, interrupts: true, ..DriverConfig::default() };
+        let driver =
+            DriverConfig { queue_pairs: plan.queues, ring: plan.ring, interrupts: true, ..DriverConfig::default() };
         let pools = usize::from(plan.queues) * 2;
         let bytes = 2 * driver.ring_memory() + pools * (BUFFERS * (ROOM + HEADROOM) + 4096) + (1 << 20);
         let region = Region::on_heap(bytes, Iova::new(1 << 30)).context("cannot allocate packet memory")?;

@@ -42,7 +42,8 @@ pub(crate) fn headline(statistics: &Statistics, clock: CycleClock) -> String {
 
 /// The table of queues, without those that counted nothing.
 pub(crate) fn queues(statistics: &Statistics, clock: CycleClock) -> String {
-    let mut table = Table::new(2, ["port", "queue", "packets", "bytes", "Mpps", "ns/pkt", "cycles/pkt", "burst", "dropped"]);
+    let mut table =
+        Table::new(2, ["port", "queue", "packets", "bytes", "Mpps", "ns/pkt", "cycles/pkt", "burst", "dropped"]);
     for port in &statistics.ports {
         let mut name = port.name.as_str();
         for (direction, queues) in [("rx", &port.rx), ("tx", &port.tx)] {
@@ -192,7 +193,8 @@ mod tests {
         let mut received = Counters::default();
         (received.packets, received.bytes) = (1_000_007, 64_000_448);
         sent.drop_packets(DropReason::Full, 7);
-        let queue = |counters| QueueStatistics { counters, busy_cycles: 50_000_000, busy_polls: 20_000, empty_polls: 0 };
+        let queue =
+            |counters| QueueStatistics { counters, busy_cycles: 50_000_000, busy_polls: 20_000, empty_polls: 0 };
         let port = PortStatistics {
             name: "0000:00:03.0".into(),
             rx: vec![queue(received)],

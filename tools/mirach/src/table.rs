@@ -40,7 +40,8 @@ impl Table {
                     line.push_str("  ");
                 }
                 // Writing to a string cannot fail.
-                let _ = if column < self.left { write!(line, "{cell:<width$}") } else { write!(line, "{cell:>width$}") };
+                let _ =
+                    if column < self.left { write!(line, "{cell:<width$}") } else { write!(line, "{cell:>width$}") };
             }
             text.push_str(line.trim_end());
             text.push('\n');

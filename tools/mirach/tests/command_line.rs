@@ -15,12 +15,24 @@ fn mirach(arguments: &[&str]) -> Command {
     command
 }
 
+/// Runs to the end. A run that hangs is killed after two minutes, and then has no exit code.
 fn run(arguments: &[&str]) -> Output {
-    mirach(arguments).output().unwrap()
+    let child = mirach(arguments).spawn().unwrap();
+    let id = Pid::from_child(&child);
+    let (finished, watchdog) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        if watchdog.recv_timeout(Duration::from_secs(120)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            let _ = kill_process(id, Signal::KILL);
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(finished);
+    watchdog.join().unwrap();
+    output
 }
 
 fn code(output: &Output) -> i32 {
-    output.status.code().expect("it ends by itself")
+    output.status.code().unwrap_or_else(|| panic!("it does not end by itself: {}", stderr(output)))
 }
 
 fn stdout(output: &Output) -> String {
@@ -106,7 +118,15 @@ fn version_and_help_are_there() {
 
 #[test]
 fn a_finite_run_ends_by_itself_and_counts_exactly() {
-    let output = run(&["run", "--no-huge", "--json", "--port", "gen=max,count=20000", "--port", "gen=max,count=10000,size=64-1514"]);
+    let output = run(&[
+        "run",
+        "--no-huge",
+        "--json",
+        "--port",
+        "gen=max,count=20000",
+        "--port",
+        "gen=max,count=10000,size=64-1514",
+    ]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let objects = objects(&output);
     assert_eq!(objects[0]["type"], "forwarding");
@@ -121,7 +141,18 @@ fn a_finite_run_ends_by_itself_and_counts_exactly() {
 
 #[test]
 fn text_names_the_joined_ports_cores_burst_and_polling() {
-    let output = run(&["run", "--no-huge", "--port", "gen=max,count=1000", "--port", "null", "--burst", "16", "--poll", "always"]);
+    let output = run(&[
+        "run",
+        "--no-huge",
+        "--port",
+        "gen=max,count=1000",
+        "--port",
+        "null",
+        "--burst",
+        "16",
+        "--poll",
+        "always",
+    ]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let text = stdout(&output);
     assert!(text.contains("forwarding: gen0 <-> null0, 1 engine, core "), "{text}");
@@ -133,7 +164,8 @@ fn text_names_the_joined_ports_cores_burst_and_polling() {
 fn a_file_says_the_same_as_flags_and_flags_win() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mirach.toml");
-    std::fs::write(&path, "ports = [\"gen=max,count=500\", \"null\"]\nno-huge = true\nburst = 8\njson = true\n").unwrap();
+    std::fs::write(&path, "ports = [\"gen=max,count=500\", \"null\"]\nno-huge = true\nburst = 8\njson = true\n")
+        .unwrap();
     let path = path.to_str().unwrap();
     let output = run(&["run", "--config", path, "--burst", "4"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
@@ -229,7 +261,10 @@ fn a_bench_reports_every_case_burst_and_size() {
         for case in ["receive", "transmit", "forward"] {
             for (burst, size) in [(1, 64), (32, 64), (256, 64), (1, 1514), (32, 1514), (256, 1514)] {
                 let found = objects.iter().find(|object| {
-                    object["port"] == port && object["case"] == case && object["burst"] == burst && object["frame_bytes"] == size
+                    object["port"] == port
+                        && object["case"] == case
+                        && object["burst"] == burst
+                        && object["frame_bytes"] == size
                 });
                 let found = found.unwrap_or_else(|| panic!("{port}, {case}, burst {burst}, {size} bytes"));
                 for name in ["mpps", "ns_per_packet", "cycles_per_packet"] {
@@ -242,7 +277,8 @@ fn a_bench_reports_every_case_burst_and_size() {
 
 #[test]
 fn any_port_can_be_measured() {
-    let output = run(&["bench", "--seconds-per-case", "0.005", "--burst", "8", "--size", "64", "--port", "null", "--json"]);
+    let output =
+        run(&["bench", "--seconds-per-case", "0.005", "--burst", "8", "--size", "64", "--port", "null", "--json"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let objects = objects(&output);
     assert_eq!(objects.len(), 1, "a null port can only transmit");
@@ -255,7 +291,8 @@ fn a_bench_of_a_silent_port_fails_in_words() {
     let file = folder.path().join("empty.pcap");
     write_capture(&file, 0);
     let port = format!("pcap={}", file.display());
-    let output = run(&["bench", "--seconds-per-case", "0.005", "--burst", "8", "--size", "64", "--port", &port, "--json"]);
+    let output =
+        run(&["bench", "--seconds-per-case", "0.005", "--burst", "8", "--size", "64", "--port", &port, "--json"]);
     // It can still transmit, to nowhere.
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(objects(&output).iter().all(|object| object["case"] == "transmit"));

@@ -80,9 +80,7 @@ fn binding_text(binding: &Binding) -> String {
 }
 
 fn binding_object(binding: &Binding) -> serde_json::Value {
-    let blocker = |(address, driver): &(drivers::bus::PciAddress, String)| {
-        json!({ "address": address.to_string(), "driver": driver })
-    };
+    let blocker = |(address, driver): &(drivers::bus::PciAddress, String)| json!({ "address": address.to_string(), "driver": driver });
     json!({
         "device": binding.address.to_string(),
         "already": binding.already,

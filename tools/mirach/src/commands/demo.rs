@@ -81,13 +81,18 @@ fn show(forwarder: &mut Forwarder, cards: &Cards, signals: &Signals, arguments: 
             "queues": QUEUES,
         }))?;
     } else {
-        output::line("Two software virtio-net cards, driven by mirach's own driver; every frame is numbered, stamped and checked.")?;
+        output::line(
+            "Two software virtio-net cards, driven by mirach's own driver; every frame is numbered, stamped and checked.",
+        )?;
         output::line("  frames -> card0 -> driver -> forwarder -> driver -> card1 -> check, and the same way back")?;
         for (name, _, facts) in forwarder.describe() {
             output::line(&format!("port {name}: {facts}"))?;
         }
         for join in forwarder.joins() {
-            output::line(&format!("forwarding: {join}, burst {}, frames of {} bytes", arguments.burst, arguments.size))?;
+            output::line(&format!(
+                "forwarding: {join}, burst {}, frames of {} bytes",
+                arguments.burst, arguments.size
+            ))?;
         }
     }
     let mut tick = start + TICK;

@@ -90,7 +90,8 @@ fn link(interface: &Interface) -> String {
 }
 
 fn object(device: &Device) -> serde_json::Value {
-    let others = |(address, driver): &(PciAddress, Option<String>)| json!({ "address": address.to_string(), "driver": driver });
+    let others =
+        |(address, driver): &(PciAddress, Option<String>)| json!({ "address": address.to_string(), "driver": driver });
     json!({
         "address": device.address.to_string(),
         "vendor": format!("{:04x}", device.id.vendor),

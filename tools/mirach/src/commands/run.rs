@@ -77,8 +77,8 @@ fn configure(arguments: RunArguments) -> Result<(Config, bool), ConfigError> {
         None => flags,
     };
     let json = settings.json.unwrap_or(false);
-    let available = CoreList::available()
-        .map_err(|source| ConfigError::Read { path: "/proc/self/status".into(), source })?;
+    let available =
+        CoreList::available().map_err(|source| ConfigError::Read { path: "/proc/self/status".into(), source })?;
     Ok((settings.check(&available)?, json))
 }
 
@@ -170,7 +170,11 @@ fn summarise(stopped: &Stopped, clock: dataplane::clock::CycleClock, json: bool)
         return output::json(&object);
     }
     let sent = statistics.sent().counters;
-    output::line(&format!("forwarded {} packets ({} bytes) in {seconds:.1} s", grouped(sent.packets), grouped(sent.bytes)))?;
+    output::line(&format!(
+        "forwarded {} packets ({} bytes) in {seconds:.1} s",
+        grouped(sent.packets),
+        grouped(sent.bytes)
+    ))?;
     output::line(&format!("          {}", report::headline(statistics, clock)))?;
     output::line(&report::queues(statistics, clock))?;
     for (name, report) in generators {

@@ -82,7 +82,8 @@ pub(crate) fn floor(sizes: &[u16], visit: &mut Visit<'_>) -> anyhow::Result<()> 
         let spec = generator_spec(*size)?;
         let PortSpec::Generator(generator) = &spec else { continue };
         let room = 2048 - HEADROOM;
-        let region = Region::on_heap(1024 * 2048 + 65_536, Iova::new(1 << 30)).context("cannot allocate packet memory")?;
+        let region =
+            Region::on_heap(1024 * 2048 + 65_536, Iova::new(1 << 30)).context("cannot allocate packet memory")?;
         let pool = region.packets(1024, room)?;
         let (mut queues, _control) = generator::open(generator, CycleClock::calibrate(), vec![pool]);
         queues.push(null::queue());
@@ -94,7 +95,8 @@ pub(crate) fn floor(sizes: &[u16], visit: &mut Visit<'_>) -> anyhow::Result<()> 
 
 /// The virtio-net driver on two card models, which work on another core.
 pub(crate) fn virtio(sizes: &[u16], core: Option<usize>, visit: &mut Visit<'_>) -> anyhow::Result<()> {
-    for (ring, name) in [(RingChoice::Split, "virtio-net, split ring"), (RingChoice::Packed, "virtio-net, packed ring")] {
+    for (ring, name) in [(RingChoice::Split, "virtio-net, split ring"), (RingChoice::Packed, "virtio-net, packed ring")]
+    {
         for size in sizes {
             let plan = Plan { frame_bytes: *size, queues: 1, window: 0, ring, both_ways: false, core };
             let (cards, mut ports) = Cards::plug(plan)?;
