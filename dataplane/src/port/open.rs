@@ -2,7 +2,8 @@
 //!
 //! A packet that one port received leaves through another, so every network card must reach the buffers of every
 //! port, at the same addresses. Hence three phases: open all devices and ask where their IOMMUs let addresses lie;
-//! get memory at an address that suits them all and map it for each; start the devices with their share of it.
+//! get memory for packets at an address that suits them all and map it for each; start the devices with their share of it,
+//! and with rings in memory that only they reach.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +29,7 @@ const ALIGNMENT: usize = 4096;
 /// Packet memory for the ports of a forwarder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryOptions {
-    /// Bytes granted. As much of them is used as the ports need.
+    /// Bytes granted for packets. As much of them is used as the ports need; rings come on top, a few hundred KiB a device.
     pub bytes: usize,
     /// Which pages to take.
     pub page: PageChoice,
@@ -40,6 +41,13 @@ impl Default for MemoryOptions {
     /// 64 MiB, of huge pages where there are any.
     fn default() -> Self {
         Self { bytes: 64 << 20, page: PageChoice::Auto, node: None }
+    }
+}
+
+impl MemoryOptions {
+    /// A request for `bytes` of such memory.
+    fn request(&self, bytes: usize) -> MemoryRequest {
+        MemoryRequest { bytes, page: self.page, node: self.node }
     }
 }
 
@@ -80,18 +88,13 @@ impl Opening<'_> {
         }
     }
 
-    /// Bytes of packet memory that it needs in all.
+    /// Bytes of packet memory that it needs.
     fn memory(&self) -> usize {
-        let pools: usize = (0..self.queues)
+        (0..self.queues)
             .map(|queue| self.buffers(queue))
             .filter(|count| *count > 0)
             .map(|count| count * (BUFFER_ROOM + hugemem::HEADROOM) + ALIGNMENT)
-            .sum();
-        let rings = match &self.resource {
-            Resource::Pci(device) => device.ring_memory() + ALIGNMENT,
-            _ => 0,
-        };
-        pools + rings
+            .sum()
     }
 
     fn pools(&self, region: &Region) -> Result<Vec<PacketPool>, PortError> {
@@ -102,9 +105,15 @@ impl Opening<'_> {
             .map_err(|source| PortError::Pool { port: self.name.clone(), source })
     }
 
-    /// The last phase.
-    fn start(self, region: &Region, clock: CycleClock) -> Result<Port, PortError> {
-        let pools = self.pools(region)?;
+    /// The last phase, with packets in `packets` and rings in memory that is found here.
+    fn start(
+        self,
+        packets: &Region,
+        options: &MemoryOptions,
+        space: &mut IovaSpace,
+        clock: CycleClock,
+    ) -> Result<Port, PortError> {
+        let pools = self.pools(packets)?;
         let Self { name, spec, resource, queues } = self;
         let port = |kind, queues: Vec<PortQueue>, control: Box<dyn PortControl>| Port {
             name: name.clone(),
@@ -116,7 +125,9 @@ impl Opening<'_> {
         };
         Ok(match (resource, spec) {
             (Resource::Pci(device), _) => {
-                let NicPort { queues, control, mac, notices } = device.start(region, pools)?;
+                // In a region of their own, so that no other device reaches them.
+                let rings = options.request(device.ring_memory()).allocate(space)?.region;
+                let NicPort { queues, control, mac, notices } = device.start(&rings, pools)?;
                 Port { mac: Some(mac), notices, ..port(PortKind::Nic, queues, control) }
             }
             (Resource::Tap(tap), _) => {
@@ -173,17 +184,17 @@ impl Ports {
                 space.intersect(&device.iova_ranges()?);
             }
         }
-        let (region, notice) = allocate(&openings, memory, &mut space)?;
+        let (packets, notice) = allocate(&openings, memory, &mut space)?;
         for opening in &mut openings {
             if let Resource::Pci(device) = &mut opening.resource {
-                device.map(&region)?;
+                device.map(&packets)?;
             }
         }
 
         let clock = CycleClock::calibrate();
         let mut ports: Vec<Port> = Vec::with_capacity(openings.len());
         for opening in openings {
-            match opening.start(&region, clock) {
+            match opening.start(&packets, memory, &mut space, clock) {
                 Ok(port) => ports.push(port),
                 Err(error) => {
                     close(ports);
@@ -293,8 +304,7 @@ fn allocate(
         let parts: Vec<String> = parts.iter().map(|(name, bytes)| format!("`{name}` {}", size(*bytes))).collect();
         return Err(PortError::NotEnoughMemory { given: options.bytes, needed, parts: parts.join(", ") });
     }
-    let request = MemoryRequest { bytes: needed, page: options.page, node: options.node };
-    let allocated = request.allocate(space)?;
+    let allocated = options.request(needed).allocate(space)?;
     Ok((allocated.region, allocated.notice))
 }
 

@@ -79,13 +79,13 @@ impl PciDevice {
         self.function.map(region).map_err(|error| failed(&self.name, error))
     }
 
-    /// Starts it with rings in `region` and a pool for each queue pair.
-    pub(super) fn start(self, region: &Region, pools: Vec<PacketPool>) -> Result<NicPort, PortError> {
+    /// Starts it with rings in `rings`, which no other device reaches, and a pool for each queue pair.
+    pub(super) fn start(self, rings: &Region, pools: Vec<PacketPool>) -> Result<NicPort, PortError> {
         let Self { name, function, config, .. } = self;
         let promiscuous = config.promiscuous;
         let wanted = config.queue_pairs;
         let clock = Arc::new(SystemClock::new());
-        let nic = VirtioNet::open(function, clock, region, pools, config)
+        let nic = VirtioNet::open(function, clock, rings, pools, config)
             .map_err(|source| PortError::Nic { port: name.clone(), source })?;
         let summary = nic.summary();
         tracing::info!("port `{name}`: {summary}");
