@@ -118,7 +118,6 @@ impl Engine {
     /// # Errors
     /// When the system has no thread, eventfd or epoll for it, or does not let it run on its core. The queues come back
     /// beside the error.
-    #[expect(clippy::result_large_err, reason = "the queues must come back, and this happens once")]
     pub fn start(self) -> Result<Running, (EngineError, Finished)> {
         let number = self.number;
         let failure = |action, source: std::io::Error| EngineError::System { engine: number, action, source };

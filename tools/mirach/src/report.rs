@@ -27,10 +27,10 @@ pub(crate) fn headline(statistics: &Statistics, clock: CycleClock) -> String {
     if let Some(cycles) = statistics.cycles_per_packet() {
         let _ = write!(text, ", {:.1} ns ({cycles:.0} cycles) per packet", nanoseconds(cycles, clock));
     }
-    if let Some(latency) = statistics.latency() {
-        if let (Some(median), Some(high)) = (latency.quantile(0.5), latency.quantile(0.99)) {
-            let _ = write!(text, ", latency p50 {} p99 {}", time(median), time(high));
-        }
+    let latency = statistics.latency();
+    let percentile = |fraction| latency.as_ref().and_then(|latency| latency.quantile(fraction));
+    if let (Some(median), Some(high)) = (percentile(0.5), percentile(0.99)) {
+        let _ = write!(text, ", latency p50 {} p99 {}", time(median), time(high));
     }
     let drops = drops(statistics);
     if !drops.is_empty() {
