@@ -5,7 +5,7 @@ mod common;
 
 use common::{Bench, Plan, Watchdog, frame};
 use drivers::nic::Nic;
-use models::virtio_net::{Config, Doorbells, Features, Frame};
+use models::virtio_net::{Config, Doorbells, Features, Frame, NetHeader, header_bits};
 
 /// All combinations of `features` with both ring formats, and with doorbells needed or not.
 fn matrix(features: &[Features], test: impl Fn(&Plan, &str)) {
@@ -259,7 +259,6 @@ fn flows_are_spread_by_the_hash_and_the_hash_is_reported() {
 
 #[test]
 fn large_frames_cross_buffers_both_ways() {
-    use models::virtio_net::{NetHeader, header_bits};
     for packed in [false, true] {
         for indirect in [false, true] {
             let what = format!("packed {packed}, indirect {indirect}");
@@ -271,18 +270,9 @@ fn large_frames_cross_buffers_both_ways() {
             let large = bench.control.negotiated().contains(Features::GUEST_TSO4 | Features::MRG_RXBUF);
             assert!(large, "{what}: {:?}", bench.control.negotiated());
             for len in [1515, 2047, 2048, 2049, 9000, 65_549] {
-                let mut bytes = frame(len, len);
-                tcp_v4(&mut bytes);
-                let header = NetHeader {
-                    flags: header_bits::NEEDS_CSUM,
-                    gso_type: header_bits::GSO_TCPV4,
-                    header_len: 54,
-                    gso_size: 1448,
-                    checksum_start: 34,
-                    checksum_offset: 16,
-                    ..NetHeader::default()
-                };
-                bench.incoming(Frame { header, pair: None, bytes: bytes.clone() });
+                let large = large_frame(len);
+                let bytes = large.bytes.clone();
+                bench.incoming(large);
                 bench.poll();
                 let mut batch = hugemem::Batch::new(64);
                 assert_eq!(
@@ -306,6 +296,42 @@ fn large_frames_cross_buffers_both_ways() {
             ended(bench, &what);
         }
     }
+}
+
+#[test]
+fn a_large_frame_waits_for_more_buffers_than_are_left() {
+    for packed in [false, true] {
+        for doorbells in [Doorbells::Needed, Doorbells::Suppressed] {
+            let what = format!("packed {packed}, {doorbells:?}");
+            let _watchdog = Watchdog::new(what.clone());
+            let mut plan = Plan::new(packed);
+            plan.card.doorbells = doorbells;
+            plan.driver.ring_size = 64;
+            let mut bench = started(&plan, &what);
+            // Each takes more than half of the ring.
+            let frames: Vec<Frame> = (0..6).map(|number| large_frame(65_000 + number)).collect();
+            frames.iter().for_each(|large| bench.incoming(large.clone()));
+            let received: Vec<Frame> = frames.iter().flat_map(|_| bench.receive(0)).collect();
+            assert!(received.iter().map(|got| &got.bytes).eq(frames.iter().map(|sent| &sent.bytes)), "{what}");
+            ended(bench, &what);
+        }
+    }
+}
+
+/// A frame of `len` bytes with the header of one that is to be cut into TCP segments.
+fn large_frame(len: usize) -> Frame {
+    let mut bytes = frame(len, len);
+    tcp_v4(&mut bytes);
+    let header = NetHeader {
+        flags: header_bits::NEEDS_CSUM,
+        gso_type: header_bits::GSO_TCPV4,
+        header_len: 54,
+        gso_size: 1448,
+        checksum_start: 34,
+        checksum_offset: 16,
+        ..NetHeader::default()
+    };
+    Frame { header, pair: None, bytes }
 }
 
 /// Makes the frame look like TCP over IPv4 to whoever checks offloads.

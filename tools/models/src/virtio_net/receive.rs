@@ -22,6 +22,7 @@ impl Core {
     pub(super) fn receive<W: Wire>(&mut self, wire: &mut W, budget: usize) -> usize {
         let mut done = 0;
         let mut touched = 0_u64;
+        let mut looked_again = false;
         while done < budget {
             let Some(incoming) = wire.peek() else { break };
             if !self.admits(&incoming) {
@@ -38,6 +39,7 @@ impl Core {
                         None => self.publish(index),
                     }
                     done += 1;
+                    looked_again = false;
                     wire.advance();
                 }
                 Ok(Delivery::Unfit) => {
@@ -47,7 +49,9 @@ impl Core {
                 Ok(Delivery::NoBuffer) => {
                     // The driver may wait for the used entries before it makes more room, so they go out first.
                     self.publish_touched(&mut touched);
-                    if self.found_empty(index) {
+                    // Once only: what is there may be buffers, and yet too few for this frame.
+                    if !looked_again && self.found_empty(index) {
+                        looked_again = true;
                         continue;
                     }
                     if self.config.when_full == WhenFull::Wait {
