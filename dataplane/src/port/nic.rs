@@ -89,22 +89,25 @@ pub struct NicPort {
 pub struct NicControl<N: Nic> {
     name: String,
     nic: N,
+    /// What drives the card and how, for [`PortControl::describe`].
+    details: String,
     promiscuous: bool,
     rx: Home<N::Rx>,
     tx: Home<N::Tx>,
 }
 
-/// Starts `nic` and makes a port of it.
+/// Starts `nic` and makes a port of it. `details` say what drives the card and how, in words for the port's description.
 ///
 /// # Errors
 /// When the device does not start.
-pub fn open<N>(name: &str, nic: N, promiscuous: bool) -> Result<NicPort, PortError>
+pub fn open<N>(name: &str, nic: N, promiscuous: bool, details: String) -> Result<NicPort, PortError>
 where
     N: Nic + 'static,
     N::Interrupt: AsFd,
 {
     let mac = nic.mac();
-    let mut control = NicControl { name: name.into(), nic, promiscuous, rx: Home::default(), tx: Home::default() };
+    let mut control =
+        NicControl { name: name.into(), nic, details, promiscuous, rx: Home::default(), tx: Home::default() };
     let (queues, notices) = control.start()?;
     Ok(NicPort { queues, control: Box::new(control), mac, notices })
 }
@@ -175,8 +178,9 @@ where
         }
         let queues = lock(&self.rx).len();
         text += &format!(
-            " promiscuity {} numrxqueues {queues} numtxqueues {queues}{}",
+            " promiscuity {} numrxqueues {queues} numtxqueues {queues} {}{}",
             u8::from(self.promiscuous),
+            self.details,
             offload_words(self.nic.offloads())
         );
         text
@@ -299,7 +303,7 @@ mod tests {
     fn queues_come_back_to_the_driver_in_pairs_even_when_dropped_elsewhere() {
         let back = Arc::default();
         let fake = Fake { running: false, starts: 0, back: Arc::clone(&back) };
-        let NicPort { mut queues, mut control, notices, .. } = open("a", fake, true).unwrap();
+        let NicPort { mut queues, mut control, notices, .. } = open("a", fake, true, String::new()).unwrap();
         assert_eq!(
             notices,
             ["port `a`: cannot set promiscuous mode (fake: it cannot); frames for other addresses may be missed"]
@@ -320,14 +324,14 @@ mod tests {
     #[test]
     fn a_boxed_queue_behaves_as_its_own() {
         let fake = Fake { running: false, starts: 0, back: Arc::default() };
-        let NicPort { mut queues, mut control, notices, .. } = open("a", fake, false).unwrap();
+        let NicPort { mut queues, mut control, notices, .. } = open("a", fake, false, "driver fake".into()).unwrap();
         assert!(notices.is_empty());
         let PortQueue { rx, tx, .. } = &mut queues[1];
         let mut batch = Batch::new(1);
         assert_eq!((rx.receive(&mut batch), rx.arm(), rx.counters().packets), (7, true, 11));
         assert_eq!((tx.transmit(&mut batch), tx.reclaim(), tx.counters().dropped_total()), (8, 9, 3));
         let text = "mtu 1500 state UP link/ether 02:00:00:00:00:01 speed 10000Mb/s duplex full promiscuity 0 \
-                    numrxqueues 2 numtxqueues 2 offloads rx-checksum tso4";
+                    numrxqueues 2 numtxqueues 2 driver fake offloads rx-checksum tso4";
         assert_eq!(control.describe(), text);
     }
 }

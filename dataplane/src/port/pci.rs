@@ -90,7 +90,8 @@ impl PciDevice {
         let summary = nic.summary();
         tracing::info!("port `{name}`: {summary}");
         let (pairs, most) = (summary.queue_pairs, summary.device_queue_pairs);
-        let mut port = nic::open(&name, nic, promiscuous)?;
+        let details = format!("driver virtio-net ring {} vfio {}", summary.ring, nic.function().interface());
+        let mut port = nic::open(&name, nic, promiscuous, details)?;
         if pairs < wanted {
             port.notices.push(format!(
                 "port `{name}`: uses {pairs} queue pairs instead of {wanted}, because the device has {most}; ask for queues={pairs}"

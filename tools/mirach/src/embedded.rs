@@ -138,7 +138,8 @@ impl Cards {
             let pools = (0..plan.queues).map(|_| region.packets(BUFFERS, ROOM)).collect::<Result<Vec<_>, _>>()?;
             let clock = Arc::new(WallClock::default());
             let nic = VirtioNet::open(function, clock, &region, pools, driver.clone())?;
-            let NicPort { queues, control, mac, notices } = nic::open(name, nic, true)?;
+            let details = format!("driver virtio-net ring {}", nic.summary().ring);
+            let NicPort { queues, control, mac, notices } = nic::open(name, nic, true, details)?;
             ports.push(Port { name: name.to_owned(), kind: PortKind::Nic, mac: Some(mac), queues, control, notices });
         }
         Ok((cards, ports))
