@@ -37,20 +37,24 @@ fn huge_pages(sysfs: &Sysfs) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut free_bytes = 0_u64;
     let mut wanting = None;
+    let mut known = false;
     for (place, folder) in places(sysfs) {
         for name in names(&folder).unwrap_or_default() {
             let size = name.strip_prefix("hugepages-").and_then(|name| name.strip_suffix("kB"));
             let Some(size) = size.and_then(|size| size.parse::<u64>().ok()) else { continue };
             let Some(counts) = counts(&folder.join(&name)) else { continue };
             free_bytes = free_bytes.saturating_add(counts.free.saturating_mul(size).saturating_mul(1024));
-            let found = format!("{} of {} pages of {} free{place}", counts.free, counts.total, human(size));
-            findings.push(Finding::good(TOPIC, found));
+            known = true;
+            if counts.total > 0 {
+                let found = format!("{} of {} pages of {} free{place}", counts.free, counts.total, human(size));
+                findings.push(Finding::good(TOPIC, found));
+            }
             if size == 2048 && wanting.is_none() {
                 wanting = Some(folder.join(&name).join("nr_hugepages"));
             }
         }
     }
-    if findings.is_empty() {
+    if !known {
         findings.push(Finding::unknown(
             TOPIC,
             "this kernel has none (CONFIG_HUGETLBFS); 4 KiB pages work, and cost more address translation",

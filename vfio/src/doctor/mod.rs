@@ -94,6 +94,7 @@ mod tests {
         machine.file("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "0\n");
         machine.file("sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet\n");
         machine.file("sys/devices/system/cpu/isolated", "\n");
+        machine.file("sys/devices/system/cpu/present", "0-1\n");
         machine.file("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "powersave\n");
         let findings = examine(&machine.sysfs());
         for (topic, state, cure) in [
@@ -155,6 +156,20 @@ mod tests {
         let module = find(&findings, "vfio-pci");
         assert_eq!((module.state, module.fix.as_deref()), (State::Bad, Some("modprobe vfio-pci")));
         assert!(find(&findings, "DSA").fix.as_deref().unwrap_or_default().contains("disable_denylist=1"));
+    }
+
+    #[test]
+    fn only_cores_that_are_there_are_to_be_isolated() {
+        for (present, cure) in [("0-1", "isolcpus=1 "), ("0-7", "isolcpus=1-7 "), ("0,2-3,6", "isolcpus=2-3,6 ")] {
+            let machine = Machine::new();
+            machine.file("sys/devices/system/cpu/present", present);
+            let findings = examine(&machine.sysfs());
+            let fix = find(&findings, "CPU isolation").fix.as_deref().unwrap_or_default();
+            assert!(fix.contains(cure), "{present}: {fix}");
+        }
+        let machine = Machine::new();
+        machine.file("sys/devices/system/cpu/present", "0");
+        assert_eq!(find(&examine(&machine.sysfs()), "CPU isolation").fix, None);
     }
 
     #[test]

@@ -19,12 +19,28 @@ fn isolation(sysfs: &Sysfs) -> Finding {
             format!("CPUs {isolated} are isolated, and still have timer ticks"),
             format!("boot the kernel with nohz_full={isolated} rcu_nocbs={isolated}"),
         ),
-        (None, _) => Finding::warning(
-            TOPIC,
-            "none: other programs may interrupt a polling core",
-            "boot the kernel with isolcpus=2,3 nohz_full=2,3 rcu_nocbs=2,3 (for cores 2 and 3)",
-        ),
+        (None, _) => match all_but_core_0(sysfs) {
+            Some(cores) => Finding::warning(
+                TOPIC,
+                "none: other programs may interrupt a polling core",
+                format!("boot the kernel with isolcpus={cores} nohz_full={cores} rcu_nocbs={cores}"),
+            ),
+            None => Finding::unknown(TOPIC, "none: on the only core, polling takes turns with everything else"),
+        },
     }
+}
+
+/// The cores that can be isolated, as the kernel's options name them: core 0 is left to the system. `None` where there is
+/// no other.
+fn all_but_core_0(sysfs: &Sysfs) -> Option<String> {
+    let present = read(&sysfs.path("devices/system/cpu/present"))?;
+    let ranges = present.split(',').filter_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (first.parse::<u32>().ok()?.max(1), last.parse::<u32>().ok()?);
+        (first <= last).then(|| if first == last { first.to_string() } else { format!("{first}-{last}") })
+    });
+    let ranges: Vec<String> = ranges.collect();
+    (!ranges.is_empty()).then(|| ranges.join(","))
 }
 
 fn frequency(sysfs: &Sysfs) -> Finding {
