@@ -101,7 +101,12 @@ fn what_fails_is_exit_code_1_and_says_why() {
         let output = run(arguments);
         assert_eq!(code(&output), 1, "{arguments:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(words), "{arguments:?}: {}", stderr(&output));
-        assert!(stderr(&output).contains("error: "), "{arguments:?}: {}", stderr(&output));
+        let text = stderr(&output);
+        assert!(text.contains("error: "), "{arguments:?}: {text}");
+        // The last words of a sentence that is said twice come twice.
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let last = words[words.len().saturating_sub(4)..].join(" ");
+        assert_eq!(text.matches(&last).count(), 1, "{arguments:?}: {text}");
     }
 }
 

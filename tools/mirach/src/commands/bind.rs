@@ -54,10 +54,11 @@ pub(crate) fn unbind(arguments: &UnbindArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn report(text: &str, error: &anyhow::Error, json: bool) -> std::io::Result<()> {
+    let error = output::sentence(error);
     if json {
-        output::json(&json!({ "device": text, "error": format!("{error:#}") }))?;
+        output::json(&json!({ "device": text, "error": error }))?;
     }
-    eprintln!("error: {error:#}");
+    eprintln!("error: {error}");
     Ok(())
 }
 
