@@ -194,6 +194,13 @@ fn seconds_end_a_run() {
     assert!(objects(&output).iter().any(|object| object["type"] == "summary"));
 }
 
+#[test]
+fn more_seconds_than_the_clock_has_are_no_end() {
+    let seconds = u64::MAX.to_string();
+    let output = run(&["run", "--no-huge", "--seconds", &seconds, "--port", "gen=max,count=10", "--port", "null"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+}
+
 /// Starts `arguments`, waits for the first line of statistics, and sends SIGTERM.
 fn interrupted(arguments: &[&str]) -> Vec<Value> {
     let mut child = mirach(arguments).spawn().unwrap();

@@ -118,7 +118,8 @@ fn announce(forwarder: &mut Forwarder, config: &Config, json: bool) -> io::Resul
 fn watch(forwarder: &mut Forwarder, signals: &Signals, config: &Config, json: bool) -> io::Result<()> {
     let clock = forwarder.clock();
     let start = Instant::now();
-    let end = config.duration.map(|duration| start + duration);
+    // A time too far away for the clock never comes.
+    let end = config.duration.and_then(|duration| start.checked_add(duration));
     let mut tick = start + TICK;
     let mut before = forwarder.statistics();
     loop {
