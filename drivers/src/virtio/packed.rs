@@ -175,10 +175,12 @@ impl<T: Parts + Send> Ring<T> for Packed<T> {
 
     #[inline]
     fn descriptors_for(&self, parts: usize) -> Option<u16> {
-        if parts == 1 || (self.indirect && self.tables.is_some() && parts <= usize::from(TABLE)) {
-            return Some(1);
+        // A chain is never longer than the queue, not even in a table (2.7.5.3.1, 2.8.19).
+        if parts > self.slots.len() {
+            return None;
         }
-        (parts <= self.slots.len()).then_some(parts as u16)
+        let one = parts == 1 || (self.indirect && self.tables.is_some() && parts <= usize::from(TABLE));
+        Some(if one { 1 } else { parts as u16 })
     }
 
     fn start(&mut self, _: &Stopped, event_index: bool, indirect: bool) {

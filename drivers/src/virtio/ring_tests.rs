@@ -202,6 +202,19 @@ fn lies<P: Peer>() {
     assert_eq!(ring.drain(&Stopped::confirmed()).count(), 1);
 }
 
+fn chain_lengths<P: Peer>() {
+    for (event_index, indirect) in [(false, false), (true, true)] {
+        let mut ring = ring::<P::Ring>(4, event_index, indirect);
+        assert_eq!(ring.descriptors_for(4), Some(if indirect { 1 } else { 4 }));
+        assert_eq!(ring.descriptors_for(5), None, "indirect {indirect}");
+        assert!(ring.post_parts(Numbered { number: 0, parts: 5 }).is_err());
+        assert_eq!((ring.free(), ring.outstanding()), (4, 0));
+    }
+    let ring = ring::<P::Ring>(64, false, true);
+    assert_eq!(ring.descriptors_for(usize::from(TABLE)), Some(1));
+    assert_eq!(ring.descriptors_for(usize::from(TABLE) + 1), Some(TABLE + 1));
+}
+
 macro_rules! both_formats {
     ($format:ident, $peer:ty) => {
         mod $format {
@@ -222,6 +235,11 @@ macro_rules! both_formats {
             #[test]
             fn notifications_and_interrupts_are_asked_for_and_suppressed() {
                 notifications::<$peer>();
+            }
+
+            #[test]
+            fn no_chain_is_longer_than_the_queue() {
+                chain_lengths::<$peer>();
             }
 
             #[test]
