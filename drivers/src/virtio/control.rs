@@ -134,7 +134,7 @@ impl<B: Bar> Control<B> {
         self.run(to, ANNOUNCE_ACKNOWLEDGE, "to acknowledge an announcement", &[])
     }
 
-    /// Makes the device use that many queue pairs, in its own way of spreading (5.1.6.5.5).
+    /// Makes the device use that many queue pairs, in its own way of spreading (5.1.6.5.6).
     pub(super) fn set_pairs(&mut self, to: &Link<'_, B>, pairs: u16) -> Result<(), NicError> {
         self.run(to, MQ_PAIRS_SET, "to use several queue pairs", &pairs.to_le_bytes())
     }

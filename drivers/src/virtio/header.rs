@@ -61,7 +61,7 @@ impl Header {
         let hash = if with_hash {
             let [value_0, value_1, value_2, value_3, report_0, report_1, _, _] =
                 *bytes.get(PLAIN..)?.first_chunk::<{ WITH_HASH - PLAIN }>()?;
-            // A report of zero: nothing was hashed (5.1.6.4.4).
+            // A report of zero: nothing was hashed (5.1.6.4.5).
             (u16::from_le_bytes([report_0, report_1]) != 0)
                 .then(|| u32::from_le_bytes([value_0, value_1, value_2, value_3]))
         } else {
