@@ -15,6 +15,9 @@ pub trait RxQueue: Send {
 
     /// Asks for an interrupt at the next packet. `false` when packets are already waiting (or the queue has no
     /// interrupt): poll again instead of sleeping.
+    ///
+    /// `true` is a promise that no packet comes without a wake-up. From a queue that was handed out with nothing to
+    /// wake its owner by it means that nothing will ever come: the owner may sleep on it for good.
     fn arm(&mut self) -> bool {
         false
     }
@@ -299,7 +302,8 @@ pub trait Nic: Send {
     /// # Errors
     /// When the device refuses or does not answer.
     fn set_promiscuous(&mut self, enabled: bool) -> Result<(), NicError>;
-    /// Checks the device's health: `Err` when it asks for a reset or is gone. Called about once a second.
+    /// Checks the device's health: `Err` when it asks for a reset, is gone, broke a queue, or holds packets to send and
+    /// gives none back. Called about once a second.
     ///
     /// # Errors
     /// What is wrong; the cure is [`Nic::stop`] and [`Nic::start`].

@@ -13,7 +13,7 @@ use super::config::DeviceConfig;
 use super::control::{Control, Link};
 use super::features::{self, Features, Wishes};
 use super::header;
-use super::health::Health;
+use super::health::{Health, PATIENCE, Watch};
 use super::options::{Config, Summary};
 use super::queues::{Rx, Tx};
 use super::setup::{Plan, control_queue, greet, halt, local_mac, negotiate};
@@ -53,6 +53,8 @@ pub struct VirtioNet<F: PciFunction> {
     device: DeviceConfig,
     summary: Summary,
     health: Arc<Health>,
+    /// Whether the device makes progress, by pair.
+    watches: Vec<Watch>,
     /// Queues that are not handed out, by pair.
     receivers: Vec<Option<Rx<F::Bar>>>,
     transmitters: Vec<Option<Tx<F::Bar>>>,
@@ -121,7 +123,7 @@ impl<F: PciFunction> VirtioNet<F> {
                 )));
             }
         }
-        let health = Arc::new(Health::default());
+        let health = Arc::new(Health::new(plan.pairs));
         let out_of_memory = |source: OutOfMemory| NicError::Memory { device: transport.name().to_string(), source };
         let mut receivers = Vec::new();
         let mut transmitters = Vec::new();
@@ -158,6 +160,7 @@ impl<F: PciFunction> VirtioNet<F> {
             device,
             summary,
             health,
+            watches: alloc::vec![Watch::default(); plan.pairs.into()],
             receivers,
             transmitters,
             control,
@@ -199,6 +202,7 @@ impl<F: PciFunction> VirtioNet<F> {
         // Step 1: reset.
         let stopped = halt(&mut self.function, &self.transport, &*self.clock, RESET_LIMIT)?;
         self.health.clear();
+        self.watches.fill(Watch::default());
         let longest = self.device.mtu.map_or(header::LONGEST, |mtu| usize::from(mtu) + ETHERNET);
         for rx in self.receivers.iter_mut().flatten() {
             rx.reset(&stopped, self.features);
@@ -287,6 +291,26 @@ impl<F: PciFunction> VirtioNet<F> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the device still sends what it is given.
+    fn check_progress(&mut self) -> Result<(), NicError> {
+        let now = self.clock.now();
+        let asked = self.watches.iter_mut().zip(self.health.progress()).zip(0_u16..);
+        let hangs = |((watch, progress), pair): ((&mut Watch, _), u16)| watch.hangs(progress, now).then_some(pair);
+        // Every watch is to be asked, so that none measures from an old question.
+        let Some(pair) = asked.filter_map(hangs).fold(None, |first, pair| first.or(Some(pair))) else {
+            return Ok(());
+        };
+        if !self.link().up {
+            // Nothing can leave: patience starts anew when it can.
+            self.watches.fill(Watch::default());
+            return Ok(());
+        }
+        Err(self.transport.misbehaves(alloc::format!(
+            "transmit queue {pair} hangs: it holds packets and has given none back for {} s; stop and start the port",
+            PATIENCE.as_secs(),
+        )))
     }
 
     /// Resets the device and takes back the buffers of all queues that are at home.
@@ -411,6 +435,7 @@ impl<F: PciFunction> Nic for VirtioNet<F> {
         if let Some(reason) = self.health.fault() {
             return Err(self.transport.misbehaves(reason));
         }
+        self.check_progress()?;
         if self.features.contains(Features::GUEST_ANNOUNCE)
             && DeviceConfig::read(&self.transport, self.features)?.announce
             && let Some(control) = &mut self.control

@@ -1,4 +1,4 @@
-//! Sending (virtio 1.3, sections 5.1.6.1 and 5.1.6.2).
+//! Sending (virtio 1.3, section 5.1.6.2).
 //!
 //! The header goes into the packet's headroom, so that a packet in one buffer is one descriptor; a packet in several is
 //! one descriptor too where the device knows indirect tables, else a chain.
@@ -12,7 +12,7 @@ use hugemem::{Batch, Lent, Packet};
 
 use super::features::Features;
 use super::header::Sender;
-use super::health::Health;
+use super::health::{Health, Progress};
 use super::ring::{Fault, Part, Returned, Ring, Stopped};
 use super::transport::Doorbell;
 use crate::bus::Bar;
@@ -33,6 +33,7 @@ pub(super) struct Transmitter<R, B> {
     reclaim_at: u16,
     /// Nothing more through this queue: not started, or the device broke the ring.
     halted: bool,
+    progress: Progress,
     pub(super) counters: Counters,
 }
 
@@ -48,6 +49,7 @@ impl<R: Ring<Lent>, B: Bar> Transmitter<R, B> {
             sender: Sender { features: Features::empty(), longest: 0 },
             reclaim_at,
             halted: true,
+            progress: Progress::default(),
             counters: Counters::default(),
         }
     }
@@ -57,6 +59,7 @@ impl<R: Ring<Lent>, B: Bar> Transmitter<R, B> {
     pub(super) fn reset(&mut self, stopped: &Stopped, features: Features, longest: usize) {
         self.halted = true;
         self.doorbell = None;
+        self.progress = Progress::default();
         hugemem::recycle(self.ring.drain(stopped).map(Returned::sent));
         self.sender = Sender { features, longest };
         self.ring.start(stopped, features.contains(Features::EVENT_IDX), features.contains(Features::INDIRECT_DESC));
@@ -126,14 +129,15 @@ impl<R: Ring<Lent>, B: Bar> Transmitter<R, B> {
 
     /// Takes back what the device is done with, all of a pool with one atomic operation.
     fn take_back(&mut self) {
-        if self.halted {
+        let before = self.ring.outstanding();
+        if self.halted || before == 0 {
             return;
         }
         let mut outcome = self.ring.poll();
         let ring = &mut self.ring;
         if outcome.is_ok() {
             // No more than the ring holds, so this ends whatever the device does meanwhile.
-            let most = usize::from(ring.outstanding());
+            let most = usize::from(before);
             let finished = core::iter::from_fn(|| match ring.pop() {
                 Ok(returned) => returned.map(Returned::sent),
                 Err(fault) => {
@@ -143,6 +147,8 @@ impl<R: Ring<Lent>, B: Bar> Transmitter<R, B> {
             });
             hugemem::recycle(finished.take(most));
         }
+        self.progress.looked(before.wrapping_sub(self.ring.outstanding()));
+        self.health.publish(self.queue, self.progress);
         if let Err(fault) = outcome {
             self.fail(fault);
         }

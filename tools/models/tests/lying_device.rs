@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{Bench, Plan, ROOM, Watchdog, frame};
 use drivers::nic::{Nic, NicError, RxQueue, TxQueue};
 use hugemem::Batch;
@@ -437,5 +439,71 @@ fn queues_of_a_card_that_was_pulled_out_are_harmless() {
         drop(batch);
         speaks_up(&bench.nic.check().unwrap_err(), "pulled out");
         recovers(bench, "pulled out");
+    }
+}
+
+/// Lets a second pass on the driver's clock, then asks how the card is.
+fn check_a_second_later(bench: &mut Bench) -> Result<(), NicError> {
+    bench.clock.pause(Duration::from_secs(1));
+    bench.nic.check()
+}
+
+/// Packets that the card takes and never gives back: the queue is named after some seconds, and a restart cures it.
+#[test]
+fn a_transmit_queue_that_hangs_is_named() {
+    for packed in [false, true] {
+        let _watchdog = Watchdog::new(format!("hanging queue, packed {packed}"));
+        let mut plan = Plan::new(packed);
+        plan.card.pairs = 2;
+        plan.driver.queue_pairs = 2;
+        let mut bench = Bench::open(&plan).unwrap();
+        bench.start().unwrap();
+        bench.control.lie(Some(Fault::DoneNever), None);
+        let send = |bench: &mut Bench, number| {
+            let packet = bench.packet(&frame(number, 60));
+            bench.send(1, vec![packet]);
+        };
+        (0..20).for_each(|number| send(&mut bench, number));
+        // However often it is asked: no time passes.
+        (0..1000).for_each(|_| bench.nic.check().unwrap());
+        let mut outcome = Vec::new();
+        for _ in 0..12 {
+            bench.queues[1].tx.reclaim();
+            outcome.push(check_a_second_later(&mut bench));
+        }
+        assert!(outcome[..4].iter().all(Result::is_ok), "packed {packed}: too early: {outcome:?}");
+        for late in &outcome[8..] {
+            let error = late.as_ref().expect_err("a queue that hangs is reported");
+            assert!(matches!(error, NicError::Device { .. }), "{error}");
+            assert!(error.to_string().contains("transmit queue 1 hangs"), "{error}");
+        }
+        recovers(bench, "hanging queue");
+    }
+}
+
+/// Packets that the card has long finished and that nobody asked back are no hang, and neither is an idle queue.
+#[test]
+fn a_transmit_queue_that_rests_is_not_taken_for_one_that_hangs() {
+    for packed in [false, true] {
+        let mut bench = Bench::open(&Plan::new(packed)).unwrap();
+        bench.start().unwrap();
+        for round in 0..30 {
+            let mut batch = Batch::new(4);
+            for number in 0..3 {
+                batch.push(bench.packet(&frame(number, 60))).unwrap();
+            }
+            // The look for finished packets comes before the card had its turn.
+            bench.queues[0].tx.transmit(&mut batch);
+            bench.queues[0].tx.reclaim();
+            for _ in 0..20 {
+                check_a_second_later(&mut bench).unwrap_or_else(|error| panic!("round {round}: {error}"));
+            }
+        }
+        assert_eq!(bench.queues[0].tx.reclaim(), 0);
+        for _ in 0..20 {
+            bench.queues[0].tx.reclaim();
+            check_a_second_later(&mut bench).unwrap();
+        }
+        recovers(bench, "resting queue");
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use drivers::bus::Clock;
 use drivers::nic::{Nic, NicError, QueuePair, RxQueue, TxQueue};
 use drivers::virtio::{self, RingChoice, VirtioNet};
 use hugemem::{Batch, Checksum, DmaArray, Iova, Packet, PacketPool};
@@ -61,6 +62,7 @@ impl Drop for Watchdog {
 pub(crate) struct Bench {
     pub(crate) card: Card,
     pub(crate) control: Control,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) nic: VirtioNet<Function>,
     pub(crate) queues: Vec<Pair>,
     pub(crate) sources: PacketPool,
@@ -102,7 +104,7 @@ impl Bench {
         let control = device.control();
         let card = Arc::new(Mutex::new(device));
         let polled = Arc::clone(&card);
-        let clock = Arc::new(StepClock::new(move || {
+        let clock: Arc<dyn Clock> = Arc::new(StepClock::new(move || {
             poll(&polled);
         }));
         let pairs = usize::from(plan.driver.queue_pairs);
@@ -129,10 +131,10 @@ impl Bench {
             })
             .collect();
         let watches = vec![("rings", rings_watch), ("buffers", data_watch)];
-        match VirtioNet::open(function, clock, &rings, pools, plan.driver.clone()) {
+        match VirtioNet::open(function, Arc::clone(&clock), &rings, pools, plan.driver.clone()) {
             Ok(mut nic) => {
                 nic.map(&data).unwrap();
-                Ok(Self { card, control, nic, queues: Vec::new(), sources, canaries, kept, watches })
+                Ok(Self { card, control, clock, nic, queues: Vec::new(), sources, canaries, kept, watches })
             }
             Err(error) => {
                 drop((rings, data, canaries, kept, sources));
@@ -232,11 +234,11 @@ impl Bench {
 
     /// Drops everything and checks that all memory, maps and vectors are back.
     pub(crate) fn end(self) {
-        let Self { card, control, nic, queues, sources, canaries, kept, watches } = self;
+        let Self { card, control, clock, nic, queues, sources, canaries, kept, watches } = self;
         drop(queues);
         drop(nic);
         assert_eq!((control.mapped_regions(), control.enabled_vectors()), (0, 0));
-        drop((card, sources, canaries, kept));
+        drop((card, clock, sources, canaries, kept));
         for (name, watch) in watches {
             assert!(watch.upgrade().is_none(), "memory of the {name} is still held: a buffer was lost");
         }
