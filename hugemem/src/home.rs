@@ -7,7 +7,10 @@
 //! The links live in ordinary memory, never beside the packets: a device that writes where it should not can spoil
 //! packets, but not this list.
 
+#![expect(unsafe_code, reason = "whoever gives back the last slot frees what this lies in")]
+
 use alloc::boxed::Box;
+use core::ptr::NonNull;
 
 use crossbeam_utils::CachePadded;
 
@@ -47,17 +50,25 @@ impl Home {
 
     /// Returns the chain `first..=last` of `count` slots, from any thread. `true` when the pool is gone and these were the last
     /// slots that were away: then the caller frees the pool's memory.
+    ///
+    /// Takes a pointer, because a reference given to a function has to be good until it returns, and this one is not:
+    /// once the slots are given, another thread may free the pool.
+    ///
+    /// # Safety
+    /// `home` belongs to a pool that lives while slots are away, and the caller owns these slots.
     #[must_use]
-    pub(crate) fn give_back(&self, first: u32, last: u32, count: u32) -> bool {
-        let mut head = self.returned.load(Ordering::Relaxed);
+    pub(crate) unsafe fn give_back(home: NonNull<Self>, first: u32, last: u32, count: u32) -> bool {
+        // SAFETY: the pool lives up to the operation that gives the slots away, and nothing is touched after that.
+        let this = unsafe { home.as_ref() };
+        let mut head = this.returned.load(Ordering::Relaxed);
         loop {
             if head == CLOSED {
                 let count = i64::from(count);
-                return self.away.fetch_sub(count, Ordering::AcqRel) == count;
+                return this.away.fetch_sub(count, Ordering::AcqRel) == count;
             }
-            self.link(last, head);
+            this.link(last, head);
             // Release: whoever takes the chain sees its links, and that we no longer touch its bytes.
-            match self.returned.compare_exchange_weak(head, first, Ordering::Release, Ordering::Relaxed) {
+            match this.returned.compare_exchange_weak(head, first, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return false,
                 Err(now) => head = now,
             }
@@ -73,13 +84,19 @@ impl Home {
     }
 
     /// Ends the pool, which holds `held` slots of `slots` itself. `true` when none is away: then the caller frees the
-    /// pool's memory; otherwise whoever returns the last slot does.
+    /// pool's memory; otherwise whoever returns the last slot does. A pointer for the same reason as with
+    /// [`Home::give_back`].
+    ///
+    /// # Safety
+    /// `home` belongs to a pool that lives while slots are away, and only its one owner closes it, once.
     #[must_use]
-    pub(crate) fn close(&self, held: u32, slots: u32) -> bool {
-        let chain = self.returned.swap(CLOSED, Ordering::AcqRel);
-        let away = i64::from(slots) - i64::from(held) - i64::from(self.count(chain));
+    pub(crate) unsafe fn close(home: NonNull<Self>, held: u32, slots: u32) -> bool {
+        // SAFETY: the pool lives up to the addition at the end, and nothing is touched after that.
+        let this = unsafe { home.as_ref() };
+        let chain = this.returned.swap(CLOSED, Ordering::AcqRel);
+        let away = i64::from(slots) - i64::from(held) - i64::from(this.count(chain));
         // Those that come later subtract themselves, perhaps before this addition: the sum is zero exactly once.
-        self.away.fetch_add(away, Ordering::AcqRel) + away == 0
+        this.away.fetch_add(away, Ordering::AcqRel) + away == 0
     }
 
     /// Slots in the chain that starts at `first`.
@@ -101,6 +118,16 @@ mod loom_tests {
     use loom::sync::atomic::AtomicU32 as Counter;
     use loom::thread;
 
+    fn give_back(home: &Home, first: u32, last: u32, count: u32) -> bool {
+        // SAFETY: the models keep their home to the end, and pass on the slots that they were given.
+        unsafe { Home::give_back(home.into(), first, last, count) }
+    }
+
+    fn close(home: &Home, held: u32, slots: u32) -> bool {
+        // SAFETY: as above.
+        unsafe { Home::close(home.into(), held, slots) }
+    }
+
     /// Takes the slots off `chain` one by one.
     fn slots(home: &Home, chain: u32) -> alloc::vec::Vec<u32> {
         let mut found = alloc::vec::Vec::new();
@@ -120,7 +147,7 @@ mod loom_tests {
                 let home = Arc::clone(&home);
                 thread::spawn(move || {
                     home.link(first, last);
-                    assert!(!home.give_back(first, last, 2));
+                    assert!(!give_back(&home, first, last, 2));
                 })
             });
             // The pool takes while the others give.
@@ -140,13 +167,13 @@ mod loom_tests {
             let home = Arc::new(Home::new(3));
             let givers = [0, 1].map(|slot| {
                 let home = Arc::clone(&home);
-                thread::spawn(move || assert!(!home.give_back(slot, slot, 1)))
+                thread::spawn(move || assert!(!give_back(&home, slot, slot, 1)))
             });
             // Whatever is home already goes out and returns in reverse: the head repeats with other links below it.
             let mut again = slots(&home, home.take_all());
             again.reverse();
             for slot in again {
-                assert!(!home.give_back(slot, slot, 1));
+                assert!(!give_back(&home, slot, slot, 1));
             }
             for giver in givers {
                 giver.join().expect("a giver finished");
@@ -166,12 +193,12 @@ mod loom_tests {
                 let home = Arc::clone(&home);
                 let freed = Arc::clone(&freed);
                 thread::spawn(move || {
-                    if home.give_back(slot, slot, 1) {
+                    if give_back(&home, slot, slot, 1) {
                         freed.fetch_add(1, Ordering::Relaxed);
                     }
                 })
             });
-            if home.close(1, 3) {
+            if close(&home, 1, 3) {
                 freed.fetch_add(1, Ordering::Relaxed);
             }
             for giver in givers {

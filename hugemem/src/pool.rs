@@ -77,8 +77,9 @@ impl Shared {
 #[expect(unsafe_code, reason = "the pool's memory has no single owner")]
 pub(crate) fn give_back(pool: NonNull<Shared>, first: u32, last: u32, count: u32) {
     // SAFETY: the pool lives while slots of it are away, and these still are.
-    let shared = unsafe { pool.as_ref() };
-    if shared.home.give_back(first, last, count) {
+    let home = NonNull::from(unsafe { &pool.as_ref().home });
+    // SAFETY: as above; the slots are the caller's.
+    if unsafe { Home::give_back(home, first, last, count) } {
         // SAFETY: the pool is closed and nothing is away any more: this is the last reference.
         drop(unsafe { Box::from_raw(pool.as_ptr()) });
     }
@@ -89,8 +90,6 @@ pub struct PacketPool {
     shared: NonNull<Shared>,
     /// Free slots that only this handle knows: the first of a chain.
     free: u32,
-    /// How many that chain has.
-    free_count: u32,
 }
 
 #[expect(unsafe_code, reason = "the pool's memory has no single owner")]
@@ -129,7 +128,7 @@ impl PacketPool {
             slots,
             region: region.clone(),
         })));
-        let pool = Self { shared, free: 0, free_count: slots };
+        let pool = Self { shared, free: 0 };
         for slot in 0..slots {
             let header = pool.shared().header(slot).as_ptr();
             #[expect(unsafe_code, reason = "headers point back to what holds them")]
@@ -157,7 +156,6 @@ impl PacketPool {
         let shared = self.shared();
         let header = shared.header(slot);
         self.free = shared.home.next(slot);
-        self.free_count -= 1;
         #[expect(unsafe_code, reason = "the slot changes hands")]
         // SAFETY: the slot was free, and nobody else can take it now.
         Some(unsafe { Packet::fresh(header) })
@@ -167,25 +165,22 @@ impl PacketPool {
     #[cold]
     fn collect(&mut self) -> bool {
         self.free = self.shared().home.take_all();
-        self.free_count = self.shared().home.count(self.free);
         self.free != END
     }
 
-    /// Buffers that can be taken now.
+    /// Buffers that can be taken now. Walks over all of them.
     pub fn available(&mut self) -> usize {
         let home = &self.shared().home;
         let returned = home.take_all();
         if returned != END {
-            let (mut last, mut count) = (returned, 1);
+            let mut last = returned;
             while home.next(last) != END {
                 last = home.next(last);
-                count += 1;
             }
             home.link(last, self.free);
             self.free = returned;
-            self.free_count += count;
         }
-        self.free_count as usize
+        self.shared().home.count(self.free) as usize
     }
 
     /// Buffers in all.
@@ -211,7 +206,11 @@ impl Drop for PacketPool {
     #[expect(unsafe_code, reason = "the pool's memory has no single owner")]
     fn drop(&mut self) {
         let shared = self.shared();
-        if shared.home.close(self.free_count, shared.slots) {
+        let held = shared.home.count(self.free);
+        let slots = shared.slots;
+        let home = NonNull::from(&shared.home);
+        // SAFETY: this handle is the pool's one owner, and goes.
+        if unsafe { Home::close(home, held, slots) } {
             // SAFETY: nothing is away and the pool is closed: this is the last reference.
             drop(unsafe { Box::from_raw(self.shared.as_ptr()) });
         }
