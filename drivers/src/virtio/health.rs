@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_slow_device_and_an_idle_queue_do_not_hang() {
-        let slow = |now: u64, progress: &mut Progress| progress.looked(u16::from(now % 4000 == 0));
+        let slow = |now: u64, progress: &mut Progress| progress.looked(u16::from(now.is_multiple_of(4000)));
         assert_eq!(first_alarm(100, 10_000, slow), None);
         let idle = |now: u64, progress: &mut Progress| {
             if now < 3000 {
