@@ -120,21 +120,26 @@ impl<'a> IntoIterator for &'a Batch {
 /// Sends packets home, with one atomic operation for each run of one pool instead of one for each packet. (When the
 /// iterator panics, the run that it was in is leaked.)
 pub fn recycle(packets: impl IntoIterator<Item = Packet>) {
-    let mut packets = packets.into_iter().map(ManuallyDrop::new);
-    let Some(first) = packets.next() else { return };
-    let mut run = Run::new(&first);
-    for packet in packets {
+    // One place that asks for the next packet, so that the iterator is compiled into the loop.
+    let mut run: Option<Run> = None;
+    for packet in packets.into_iter().map(ManuallyDrop::new) {
         let header = packet.header();
-        if header.pool == run.pool {
-            packet.shared().home.link(run.last, header.slot);
-            run.last = header.last;
-            run.count += header.segments;
-        } else {
-            run.give_back();
-            run = Run::new(&packet);
+        match &mut run {
+            Some(run) if run.pool == header.pool => {
+                packet.shared().home.link(run.last, header.slot);
+                run.last = header.last;
+                run.count += header.segments;
+            }
+            _ => {
+                if let Some(done) = run.replace(Run::new(&packet)) {
+                    done.give_back();
+                }
+            }
         }
     }
-    run.give_back();
+    if let Some(run) = run {
+        run.give_back();
+    }
 }
 
 /// Buffers of one pool on their way home, linked to one chain.
