@@ -113,7 +113,7 @@ impl<R: Ring<Lent>, B: Bar> Receiver<R, B> {
             let most = batch.room().min(budget).min(GROUP);
             let mut group = [const { None }; GROUP];
             let mut count = 0;
-            for place in group.iter_mut().take(most) {
+            for place in group.get_mut(..most).unwrap_or_default() {
                 match self.ring.pop() {
                     Ok(Some(returned)) => {
                         returned.prefetch();
@@ -128,7 +128,7 @@ impl<R: Ring<Lent>, B: Bar> Receiver<R, B> {
                 }
             }
             budget -= count;
-            for returned in group.iter_mut().take(count).filter_map(Option::take) {
+            for returned in group.get_mut(..count).unwrap_or_default().iter_mut().filter_map(Option::take) {
                 match self.accept(returned) {
                     Ok(Some(packet)) => {
                         bytes += packet.len() as u64;
