@@ -116,6 +116,34 @@ fn answer(fault: Fault, plan: &Plan) -> Answer {
     }
 }
 
+/// Lies with which no card can be driven: opening or starting has to fail.
+fn is_refused(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::FeaturesNone
+            | Fault::FeaturesRefused
+            | Fault::QueueSizeZero
+            | Fault::QueueSizeHuge
+            | Fault::QueuesNone
+            | Fault::QueueNeverEnabled
+            | Fault::CapabilityOutside
+            | Fault::CapabilityBarWrong
+            | Fault::CapabilityLengthZero
+            | Fault::CapabilitiesMissing
+            | Fault::CapabilityPointerWild
+            | Fault::NotifyOffsetHuge
+            | Fault::ResetNeverDone
+            | Fault::Absent
+            | Fault::GenerationNeverSettles
+            | Fault::ControlNeverAnswers
+            | Fault::ControlGarbage
+            | Fault::ControlRefuses
+            | Fault::MtuZero
+            | Fault::PairsZero
+            | Fault::PairsHuge
+    )
+}
+
 /// The card lies from the start: opening or starting may fail, with a reason.
 fn lies_from_the_start(fault: Fault, packed: bool, mut plan: Plan) {
     let what = format!("{fault} from the start, packed {packed}");
@@ -144,6 +172,7 @@ fn lies_from_the_start(fault: Fault, packed: bool, mut plan: Plan) {
         }
     }
     assert_eq!(bench.control.fault_count(), 0, "{what}: {:?}", bench.control.faults());
+    assert!(failed || !is_refused(fault), "{what}: the driver takes such a card");
     if failed {
         // A failed start leaves the queues with the driver.
         assert!(bench.queues.is_empty());
