@@ -84,6 +84,7 @@ struct Station {
     queues: usize,
     /// Nothing will ever be received from it.
     silent: bool,
+    /// It is stopped for good: at the end, or because it failed and did not come back.
     stopped: bool,
 }
 
@@ -99,9 +100,14 @@ struct Serving {
 pub enum Health {
     /// All is well.
     Well,
-    /// Ports had failed and work again; these were the reasons.
-    Restarted(Vec<String>),
-    /// An engine failed or a device does not come back. Only stopping is left; it tells why.
+    /// Ports had failed.
+    Changed {
+        /// These work again; why they had failed.
+        restarted: Vec<String>,
+        /// These do not come back, and their partners fall silent with them; why. The other pairs go on.
+        lost: Vec<String>,
+    },
+    /// An engine failed, or no pair of ports is left. Only stopping is left; it tells why.
     Broken,
 }
 
@@ -191,7 +197,8 @@ impl Forwarder {
         self.carry(before, &queues);
         let cells = self.stations.iter().map(|station| PortCells::new(station.name.clone(), station.queues));
         self.cells = cells.collect();
-        let counts: Vec<usize> = self.stations.iter().map(|station| station.queues).collect();
+        let served = |(port, station): (usize, &Station)| if self.is_lost(port) { 0 } else { station.queues };
+        let counts: Vec<usize> = self.stations.iter().enumerate().map(served).collect();
         let plan = plan(&counts, self.cores.len());
 
         let mut transmitters: BTreeMap<QueueId, Box<dyn TxQueue>> = BTreeMap::new();
@@ -233,7 +240,7 @@ impl Forwarder {
             None => Ok(()),
             Some(error) => {
                 let spare = std::mem::take(&mut self.spare);
-                self.idle = assemble(receivers, spare);
+                self.idle.append(&mut assemble(receivers, spare));
                 Err(error)
             }
         }
@@ -314,63 +321,70 @@ impl Forwarder {
     /// had none from the start.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
-        let mut sources = self.stations.iter().filter(|station| !station.silent).peekable();
+        let stations = self.stations.iter().enumerate().filter(|(port, _)| !self.is_lost(*port));
+        let mut sources = stations.map(|(_, station)| station).filter(|station| !station.silent).peekable();
         sources.peek().is_some() && sources.all(|station| station.control.supply() == Supply::Exhausted)
     }
 
     /// Looks after engines and devices; to be called about once a second. A device that fails is stopped and started
-    /// anew, which pauses all ports for a moment.
+    /// anew, which pauses all ports for a moment; one that does not come back is given up.
     pub fn check(&mut self) -> Health {
         if self.broken || self.engines.iter().any(|serving| serving.running.has_failed()) {
             self.broken = true;
             return Health::Broken;
         }
         let mut sick = Vec::new();
-        for (index, station) in self.stations.iter_mut().enumerate() {
-            if let Err(error) = station.control.check() {
-                sick.push((index, error.to_string()));
+        for port in 0..self.stations.len() {
+            if self.is_lost(port) {
+                continue;
+            }
+            if let Some(Err(error)) = self.stations.get_mut(port).map(|station| station.control.check()) {
+                sick.push((port, error));
             }
         }
         if sick.is_empty() { Health::Well } else { self.restart(sick) }
     }
 
-    /// Takes all queues back from the engines, starts the ports in `sick` anew, and starts the engines again.
-    fn restart(&mut self, sick: Vec<(usize, String)>) -> Health {
+    /// The port or its partner was given up: nothing is forwarded between them any more.
+    fn is_lost(&self, port: usize) -> bool {
+        [port, port ^ 1].iter().any(|port| self.stations.get(*port).is_some_and(|station| station.stopped))
+    }
+
+    /// Takes all queues back from the engines, starts the ports in `sick` anew, and starts the engines again. Ports that
+    /// do not come back are given up.
+    fn restart(&mut self, sick: Vec<(usize, PortError)>) -> Health {
         let mut queues = self.stop_engines();
-        let mut reasons = Vec::with_capacity(sick.len());
-        for (port, reason) in sick {
+        let (mut restarted, mut lost) = (Vec::with_capacity(sick.len()), Vec::new());
+        for (port, error) in sick {
             let Some(station) = self.stations.get_mut(port) else { continue };
             let mut after = queues.split_off(&QueueId { port, queue: 0 });
             let mut others = after.split_off(&QueueId { port: port + 1, queue: 0 });
-            match station.control.restart(after.into_values().collect()) {
-                Ok(renewed) if renewed.len() == station.queues => {
-                    let ids = (0..).map(|queue| QueueId { port, queue });
-                    queues.extend(ids.zip(renewed));
-                    reasons.push(reason);
-                }
+            let reason = error.to_string();
+            match restart(station, after.into_values().collect(), error) {
                 Ok(renewed) => {
-                    let error = PortError::Device {
-                        port: station.name.clone(),
-                        reason: format!("came back with {} queue pairs instead of {}", renewed.len(), station.queues),
-                    };
                     let ids = (0..).map(|queue| QueueId { port, queue });
                     queues.extend(ids.zip(renewed));
-                    self.problems.push(error.into());
-                    self.broken = true;
+                    restarted.push(reason);
                 }
                 Err(error) => {
+                    station.stopped = true;
+                    let why = error.to_string();
+                    lost.push(if why == reason { why } else { format!("{reason}; starting it anew failed: {why}") });
                     self.problems.push(error.into());
-                    self.broken = true;
                 }
             }
             queues.append(&mut others);
         }
+        self.broken |= (0..self.stations.len()).all(|port| self.is_lost(port));
         if self.broken {
             self.idle = queues;
             return Health::Broken;
         }
-        match self.start_engines(queues) {
-            Ok(()) => Health::Restarted(reasons),
+        // The queues of a lost port's partner wait for the end.
+        let (idle, served) = queues.into_iter().partition(|(id, _)| self.is_lost(id.port));
+        self.idle = idle;
+        match self.start_engines(served) {
+            Ok(()) => Health::Changed { restarted, lost },
             Err(error) => {
                 self.problems.push(error.into());
                 self.broken = true;
@@ -437,6 +451,17 @@ impl Forwarder {
             ports.iter().filter_map(|port| self.stations.get(*port)).map(|station| station.name.as_str()).collect();
         names.join(" and ")
     }
+}
+
+/// Starts the port of `station` anew, with as many queues as before.
+fn restart(station: &mut Station, queues: Vec<PortQueue>, reason: PortError) -> Result<Vec<PortQueue>, PortError> {
+    let renewed = station.control.restart(queues, reason)?;
+    if renewed.len() == station.queues {
+        return Ok(renewed);
+    }
+    let reason = format!("came back with {} queue pairs instead of {}", renewed.len(), station.queues);
+    station.control.stop(renewed)?;
+    Err(PortError::Device { port: station.name.clone(), reason })
 }
 
 /// Whether nothing will ever come from the queue: it may be slept on, and yet has nothing to wake the sleeper.

@@ -184,8 +184,8 @@ fn a_device_that_fails_is_started_anew_and_counters_go_on() {
         std::thread::sleep(Duration::from_millis(1));
     }
     script.fall_ill();
-    let Health::Restarted(reasons) = forwarder.check() else { panic!("it was ill") };
-    assert!(reasons[0].contains("scripted illness"), "{reasons:?}");
+    let Health::Changed { restarted, lost } = forwarder.check() else { panic!("it was ill") };
+    assert!(restarted[0].contains("scripted illness") && lost.is_empty(), "{restarted:?} {lost:?}");
     let before = sent(&forwarder);
     assert!(before >= 100);
     while sent(&forwarder) < before + 100 {
@@ -193,6 +193,45 @@ fn a_device_that_fails_is_started_anew_and_counters_go_on() {
     }
     assert_eq!(forwarder.check(), Health::Well);
     let stopped = forwarder.stop();
+    assert_conserved(&stopped);
+}
+
+#[test]
+fn a_device_that_does_not_come_back_takes_only_its_partner_along() {
+    let (dead, script) = scripted("dead", Behaviour::OneAtATime);
+    let ports = vec![generator("partner", "gen=max"), dead, generator("bystander", "gen=max"), null("sink")];
+    let mut forwarder = Forwarder::start(config(), &cores(), ports).unwrap();
+    let sent = |forwarder: &Forwarder, port: usize| forwarder.statistics().ports[port].tx_total().counters.packets;
+    let wait_for = |forwarder: &Forwarder, port, packets| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while sent(forwarder, port) < packets {
+            assert!(Instant::now() < deadline, "{:?}", forwarder.statistics());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    wait_for(&forwarder, 1, 100);
+    script.fall_ill_for_good();
+    let Health::Changed { restarted, lost } = forwarder.check() else { panic!("another pair is left") };
+    assert!(lost[0].contains("scripted illness") && restarted.is_empty(), "{restarted:?} {lost:?}");
+    assert!(script.is_stopped());
+    let (before, bystander) = (sent(&forwarder, 1), sent(&forwarder, 3));
+    assert!(before >= 100, "what was counted stays");
+    wait_for(&forwarder, 3, bystander + 100);
+    assert_eq!((forwarder.check(), sent(&forwarder, 1)), (Health::Well, before));
+    let stopped = forwarder.stop();
+    assert_conserved(&stopped);
+    let [ForwarderError::Port(error)] = &stopped.problems[..] else { panic!("{:?}", stopped.problems) };
+    assert!(error.to_string().contains("scripted illness"), "{error}");
+}
+
+#[test]
+fn a_forwarder_without_a_pair_left_is_broken() {
+    let (dead, script) = scripted("dead", Behaviour::OneAtATime);
+    let mut forwarder = Forwarder::start(config(), &cores(), vec![generator("partner", "gen=max"), dead]).unwrap();
+    script.fall_ill_for_good();
+    assert_eq!((forwarder.check(), forwarder.check()), (Health::Broken, Health::Broken));
+    let stopped = forwarder.stop();
+    assert_eq!(stopped.problems.len(), 1, "{:?}", stopped.problems);
     assert_conserved(&stopped);
 }
 

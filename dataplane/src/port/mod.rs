@@ -208,12 +208,16 @@ pub trait PortControl: Send {
     /// When the device does not confirm that it stopped, or data could not be written.
     fn stop(&mut self, queues: Vec<PortQueue>) -> Result<(), PortError>;
 
-    /// Stops the port and starts it anew, with new queues; for a port that has failed. Kinds with no device give the same queues back.
+    /// Stops the port and starts it anew, with new queues; for a port whose [`PortControl::check`] failed with `reason`. Kinds that
+    /// know no cure only stop.
     ///
     /// # Errors
-    /// When it does not come up again; the port is stopped then.
-    fn restart(&mut self, queues: Vec<PortQueue>) -> Result<Vec<PortQueue>, PortError> {
-        Ok(queues)
+    /// When it does not come up again; the port is stopped for good then.
+    fn restart(&mut self, queues: Vec<PortQueue>, reason: PortError) -> Result<Vec<PortQueue>, PortError> {
+        if let Err(error) = self.stop(queues) {
+            tracing::warn!("{error}");
+        }
+        Err(reason)
     }
 }
 

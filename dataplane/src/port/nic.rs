@@ -194,7 +194,7 @@ where
         self.halt(queues)
     }
 
-    fn restart(&mut self, queues: Vec<PortQueue>) -> Result<Vec<PortQueue>, PortError> {
+    fn restart(&mut self, queues: Vec<PortQueue>, _reason: PortError) -> Result<Vec<PortQueue>, PortError> {
         self.halt(queues)?;
         let (queues, notices) = self.start()?;
         for notice in notices {
@@ -311,10 +311,11 @@ mod tests {
         let first = queues.remove(0);
         // The engine that had it ended.
         std::thread::spawn(move || drop(first)).join().unwrap();
-        let stale = control.restart(queues).unwrap();
+        let ill = || PortError::Device { port: "a".into(), reason: "ill".into() };
+        let stale = control.restart(queues, ill()).unwrap();
         assert_eq!(*back.lock().unwrap(), [(10, 15), (11, 16)]);
         back.lock().unwrap().clear();
-        let queues = control.restart(Vec::new()).unwrap();
+        let queues = control.restart(Vec::new(), ill()).unwrap();
         assert_eq!(*back.lock().unwrap(), [], "queues that are elsewhere are not invented");
         drop(stale);
         control.stop(queues).unwrap();

@@ -65,6 +65,7 @@ pub(crate) struct Script {
     armed: AtomicBool,
     was_armed: AtomicBool,
     ill: AtomicBool,
+    incurable: AtomicBool,
     stopped: AtomicBool,
 }
 
@@ -80,6 +81,12 @@ impl Script {
     /// Makes the next health check fail.
     pub(crate) fn fall_ill(&self) {
         self.ill.store(true, Ordering::SeqCst);
+    }
+
+    /// Makes the next health check fail, and the cure too.
+    pub(crate) fn fall_ill_for_good(&self) {
+        self.incurable.store(true, Ordering::SeqCst);
+        self.fall_ill();
     }
 
     /// Whether the engine ever asked for a wake-up.
@@ -194,8 +201,12 @@ impl PortControl for ScriptedControl {
         Ok(())
     }
 
-    fn restart(&mut self, queues: Vec<PortQueue>) -> Result<Vec<PortQueue>, PortError> {
+    fn restart(&mut self, queues: Vec<PortQueue>, reason: PortError) -> Result<Vec<PortQueue>, PortError> {
         assert_eq!(queues.len(), 1, "all queues come back");
+        if self.script.incurable.load(Ordering::SeqCst) {
+            self.stop(queues)?;
+            return Err(reason);
+        }
         Ok(vec![queue(self.behaviour, &self.script)])
     }
 }
@@ -215,6 +226,7 @@ pub(crate) fn scripted(name: &str, behaviour: Behaviour) -> (Port, Arc<Script>) 
         armed: AtomicBool::new(false),
         was_armed: AtomicBool::new(false),
         ill: AtomicBool::new(false),
+        incurable: AtomicBool::new(false),
         stopped: AtomicBool::new(false),
     });
     let control = Box::new(ScriptedControl { behaviour, script: Arc::clone(&script) });

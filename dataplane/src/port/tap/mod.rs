@@ -206,7 +206,7 @@ impl PortControl for TapControl {
                 port: self.tap.name.clone(),
                 action: "receive from the tap interface",
                 source: io::Error::from_raw_os_error(number),
-                remedy: "it may have been removed; stop and start the forwarder to create it anew".into(),
+                remedy: "it was removed; start the forwarder again to create it anew".into(),
             }),
         }
     }

@@ -140,9 +140,14 @@ fn watch(forwarder: &mut Forwarder, signals: &Signals, config: &Config, json: bo
             }
             match forwarder.check() {
                 Health::Well => {}
-                Health::Restarted(reasons) => {
-                    for reason in reasons {
+                Health::Changed { restarted, lost } => {
+                    for reason in restarted {
                         tracing::warn!("{reason}; the port was started anew");
+                    }
+                    for reason in lost {
+                        tracing::error!(
+                            "{reason}; nothing is forwarded from or to this port any more, other ports go on"
+                        );
                     }
                 }
                 Health::Broken => return Ok(()),
