@@ -1,4 +1,4 @@
-//! Which receive queue a frame goes to: receive-side scaling and automatic steering (sections 5.1.6.4.3 and 5.1.6.5.5).
+//! Which receive queue a frame goes to: receive-side scaling and automatic steering (sections 5.1.6.4.3 and 5.1.6.5.6).
 
 use super::specification::hash;
 
