@@ -15,8 +15,9 @@ mod print;
 pub const MAXIMUM_QUEUES: u16 = 128;
 /// Shortest frame that a generator makes: the shortest that Ethernet carries, without frame check sequence.
 pub const MINIMUM_FRAME: u16 = 60;
-/// Longest frame that a generator makes: an MTU of 1500 and the Ethernet header.
-pub const MAXIMUM_FRAME: u16 = 1514;
+/// Longest frame that a generator makes, without frame check sequence: an MTU of 1500, the Ethernet header and the four
+/// bytes of a VLAN tag.
+pub const MAXIMUM_FRAME: u16 = 1518;
 /// Most flows that one generator makes: each has an IPv4 address of its own in a /16.
 pub const MAXIMUM_FLOWS: u32 = 65_536;
 

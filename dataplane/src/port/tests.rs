@@ -29,7 +29,7 @@ fn a_spec_prints_as_it_was_written_less_defaults() {
         ("gen=max", "gen=max"),
         ("gen=1000000,size=64-64", "gen=1M"),
         ("gen=1.5M,size=64-1514,count=7,flows=2,queues=3", "gen=1500k,size=64-1514,count=7,flows=2,queues=3"),
-        ("gen=500k,size=1514", "gen=500k,size=1514"),
+        ("gen=500k,size=1518", "gen=500k,size=1518"),
         ("gen=2G,flows=1", "gen=2000M"),
         ("gen=1001", "gen=1001"),
     ];
@@ -102,7 +102,7 @@ fn what_is_no_spec_is_refused_with_what_would_be_right() {
         ),
         (
             "gen=1,size=59",
-            "port `gen=1,size=59`: `size=59` is not usable: give a frame length from 60 to 1514 bytes, or a range such \
+            "port `gen=1,size=59`: `size=59` is not usable: give a frame length from 60 to 1518 bytes, or a range such \
              as 64-1514"
                 .into(),
         ),
@@ -115,7 +115,7 @@ fn what_is_no_spec_is_refused_with_what_would_be_right() {
     for text in ["gen=1.5", "gen=.5M", "gen=1.M", "gen=1.0005k", "gen=-1", "gen=1e6", "gen=99999999999G", "gen=M"] {
         assert!(matches!(text.parse::<PortSpec>(), Err(SpecError::Value { .. })), "{text}");
     }
-    for text in ["gen=1,size=100-64", "gen=1,size=64-1515", "gen=1,size=64-", "gen=1,size=", "gen=1,flows=65537"] {
+    for text in ["gen=1,size=100-64", "gen=1,size=64-1519", "gen=1,size=64-", "gen=1,size=", "gen=1,flows=65537"] {
         assert!(matches!(text.parse::<PortSpec>(), Err(SpecError::Value { .. })), "{text}");
     }
 }

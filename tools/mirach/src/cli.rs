@@ -4,16 +4,20 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use dataplane::config::{ByteSize, CoreList, PageSize, Poll};
-use dataplane::port::PortSpec;
+use dataplane::port::{MAXIMUM_FRAME, MINIMUM_FRAME, PortSpec};
+
+/// Lengths of frames.
+const FRAMES: std::ops::RangeInclusive<i64> = MINIMUM_FRAME as i64..=MAXIMUM_FRAME as i64;
 
 const PORTS_HELP: &str = "\
 Ports:
   0000:00:03.0[,queues=N][,ring=auto|split|packed][,vfio=auto|type1|iommufd][,mac=ADDRESS][,promiscuous=on|off]
                                 a network card bound to vfio-pci; 00:03.0 and the kernel's interface name work too
   tap=NAME[,queues=N]           a Linux tap interface
-  pcap=IN[,out=OUT][,loop=N]    capture files
-  gen=RATE[,size=64|64-1514][,count=N][,flows=N]
-                                a generator and checking sink; RATE is packets a second (1M, 500k) or max
+  pcap=IN[,out=OUT][,loop=N]    capture files; IN may be left out (pcap=,out=OUT); loop=0 plays IN for ever
+  gen=RATE[,size=64|64-1514][,count=N][,flows=N][,queues=N]
+                                a generator and checking sink; RATE is packets a second (1M, 500k) or max;
+                                size is without frame check sequence, 60 to 1518
   null                          discards what it is sent";
 
 /// A host network dataplane: takes network cards from the kernel, drives them itself and moves packets between them.
@@ -92,8 +96,8 @@ pub(crate) struct DemoArguments {
     /// How long to show it
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) seconds: u64,
-    /// Length of the frames in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(60..=1514))]
+    /// Length of the frames, 60 to 1518 bytes, not counting the frame check sequence of 4 bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u16).range(FRAMES))]
     pub(crate) size: u16,
     /// Most packets received at once
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=128))]
@@ -112,12 +116,12 @@ pub(crate) struct BenchArguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 0.05, value_parser = seconds)]
     pub(crate) seconds_per_case: f64,
     /// Bursts to measure, in packets, up to 256
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16, 32, 64, 128, 256],
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,2,4,8,16,32,64,128,256",
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) burst: Vec<u16>,
-    /// Frame lengths to measure, in bytes
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [64, 256, 1514],
-          value_parser = clap::value_parser!(u16).range(60..=1514))]
+    /// Frame lengths to measure, 60 to 1518 bytes, not counting the frame check sequence of 4 bytes
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "64,256,1518",
+          value_parser = clap::value_parser!(u16).range(FRAMES))]
     pub(crate) size: Vec<u16>,
     /// Core to measure on [default: the last that this process may use]
     #[arg(long, value_name = "CORE")]

@@ -76,7 +76,7 @@ fn wrong_usage_is_exit_code_2_and_says_why() {
         (&["run", "--port", "null", "--port", "null", "--poll", "never"], "adaptive"),
         (&["run", "--port", "null", "--port", "null", "--huge-page-size", "3M"], "2M"),
         (&["demo", "--seconds", "0"], "1..=86400"),
-        (&["demo", "--size", "59"], "60..=1514"),
+        (&["demo", "--size", "1519"], "60..=1518"),
         (&["bench", "--burst", "257"], "1..=256"),
         (&["bench", "--seconds-per-case", "0"], "0.001"),
         (&["bind"], "required"),
@@ -245,7 +245,7 @@ fn check_demo(summary: &Value) {
 
 #[test]
 fn a_demo_forwards_without_loss() {
-    let output = run(&["demo", "--seconds", "1", "--json", "--size", "256"]);
+    let output = run(&["demo", "--seconds", "1", "--json", "--size", "1518"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let objects = objects(&output);
     check_demo(objects.last().unwrap());
@@ -266,12 +266,12 @@ fn a_demo_is_also_for_people() {
 
 #[test]
 fn a_bench_reports_every_case_burst_and_size() {
-    let output = run(&["bench", "--json", "--seconds-per-case", "0.005", "--burst", "1,32,256", "--size", "64,1514"]);
+    let output = run(&["bench", "--json", "--seconds-per-case", "0.005", "--burst", "1,32,256", "--size", "64,1518"]);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let objects = objects(&output);
     for port in ["generator to null", "virtio-net, split ring", "virtio-net, packed ring"] {
         for case in ["receive", "transmit", "forward"] {
-            for (burst, size) in [(1, 64), (32, 64), (256, 64), (1, 1514), (32, 1514), (256, 1514)] {
+            for (burst, size) in [(1, 64), (32, 64), (256, 64), (1, 1518), (32, 1518), (256, 1518)] {
                 let found = objects.iter().find(|object| {
                     object["port"] == port
                         && object["case"] == case

@@ -163,7 +163,7 @@ fn generator(spec: &str, rate: &str, rest: Option<&str>) -> Result<PortSpec, Spe
     let rate = rate.parse().map_err(|NotRate| {
         keys.bad("gen", rate, "packets a second: `max`, or a number of at least 1 such as 1000, 500k, 1.5M or 1G")
     })?;
-    let size = keys.take("size", "a frame length from 60 to 1514 bytes, or a range such as 64-1514", |value| {
+    let size = keys.take("size", "a frame length from 60 to 1518 bytes, or a range such as 64-1514", |value| {
         let (shortest, longest) = value.split_once('-').unwrap_or((value, value));
         let size = FrameSize { shortest: whole(shortest)?, longest: whole(longest)? };
         let possible = size.shortest >= MINIMUM_FRAME && size.longest <= MAXIMUM_FRAME && size.shortest <= size.longest;
