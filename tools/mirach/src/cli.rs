@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Unbind(UnbindArguments),
     /// Say what this machine has and lacks for mirach, and what mends it
     Doctor(DoctorArguments),
+    /// Print what lets a shell complete mirach's commands and flags
+    Completions(CompletionsArguments),
 }
 
 #[derive(Args, Debug)]
@@ -169,6 +171,12 @@ pub(crate) struct DoctorArguments {
     /// Print one JSON object a line
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArguments {
+    /// The shell. For bash: mirach completions bash > ~/.local/share/bash-completion/completions/mirach
+    pub(crate) shell: clap_complete::Shell,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Bind(bind) => commands::bind::bind(&bind),
         Command::Unbind(unbind) => commands::bind::unbind(&unbind),
         Command::Doctor(doctor) => commands::doctor::execute(&doctor),
+        Command::Completions(completions) => commands::completions::execute(&completions),
     };
     match result {
         Ok(code) => code,

@@ -122,6 +122,17 @@ fn version_and_help_are_there() {
 }
 
 #[test]
+fn shells_can_complete_commands_and_flags() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(&["completions", shell]);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        for word in ["hold-milliseconds", "doctor"] {
+            assert!(stdout(&output).contains(word), "{shell}: {word}");
+        }
+    }
+}
+
+#[test]
 fn a_finite_run_ends_by_itself_and_counts_exactly() {
     let output = run(&[
         "run",

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod bind;
+pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod devices;
 pub(crate) mod doctor;
