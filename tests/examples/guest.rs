@@ -28,7 +28,7 @@ fn main() -> Result<()> {
         Some("iommufd") => Kernel::Iommufd,
         Some(other) => bail!("there is no kernel `{other}`: stock or iommufd"),
     };
-    let mut site = Site::new(Plan { kernel, packed: true, queue_pairs: 2 });
+    let mut site = Site::new(Plan::new(kernel));
     let site = site.up()?;
     for line in std::io::stdin().lock().lines() {
         let line = line?;

@@ -22,11 +22,13 @@ pub fn host() -> Result<PathBuf> {
 ///
 /// It was not built.
 pub fn guest(name: &str) -> Result<PathBuf> {
-    let package = if name == "mirach" { "mirach" } else { "mirach-tests" };
-    existing(
-        target().join(GUEST_TARGET).join("release").join(name),
-        &format!("cargo build --release --target {GUEST_TARGET} -p {package} --bin {name}"),
-    )
+    let folder = target().join(GUEST_TARGET).join("release");
+    let (path, chosen) = match name {
+        "mirach" => (folder.join(name), "-p mirach".to_owned()),
+        "exercise" => (folder.join("examples").join(name), "-p mirach-vfio --example exercise".to_owned()),
+        other => (folder.join(other), format!("-p mirach-tests --bin {other}")),
+    };
+    existing(path, &format!("cargo build --release --target {GUEST_TARGET} {chosen}"))
 }
 
 /// The folder `tests/lab`, with the scripts that run in the guests.

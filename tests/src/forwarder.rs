@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::guest::Guest;
 use crate::wait;
 
-/// From the start of the program to its ports being up.
-const START: Duration = Duration::from_secs(90);
+/// From the start of the program to its ports being up; what takes long is to clear pages of 1 GiB.
+const START: Duration = Duration::from_secs(240);
 
 /// From a signal to the end of the program.
 const END: Duration = Duration::from_secs(60);
@@ -55,6 +55,31 @@ pub fn fail(guest: &mut Guest, user: User, arguments: &str) -> Result<(i32, Stri
     launch(guest, user, arguments)?;
     let status = ended(guest)?;
     Ok((status, log(guest)?))
+}
+
+/// The `facts` of each port, which it prints when it starts with `--json`, or without.
+///
+/// # Errors
+///
+/// The guest did not answer, or there are none in what it printed.
+pub fn facts(guest: &mut Guest) -> Result<Vec<String>> {
+    let log = log(guest)?;
+    let mut facts = Vec::new();
+    for line in log.lines() {
+        if let Some((_, text)) = line.strip_prefix("port ").and_then(|rest| rest.split_once(": ")) {
+            facts.push(text.to_owned());
+        }
+        // Notices have lines of their own, between those of JSON.
+        let Ok(value) = serde_json::from_str::<Value>(line) else { continue };
+        if value["type"] == "forwarding" {
+            let ports = value["ports"].as_array().context("`forwarding` has no ports")?;
+            facts.extend(ports.iter().filter_map(|port| port["facts"].as_str()).map(str::to_owned));
+        }
+    }
+    if facts.is_empty() {
+        bail!("it printed no facts about its ports: {log}");
+    }
+    Ok(facts)
 }
 
 /// Sends a signal and waits for the end of the program; returns its exit status.

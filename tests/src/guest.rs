@@ -38,7 +38,15 @@ pub struct Machine<'a> {
     pub programs: &'a [&'a str],
     /// Its network devices.
     pub nics: Vec<Nic>,
+    /// Its memory; of the host's it takes what the guest touches.
+    pub memory_mib: u32,
+    /// Parameters for its kernel, beside those that every guest has.
+    pub parameters: &'a str,
 }
+
+/// The PCI address of the NVMe controller that every guest has: no network card, and with a function reset. It has no
+/// storage.
+pub const CONTROLLER: &str = "0000:00:05.0";
 
 /// A running guest, killed on drop.
 pub struct Guest {
@@ -61,14 +69,19 @@ impl Guest {
         let mut command = cache::qemu()?;
         command
             .args(["-machine", "q35,accel=tcg,kernel-irqchip=split,memory-backend=ram", "-cpu", "max", "-smp", "2"])
-            .args(["-m", "768M", "-object", "memory-backend-memfd,id=ram,size=768M,share=on"])
+            .arg("-m")
+            .arg(format!("{}M", machine.memory_mib))
+            .arg("-object")
+            .arg(format!("memory-backend-memfd,id=ram,size={}M,share=on", machine.memory_mib))
             .args(["-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none"])
             .args(["-device", "intel-iommu,intremap=on,caching-mode=on"])
+            .args(["-device", "nvme,serial=lab,addr=0x5"])
             .arg("-kernel")
             .arg(cache::entry(machine.kernel.entry())?.join("vmlinuz"))
             .arg("-initrd")
             .arg(&initrd)
-            .args(["-append", "console=ttyS0 panic=-1 loglevel=5 intel_iommu=on tsc=reliable"])
+            .arg("-append")
+            .arg(format!("console=ttyS0 panic=-1 loglevel=5 intel_iommu=on tsc=reliable {}", machine.parameters))
             .arg("-serial")
             .arg(format!("file:{}", folder.path().join("console").display()))
             .arg("-serial")

@@ -18,7 +18,7 @@ pub const INTERFACES: [&str; 2] = ["eth0", "eth1"];
 const MODULES: [&str; 5] = ["vfio_iommu_type1", "vfio-pci", "virtio_net", "bridge", "tun"];
 
 /// How a site's guest is made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The kernel that it boots.
     pub kernel: Kernel,
@@ -26,6 +26,18 @@ pub struct Plan {
     pub packed: bool,
     /// How many queue pairs they have.
     pub queue_pairs: usize,
+    /// Its memory.
+    pub memory_mib: u32,
+    /// Parameters for its kernel, beside those that every guest has.
+    pub parameters: &'static str,
+}
+
+impl Plan {
+    /// A guest with this kernel whose devices offer packed rings and two queue pairs.
+    #[must_use]
+    pub fn new(kernel: Kernel) -> Self {
+        Self { kernel, packed: true, queue_pairs: 2, memory_mib: 768, parameters: "" }
+    }
 }
 
 /// A guest with two devices, and the namespaces behind them.
@@ -66,7 +78,9 @@ fn boot(plan: Plan) -> Result<Booted> {
     let guest = Guest::boot(Machine {
         kernel: plan.kernel,
         modules: &MODULES,
-        programs: &["mirach", "stray-dma"],
+        programs: &["mirach", "stray-dma", "exercise"],
+        memory_mib: plan.memory_mib,
+        parameters: plan.parameters,
         nics: vec![
             Nic { queues: left, slot: 3, packed: plan.packed },
             Nic { queues: right, slot: 4, packed: plan.packed },

@@ -24,9 +24,20 @@ impl Case {
     ///
     /// One engine on the second processor: the first one is left to the guest's kernel.
     pub(crate) fn arguments(self) -> String {
+        format!("{} --memory 32M --poll adaptive", self.ports())
+    }
+
+    /// Those arguments without the memory and the way of polling.
+    pub(crate) fn ports(self) -> String {
         let options = format!("queues={},ring={},vfio={}", self.queues, self.rings, self.interface.name());
         let [left, right] = DEVICES.map(|device| format!("--port {device},{options}"));
-        format!("{left} {right} --memory 32M --cores 1 --poll adaptive --json")
+        format!("{left} {right} --cores 1 --json")
+    }
+
+    /// Fails unless both ports of the running mirach are what was asked for.
+    pub(crate) fn took_effect(self, site: &mut Booted) -> Result<()> {
+        ports_say(site, &format!("numrxqueues {0} numtxqueues {0}", self.queues))?;
+        ports_say(site, &format!("ring {} vfio {}", self.rings, self.interface.name()))
     }
 }
 
@@ -44,9 +55,21 @@ pub(crate) fn all(suite: &mut Suite, site: &mut Site, case: Case) {
     let prefix = format!("{}::{}-rings::{}-queue-pairs", case.interface.name(), case.rings, case.queues);
     suite
         .check(&format!("{prefix}::starts"), || forwarder::start(&mut site.up()?.guest, User::Root, &case.arguments()));
+    suite.check(&format!("{prefix}::has-the-rings-and-the-interface-it-asked-for"), || case.took_effect(site.up()?));
     traffic(suite, site, &prefix, u64::from(case.queues), By::Mirach);
     suite.check(&format!("{prefix}::ends-on-sigterm"), || ends(site.up()?));
     suite.check(&format!("{prefix}::all-queues-were-used"), || used(site.up()?, case.queues));
+}
+
+/// Both ports have these words, one after the other, among their facts.
+pub(crate) fn ports_say(site: &mut Booted, words: &str) -> Result<()> {
+    forwarder::must_run(&mut site.guest)?;
+    let facts = forwarder::facts(&mut site.guest)?;
+    let wanted = format!(" {words} ");
+    if facts.len() != DEVICES.len() || !facts.iter().all(|facts| format!(" {facts} ").contains(&wanted)) {
+        bail!("not both ports say `{words}`: {facts:#?}");
+    }
+    Ok(())
 }
 
 /// Every queue of both ports carried packets, and the summary's numbers agree with each other.
@@ -78,6 +101,9 @@ pub(crate) fn defaults(suite: &mut Suite, site: &mut Site) {
     suite.check(&format!("{prefix}::starts"), || {
         let [left, right] = DEVICES.map(|device| format!("--port {device}"));
         forwarder::start(&mut site.up()?.guest, User::Root, &format!("{left} {right} --memory 32M"))
+    });
+    suite.check(&format!("{prefix}::takes-split-rings-and-the-newer-interface"), || {
+        ports_say(site.up()?, "ring split vfio iommufd")
     });
     traffic(suite, site, prefix, 1, By::Mirach);
     suite.check(&format!("{prefix}::ends-on-sigterm"), || ends(site.up()?));

@@ -44,6 +44,7 @@ pub(crate) fn all(suite: &mut Suite, site: &mut Site, interface: Interface) {
         if user.trim() != "plain" {
             bail!("it runs as {}", user.trim());
         }
+        case.took_effect(site)?;
         ping(&site.pair.left, Pair::RIGHT, 50)?;
         ends(site)
     });

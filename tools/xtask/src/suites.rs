@@ -137,6 +137,7 @@ fn guest_virtio() -> Vec<Step> {
     vec![
         step(Meaning::Build, &["build", "--release", "--target", musl, "-p", "mirach"]),
         step(Meaning::Build, &["build", "--release", "--target", musl, "-p", "mirach-tests", "--bin", "stray-dma"]),
+        step(Meaning::Build, &["build", "--release", "--target", musl, "-p", "mirach-vfio", "--example", "exercise"]),
         step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "guest_virtio"]),
     ]
 }
