@@ -1,7 +1,7 @@
 //! A network card as a port: any driver's [`Nic`], its queues boxed.
 //!
 //! A driver needs its own queues back when it stops, to empty them. Engines only know boxes, so each box
-//! holds its queue in a [`Lodger`] that sends it home to the control side when the box is dropped, wherever and for whatever reason.
+//! holds its queue in a `Lodger` that sends it home to the control side when the box is dropped, wherever and for whatever reason.
 
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
