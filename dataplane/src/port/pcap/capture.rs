@@ -1,5 +1,7 @@
 //! A capture file in memory.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
 
@@ -10,6 +12,11 @@ use pcap_file::{DataLink, PcapError};
 
 /// First word of a pcapng file, the same in both byte orders.
 const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+/// First words of capture files: pcapng, and pcap with microseconds and nanoseconds in both byte orders.
+const MAGIC: [[u8; 4]; 5] =
+    [PCAPNG, [0xa1, 0xb2, 0xc3, 0xd4], [0xd4, 0xc3, 0xb2, 0xa1], [0xa1, 0xb2, 0x3c, 0x4d], [0x4d, 0x3c, 0xb2, 0xa1]];
+/// Bytes of the header of a pcap file.
+const HEADER: u64 = 24;
 /// Block types of pcapng that hold packets: obsolete, simple and enhanced (draft-ietf-opsawg-pcapng, section 10).
 const PACKET_BLOCKS: [u32; 3] = [2, 3, 6];
 
@@ -28,8 +35,18 @@ impl Capture {
     /// # Errors
     /// A sentence saying what is wrong and what to do.
     pub fn load(path: &Path) -> Result<Self, String> {
-        let file = std::fs::read(path).map_err(|error| format!("cannot read it: {error}"))?;
-        Self::parse(&file)
+        Self::read(path).map_err(|error| format!("cannot read it: {error}")).and_then(|file| Self::parse(&file))
+    }
+
+    /// The content of the file; of one that is no capture only the beginning, because it may have no end.
+    fn read(path: &Path) -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let mut content = Vec::new();
+        file.by_ref().take(HEADER).read_to_end(&mut content)?;
+        if MAGIC.iter().any(|magic| content.starts_with(magic)) {
+            file.read_to_end(&mut content)?;
+        }
+        Ok(content)
     }
 
     /// Takes the frames out of `file`, the content of a capture file.

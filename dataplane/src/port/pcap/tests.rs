@@ -219,6 +219,7 @@ fn what_is_no_usable_capture_is_refused_at_once() {
         let expected = format!("port `p`: {}: {reason}", path.display());
         assert_eq!(failure(&format!("pcap={}", path.display())), expected);
     }
+    assert!(failure("pcap=/dev/zero").ends_with("it is neither a pcap nor a pcapng file"), "and it has no end");
     assert!(failure("pcap=/nonesuch/in").starts_with("port `p`: /nonesuch/in: cannot read it: No such file"));
     assert!(failure("pcap=,out=/nonesuch/out").contains("/nonesuch/out: cannot create it: No such file"));
     std::fs::write(&path, &good).unwrap();
