@@ -1,17 +1,42 @@
-//! Writing to stdout so that a reader who leaves (`mirach run | head`) ends the command and does not crash it.
+//! Writing to stdout so that a reader who leaves (`mirach run | head`) ends the command and does not crash it, and one who
+//! does not read (`mirach run | less`) does not keep SIGINT and SIGTERM from ending it.
 
-use std::io::{self, Write};
+use std::io;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
-/// Prints a line.
+use crate::signals;
+
+/// Bytes that a pipe takes without blocking once it is ready for any (`PIPE_BUF`, `pipe(7)`).
+const PIECE: usize = 4096;
+/// How often it is asked for signals while stdout takes nothing.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// Prints a line. Nothing is held back in this process, so nothing can block when it exits.
 pub(crate) fn line(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
+    let mut bytes = text.as_bytes().to_vec();
     if !text.ends_with('\n') {
-        stdout.write_all(b"\n")?;
+        bytes.push(b'\n');
     }
-    stdout.flush()
+    let stdout = io::stdout().lock();
+    let mut rest = &bytes[..];
+    while let Some(piece) = rest.get(..rest.len().min(PIECE)).filter(|piece| !piece.is_empty()) {
+        match poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], Some(&PATIENCE)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) if signals::are_pending() => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads the report"));
+            }
+            Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match rustix::io::write(&stdout, piece) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Prints one JSON object on a line of its own.
@@ -30,11 +55,12 @@ pub(crate) fn sentence(error: &anyhow::Error) -> String {
     text
 }
 
-/// Whether the reader of stdout has gone.
-pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+/// Whether the reader of stdout has gone, or did not read until the command was told to end.
+pub(crate) fn is_reader_gone(error: &anyhow::Error) -> bool {
     error
         .chain()
-        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe))
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::TimedOut))
 }
 
 #[cfg(test)]

@@ -5,6 +5,22 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
+/// Whether SIGINT or SIGTERM waits to be taken. Never so while they are not blocked.
+pub(crate) fn are_pending() -> bool {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the pointer is good for one signal set.
+    if unsafe { libc::sigpending(set.as_mut_ptr()) } != 0 {
+        return false;
+    }
+    // SAFETY: `sigpending` has initialised it.
+    let set = unsafe { set.assume_init() };
+    [libc::SIGINT, libc::SIGTERM].into_iter().any(|signal| {
+        // SAFETY: the set is initialised and the signal number valid.
+        let is_member = unsafe { libc::sigismember(&raw const set, signal) };
+        is_member == 1
+    })
+}
+
 /// SIGINT and SIGTERM are blocked for this thread, and for all threads that it starts from now on.
 pub(crate) struct Signals {
     set: libc::sigset_t,
@@ -38,8 +54,10 @@ impl Signals {
         signal > 0
     }
 
-    /// Lets the signals through again, so that a second one ends the process even if stopping hangs.
+    /// Takes those that are pending, then lets the signals through again, so that a second one ends the process even if
+    /// stopping hangs.
     pub(crate) fn release(self) {
+        while self.wait(Duration::ZERO) {}
         // SAFETY: the set is initialised; the old mask is not asked for.
         unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const self.set, std::ptr::null_mut()) };
     }

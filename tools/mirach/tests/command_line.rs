@@ -1,7 +1,7 @@
 //! The binary as its users meet it, with neither hardware nor privileges.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -370,6 +370,42 @@ fn reports_of_the_machine_are_well_formed() {
         assert_eq!(code(&output), 0, "{arguments:?}: {}", stderr(&output));
         assert!(!stdout(&output).trim().is_empty(), "{arguments:?}");
     }
+}
+
+/// As the kernel tells in proc_pid_status(5).
+fn blocks_sigterm(child: &Child) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() & 1 << 14 != 0
+}
+
+#[test]
+fn sigterm_ends_a_run_whose_report_nobody_reads() {
+    let (unread, pipe) = std::io::pipe().unwrap();
+    rustix::pipe::fcntl_setpipe_size(&pipe, 4096).unwrap();
+    // Fill it, so that the very first line finds no room.
+    (&pipe).write_all(&[b' '; 4096]).unwrap();
+    let mut command = mirach(&["run", "--no-huge", "--port", "gen=1000", "--port", "null"]);
+    let mut child = command.stdout(pipe).stderr(Stdio::null()).spawn().unwrap();
+    drop(command);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !blocks_sigterm(&child) {
+        assert!(Instant::now() < deadline, "it takes signals when it has time for them");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    terminate(&child);
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("it waits for its reader");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    drop(unread);
+    assert_eq!(status.code(), Some(0), "{status}");
 }
 
 #[test]
