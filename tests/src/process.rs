@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 /// Runs a command to its end and returns what it printed on standard output.
 ///
@@ -41,6 +42,15 @@ pub fn bound_to_us(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
+}
+
+/// Ends this process (SIGTERM) when its parent ends, however it does.
+///
+/// # Errors
+///
+/// The kernel refused.
+pub fn end_with_parent() -> Result<()> {
+    set_parent_process_death_signal(Some(Signal::TERM)).context("cannot ask to end with the parent process")
 }
 
 /// A child process that is killed and waited for on drop.

@@ -35,6 +35,9 @@ impl Interface {
 
 fn main() -> ExitCode {
     lab::leftovers::remove();
+    if let Err(error) = lab::process::end_with_parent() {
+        eprintln!("{error:#}: interrupted, this run would go on without its parent");
+    }
     let mut suite = Suite::from_arguments();
     for (interface, kernel) in [(Interface::Type1, Kernel::Stock), (Interface::Iommufd, Kernel::Iommufd)] {
         let mut site = Site::new(Plan::new(kernel));

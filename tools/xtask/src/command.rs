@@ -49,6 +49,23 @@ pub(crate) fn logged_with(input: Stdio, command: &mut Command, log: &File) -> Re
     Ok(status.success())
 }
 
+/// The same command, ended by the kernel (SIGTERM) when this process ends, however it does: a run that is interrupted
+/// must not go on in the background.
+pub(crate) fn bound_to_us(command: &Command) -> Command {
+    let mut bound = Command::new("setpriv");
+    bound.args(["--pdeathsig", "TERM", "--"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => bound.env(name, value),
+            None => bound.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        bound.current_dir(folder);
+    }
+    bound
+}
+
 /// Runs a command for what it prints.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot start `{}`", shown(command)))?;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::command::{logged, shown, target};
+use crate::command::{bound_to_us, logged, shown, target};
 use crate::count::Count;
 use crate::setup::{self, Need};
 use crate::suites::{Meaning, Step, Suite};
@@ -47,10 +47,10 @@ fn run_suite(suite: &Suite, path: &Path) -> Result<Count> {
     // The parts of the log are files of their own first, so that the output of a failed step can be shown alone.
     let mut whole = Vec::new();
     let mut count = Count::default();
-    for mut step in (suite.steps)() {
+    for step in (suite.steps)() {
         println!("{}: {}", suite.name, shown(&step.command));
         let part = path.with_extension("part");
-        let (result, output) = run_step(&mut step, &part)?;
+        let (result, output) = run_step(&step, &part)?;
         if result.failed > 0 {
             println!("{output}");
         }
@@ -69,8 +69,8 @@ fn run_suite(suite: &Suite, path: &Path) -> Result<Count> {
     Ok(count)
 }
 
-fn run_step(step: &mut Step, part: &PathBuf) -> Result<(Count, String)> {
-    let succeeded = logged(&mut step.command, &File::create(part)?)?;
+fn run_step(step: &Step, part: &PathBuf) -> Result<(Count, String)> {
+    let succeeded = logged(&mut bound_to_us(&step.command), &File::create(part)?)?;
     let output = String::from_utf8_lossy(&fs::read(part)?).into_owned();
     let count = match step.meaning {
         Meaning::Check if succeeded => Count::ONE_PASSED,
