@@ -1,13 +1,13 @@
 //! A PCI device as a port: finds it, takes it through VFIO, and gives it to the driver that knows it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use drivers::bus::{BusError, PciAddress, PciFunction};
 use drivers::nic::{NicError, Offloads};
 use drivers::virtio::{self, Config, VirtioNet};
 use hugemem::{IovaRange, PacketPool, Region};
-use vfio::{Function, Interface, SystemClock};
+use vfio::discover::{ResolveError, resolve};
+use vfio::{Function, Interface, Sysfs, SystemClock};
 
 use super::nic::{self, NicPort};
 use super::{PciName, PciSpec, PortError, RingChoice, VfioChoice};
@@ -111,21 +111,17 @@ fn address(port: &str, device: &PciName) -> Result<PciAddress, PortError> {
         PciName::Address(address) => return Ok(*address),
         PciName::Interface(name) => name,
     };
-    let interface = Path::new("/sys/class/net").join(name);
-    let failure = |reason: String| PortError::Device { port: port.into(), reason };
-    if !interface.exists() {
-        return Err(failure(format!(
-            "there is no interface `{name}` (one that is bound to vfio-pci has lost its name); use the PCI address that \
-             `mirach devices` shows, or tap={name} for a tap"
-        )));
-    }
-    let device = interface.join("device").canonicalize().ok();
-    // The interface of a virtio device belongs to a child of the PCI function.
-    let functions = device.iter().flat_map(|path| path.ancestors()).filter_map(|folder| folder.file_name()?.to_str());
-    functions.filter_map(|folder| folder.parse().ok()).next().ok_or_else(|| {
-        failure(format!(
-            "the interface `{name}` is on no PCI device, so there is no driver for it; name a PCI device or a tap"
-        ))
+    resolve(&Sysfs::default(), name).map_err(|error| {
+        let reason = match error {
+            ResolveError::NotPci(_) => format!(
+                "the interface `{name}` is on no PCI device, so there is no driver for it; name a PCI device or a tap"
+            ),
+            _ => format!(
+                "there is no interface `{name}` (one that is bound to vfio-pci has lost its name); use the PCI address that \
+                 `mirach devices` shows, or tap={name} for a tap"
+            ),
+        };
+        PortError::Device { port: port.into(), reason }
     })
 }
 
