@@ -1,6 +1,7 @@
 //! Statistics as text for people and as JSON for programs.
 
 use std::fmt::Write;
+use std::time::{Duration, Instant};
 
 use dataplane::clock::CycleClock;
 use dataplane::histogram::Histogram;
@@ -10,6 +11,15 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::table::{Table, grouped, optional, time};
+
+/// How often statistics are shown and devices are looked after.
+pub(crate) const TICK: Duration = Duration::from_secs(1);
+
+/// When to report after the report due at `tick`, which came at `now`. One that came late is not followed by another at
+/// once, whose interval would be too short to say anything.
+pub(crate) fn next_tick(tick: Instant, now: Instant) -> Instant {
+    (tick + TICK).max(now + TICK / 2)
+}
 
 /// One line about the whole forwarder in `interval`, then a row for each queue that counted anything.
 pub(crate) fn text(seconds: f64, interval: &Statistics, clock: CycleClock) -> String {
@@ -185,7 +195,14 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use drivers::nic::Counters;
-    use std::time::Duration;
+
+    #[test]
+    fn a_late_report_is_not_followed_by_a_crowd() {
+        let tick = Instant::now();
+        assert_eq!(next_tick(tick, tick), tick + TICK);
+        assert_eq!(next_tick(tick, tick + TICK * 9 / 10), tick + TICK * 14 / 10);
+        assert_eq!(next_tick(tick, tick + 60 * TICK), tick + 60 * TICK + TICK / 2);
+    }
 
     fn sample() -> Statistics {
         let mut sent = Counters::default();

@@ -24,8 +24,6 @@ const QUEUES: u16 = 2;
 const WINDOW: u64 = 256;
 /// How long frames may take to arrive after the last one was made.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How often it is shown how things go.
-const TICK: Duration = Duration::from_secs(1);
 
 /// Runs the command.
 pub(crate) fn execute(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
@@ -95,7 +93,7 @@ fn show(forwarder: &mut Forwarder, cards: &Cards, signals: &Signals, arguments: 
             ))?;
         }
     }
-    let mut tick = start + TICK;
+    let mut tick = start + report::TICK;
     let mut before = forwarder.statistics();
     loop {
         let now = Instant::now();
@@ -123,7 +121,7 @@ fn show(forwarder: &mut Forwarder, cards: &Cards, signals: &Signals, arguments: 
             if forwarder.check() == Health::Broken {
                 return Ok(());
             }
-            tick += TICK;
+            tick = report::next_tick(tick, now);
         }
         if now >= end {
             return Ok(());

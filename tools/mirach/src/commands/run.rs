@@ -17,8 +17,6 @@ use crate::report::{self, Latency};
 use crate::signals::Signals;
 use crate::table::{grouped, time};
 
-/// How often statistics are shown and devices are looked after.
-const TICK: Duration = Duration::from_secs(1);
 /// How often it is asked whether finite sources have ended.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -120,7 +118,7 @@ fn watch(forwarder: &mut Forwarder, signals: &Signals, config: &Config, json: bo
     let start = Instant::now();
     // A time too far away for the clock never comes.
     let end = config.duration.and_then(|duration| start.checked_add(duration));
-    let mut tick = start + TICK;
+    let mut tick = start + report::TICK;
     let mut before = forwarder.statistics();
     loop {
         let now = Instant::now();
@@ -128,7 +126,7 @@ fn watch(forwarder: &mut Forwarder, signals: &Signals, config: &Config, json: bo
             return Ok(());
         }
         if now >= tick {
-            tick += TICK;
+            tick = report::next_tick(tick, now);
             let statistics = forwarder.statistics();
             let interval = statistics.since(&before);
             before = statistics;
