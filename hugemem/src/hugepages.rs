@@ -54,7 +54,7 @@ impl PageChoice {
 pub enum MemoryError {
     /// Too few huge pages are free.
     #[error(
-        "{wanted} huge pages of {} needed, {free} free; reserve them with: echo {} | sudo tee {}",
+        "huge pages of {}: {wanted} needed, {free} free; reserve them with: echo {} | sudo tee {}",
         size_name(*.page_size), .reserved + .wanted.saturating_sub(*.free), .setting.display()
     )]
     HugePages {

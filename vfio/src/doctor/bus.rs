@@ -43,7 +43,7 @@ fn module(sysfs: &Sysfs) -> Finding {
         text.lines().any(|line| line.contains("/vfio-pci.ko"))
     };
     if !release.is_empty() && (listed("modules.dep") || listed("modules.builtin")) {
-        return Finding::bad(TOPIC, "there, but not loaded", "modprobe vfio-pci");
+        return Finding::bad(TOPIC, "there, but not loaded", "sudo modprobe vfio-pci");
     }
     Finding::bad(
         TOPIC,
@@ -60,7 +60,10 @@ fn interfaces(sysfs: &Sysfs) -> Finding {
         (true, true) => Finding::good(TOPIC, "type1 (/dev/vfio/vfio) and iommufd (/dev/iommu)"),
         (true, false) => Finding::good(TOPIC, "type1 (/dev/vfio/vfio); no iommufd, which is not needed then"),
         (false, true) => Finding::good(TOPIC, "iommufd (/dev/iommu)"),
-        (false, false) => Finding::bad(TOPIC, "neither /dev/vfio/vfio nor /dev/iommu is there", "modprobe vfio-pci"),
+        (false, false) => {
+            let cure = module(sysfs).fix.unwrap_or_else(|| "sudo modprobe vfio_iommu_type1".to_owned());
+            Finding::bad(TOPIC, "neither /dev/vfio/vfio nor /dev/iommu is there", cure)
+        }
     }
 }
 
@@ -133,7 +136,7 @@ fn unsafe_modes(sysfs: &Sysfs) -> Vec<Finding> {
     .filter_map(|(module, parameter, meaning)| {
         let path = format!("module/{module}/parameters/{parameter}");
         let on = matches!(read(&sysfs.path(&path)).as_deref(), Some("Y" | "1"));
-        on.then(|| Finding::warning(TOPIC, meaning, format!("echo N > /sys/{path}")))
+        on.then(|| Finding::warning(TOPIC, meaning, format!("echo N | sudo tee /sys/{path}")))
     })
     .collect()
 }
@@ -158,6 +161,6 @@ fn dsa(sysfs: &Sysfs) -> Option<Finding> {
     Some(Finding::warning(
         TOPIC,
         format!("{found}; Linux denies them to vfio-pci, because their users can disturb each other (INTEL-SA-01084)"),
-        "only if every user of the machine is trusted: modprobe -r vfio-pci; modprobe vfio-pci disable_denylist=1",
+        "only if every user of the machine is trusted: sudo modprobe -r vfio-pci; sudo modprobe vfio-pci disable_denylist=1",
     ))
 }

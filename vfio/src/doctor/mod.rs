@@ -100,7 +100,7 @@ mod tests {
         for (topic, state, cure) in [
             ("IOMMU", State::Bad, "intel_iommu=on"),
             ("vfio-pci", State::Bad, "CONFIG_VFIO_PCI"),
-            ("VFIO interfaces", State::Bad, "modprobe vfio-pci"),
+            ("VFIO interfaces", State::Bad, "CONFIG_VFIO_PCI"),
             ("huge pages", State::Warning, "nr_hugepages"),
             ("clock", State::Warning, "tsc"),
             ("CPU isolation", State::Warning, "isolcpus"),
@@ -154,7 +154,7 @@ mod tests {
         machine.function("0000:6a:01.0", 0x8086, 0x0b25, 0x08_8000, Some(4), Some("idxd"));
         let findings = examine(&machine.sysfs());
         let module = find(&findings, "vfio-pci");
-        assert_eq!((module.state, module.fix.as_deref()), (State::Bad, Some("modprobe vfio-pci")));
+        assert_eq!((module.state, module.fix.as_deref()), (State::Bad, Some("sudo modprobe vfio-pci")));
         assert!(find(&findings, "DSA").fix.as_deref().unwrap_or_default().contains("disable_denylist=1"));
     }
 
