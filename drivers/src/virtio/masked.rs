@@ -4,8 +4,8 @@ use alloc::boxed::Box;
 
 /// The element of `ring` that the free-running counter `position` points at.
 ///
-/// `ring` is not empty and its length is a power of two; then this cannot fail, and the compiler sees that it
-/// cannot: what is left of the bounds check is a test for emptiness.
+/// `ring` is not empty and its length is a power of two; then this cannot fail. The compiler keeps the bounds check all the
+/// same, one compare that always predicts right.
 #[inline(always)]
 pub(super) fn at<T>(ring: &[T], position: u16) -> &T {
     &ring[usize::from(position) & (ring.len() - 1)]

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU32, Ordering, fence};
 use hugemem::{DmaArray, OutOfMemory, Region};
 
 use super::masked::{at, at_mut, event_passed, ring_of};
-use super::ring::{Addresses, Descriptor, Fault, Part, Parts, Returned, Ring, Stopped, TABLE, Tables, write};
+use super::ring::{Addresses, Descriptor, Fault, Part, Parts, Returned, Ring, Stopped, Tables, descriptors_for, write};
 
 /// Descriptor flag: the chain goes on.
 const NEXT: u16 = 1;
@@ -175,12 +175,7 @@ impl<T: Parts + Send> Ring<T> for Packed<T> {
 
     #[inline]
     fn descriptors_for(&self, parts: usize) -> Option<u16> {
-        // A chain is never longer than the queue, not even in a table (2.7.5.3.1, 2.8.19).
-        if parts > self.slots.len() {
-            return None;
-        }
-        let one = parts == 1 || (self.indirect && self.tables.is_some() && parts <= usize::from(TABLE));
-        Some(if one { 1 } else { parts as u16 })
+        descriptors_for(parts, self.slots.len(), self.indirect && self.tables.is_some())
     }
 
     fn start(&mut self, _: &Stopped, event_index: bool, indirect: bool) {

@@ -202,6 +202,16 @@ pub(super) trait Ring<T: Parts>: Sized + Send {
         T: 'a;
 }
 
+/// Descriptors that a buffer of `parts` parts takes in a ring of `size`, with indirect tables or without; `None` when it
+/// can never fit. A chain is never longer than the queue, not even in a table (2.7.5.3.1, 2.8.19).
+#[inline]
+pub(super) fn descriptors_for(parts: usize, size: usize, tables: bool) -> Option<u16> {
+    if parts > size {
+        return None;
+    }
+    if parts == 1 || tables && parts <= usize::from(TABLE) { Some(1) } else { u16::try_from(parts).ok() }
+}
+
 /// Two words that hold a descriptor, in either format.
 pub(super) type Descriptor = [AtomicU64; 2];
 
