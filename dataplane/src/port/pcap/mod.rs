@@ -106,7 +106,7 @@ fn lock(writer: &Mutex<Writer>) -> MutexGuard<'_, Writer> {
 impl PcapControl {
     fn flush(&self) -> Result<(), PortError> {
         let Some(writer) = &self.writer else { return Ok(()) };
-        lock(writer).flush().map_err(|error| PortError::Capture {
+        lock(writer).outcome().map_err(|error| PortError::Capture {
             port: self.name.clone(),
             path: self.spec.output.clone().unwrap_or_default(),
             reason: format!("cannot write to it: {error}; frames are missing from its end; free space on its disk"),

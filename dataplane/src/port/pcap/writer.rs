@@ -30,9 +30,28 @@ pub(super) struct Writer {
     written: u64,
     buffer: Vec<u8>,
     used: usize,
-    frames_held: u64,
-    /// Frames that were lost because writing failed.
+    /// What is in the buffer.
+    held: Tally,
+    /// What has come into the file, and not been counted by the queue yet.
+    done: Tally,
+    /// Frames that were lost because writing failed, and not counted yet.
     lost: u64,
+    /// Why, when the queue met with it and the control side has not told it yet.
+    failure: Option<io::Error>,
+}
+
+/// A number of frames and their bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    frames: u64,
+    bytes: u64,
+}
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+    }
 }
 
 /// Why a frame is not in the file.
@@ -47,7 +66,9 @@ impl Writer {
     pub(super) fn create(path: &Path) -> io::Result<Self> {
         let file = File::create(path)?;
         let regular = file.metadata()?.is_file();
-        let mut writer = Self { file, regular, written: 0, buffer: vec![0; BUFFER], used: 0, frames_held: 0, lost: 0 };
+        let (held, done) = (Tally::default(), Tally::default());
+        let buffer = vec![0; BUFFER];
+        let mut writer = Self { file, regular, written: 0, buffer, used: 0, held, done, lost: 0, failure: None };
         // Nanosecond times, version 2.4, and link type Ethernet.
         let header = [0xa1b2_3c4d_u32, 0x0004_0002, 0, 0, SNAPLEN, 1];
         for (place, word) in writer.buffer.chunks_exact_mut(4).zip(header) {
@@ -64,7 +85,7 @@ impl Writer {
         if longest > SNAPLEN as usize {
             return Err(Refusal::TooLong);
         }
-        if self.buffer.len() - self.used < RECORD + longest && self.flush().is_err() {
+        if self.buffer.len() - self.used < RECORD + longest && !self.try_flush() {
             return Err(Refusal::Failed);
         }
         let place = self.buffer.get_mut(self.used..).unwrap_or_default();
@@ -77,24 +98,44 @@ impl Writer {
             place.copy_from_slice(&word.to_le_bytes());
         }
         self.used += RECORD + len;
-        self.frames_held += 1;
+        self.held.add(Tally { frames: 1, bytes: packet.len() as u64 });
         Ok(())
+    }
+
+    /// As [`Writer::flush`], for the queue, which can tell nobody: a failure is kept for [`Writer::outcome`].
+    fn try_flush(&mut self) -> bool {
+        match self.flush() {
+            Ok(()) => true,
+            Err(error) => {
+                self.failure = Some(error);
+                false
+            }
+        }
+    }
+
+    /// Writes out what is held back, and says what went wrong then or since the last time.
+    pub(super) fn outcome(&mut self) -> io::Result<()> {
+        let now = self.flush();
+        self.failure.take().map_or(now, Err)
     }
 
     /// Writes out what is held back. When that fails, the frames held are lost and counted, and the file ends with the
     /// last whole frame before them.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         let held = self.buffer.get(..self.used).unwrap_or_default();
         if held.is_empty() {
             return Ok(());
         }
         let result = if self.regular { self.file.write_all_at(held, self.written) } else { self.file.write_all(held) };
-        let frames = std::mem::take(&mut self.frames_held);
+        let held = std::mem::take(&mut self.held);
         let bytes = std::mem::take(&mut self.used) as u64;
         match result {
-            Ok(()) => self.written += bytes,
+            Ok(()) => {
+                self.written += bytes;
+                self.done.add(held);
+            }
             Err(_) => {
-                self.lost += frames;
+                self.lost += held.frames;
                 if self.regular {
                     // Half a record at the end would make the whole file unreadable to some tools. If even this fails,
                     // the error below says that the file is damaged.
@@ -113,26 +154,24 @@ impl Drop for Writer {
     }
 }
 
-/// Writes what is "sent" into the port's file.
+/// Writes what is "sent" into the port's file. A frame counts as sent when it is in the file, and as underway until then.
 #[derive(Debug)]
 pub struct PcapTx {
     writer: Arc<Mutex<Writer>>,
     counters: Counters,
-    /// Frames that were counted as sent and lost after all. As many of the next are not counted, because counters
-    /// never go back.
-    debt: u64,
 }
 
 impl PcapTx {
     pub(super) fn new(writer: Arc<Mutex<Writer>>) -> Self {
-        Self { writer, counters: Counters::default(), debt: 0 }
+        Self { writer, counters: Counters::default() }
     }
 
-    /// Counts what was lost after it had been taken.
+    /// Counts what has come into the file, or was lost, since the last time.
     fn settle(&mut self, writer: &mut MutexGuard<'_, Writer>) {
-        let lost = std::mem::take(&mut writer.lost);
-        self.debt += lost;
-        self.counters.drop_packets(DropReason::System, lost);
+        let done = std::mem::take(&mut writer.done);
+        self.counters.packets += done.frames;
+        self.counters.bytes += done.bytes;
+        self.counters.drop_packets(DropReason::System, std::mem::take(&mut writer.lost));
     }
 }
 
@@ -145,15 +184,9 @@ impl TxQueue for PcapTx {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let shared = Arc::clone(&self.writer);
         let mut writer = lock(&shared);
-        // Frames may have been lost between two calls, and may be below.
-        self.settle(&mut writer);
         for packet in batch.iter() {
             match writer.add(packet, time) {
-                Ok(()) if self.debt > 0 => self.debt -= 1,
-                Ok(()) => {
-                    self.counters.packets += 1;
-                    self.counters.bytes += packet.len() as u64;
-                }
+                Ok(()) => {}
                 Err(Refusal::TooLong) => self.counters.drop_packets(DropReason::TooLong, 1),
                 Err(Refusal::BadHeader) => self.counters.drop_packets(DropReason::BadHeader, 1),
                 Err(Refusal::Failed) => self.counters.drop_packets(DropReason::System, 1),
@@ -163,6 +196,16 @@ impl TxQueue for PcapTx {
         drop(writer);
         batch.clear();
         packets
+    }
+
+    /// Writes out what is held back: for when there is nothing else to do, and for the end. A failure is counted here
+    /// and told by the port's control side.
+    fn reclaim(&mut self) -> usize {
+        let shared = Arc::clone(&self.writer);
+        let mut writer = lock(&shared);
+        writer.try_flush();
+        self.settle(&mut writer);
+        0
     }
 
     fn counters(&self) -> Counters {
@@ -195,13 +238,16 @@ mod tests {
             assert_eq!(tx.transmit(&mut batch), count);
         };
         send(&mut tx, 1, 3);
-        lock(&writer).flush().unwrap();
+        lock(&writer).outcome().unwrap();
         send(&mut tx, 2, 4);
         let good = std::mem::replace(&mut lock(&writer).file, File::open(&path).unwrap());
-        assert!(lock(&writer).flush().is_err(), "it is open for reading only");
+        tx.reclaim();
+        assert!(lock(&writer).outcome().is_err(), "it is open for reading only");
+        assert!(lock(&writer).outcome().is_ok(), "it is told once");
         lock(&writer).file = good;
         send(&mut tx, 3, 6);
-        lock(&writer).flush().unwrap();
+        assert_eq!(tx.counters().packets, 3, "the others are lost, or not in the file yet");
+        assert_eq!(tx.reclaim(), 0);
         let counters = tx.counters();
         assert_eq!((counters.packets, counters.bytes, counters.dropped(DropReason::System)), (9, 9 * 60, 4));
         let capture = Capture::load(&path).unwrap();
