@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use drivers::nic::TxQueue;
 
@@ -76,6 +76,10 @@ pub struct Stopped {
     pub unfinished: bool,
 }
 
+/// A port that fails once more after so many restarts within [`RESTART_WINDOW`] is given up: each restart pauses all ports.
+const RESTARTS: usize = 5;
+const RESTART_WINDOW: Duration = Duration::from_secs(60);
+
 /// A port without its queues, which are with the engines.
 struct Station {
     name: String,
@@ -86,6 +90,8 @@ struct Station {
     silent: bool,
     /// It is stopped for good: at the end, or because it failed and did not come back.
     stopped: bool,
+    /// When it was started anew, as far as that counts for [`RESTARTS`].
+    restarts: Vec<Instant>,
 }
 
 /// A running engine and what it serves.
@@ -148,6 +154,7 @@ impl Forwarder {
                 control: opened.control,
                 queues: opened.queues.len(),
                 stopped: false,
+                restarts: Vec::new(),
             });
             let ids = (0..).map(|queue| QueueId { port, queue });
             queues.extend(ids.zip(opened.queues));
@@ -455,6 +462,13 @@ impl Forwarder {
 
 /// Starts the port of `station` anew, with as many queues as before.
 fn restart(station: &mut Station, queues: Vec<PortQueue>, reason: PortError) -> Result<Vec<PortQueue>, PortError> {
+    station.restarts.retain(|at| at.elapsed() < RESTART_WINDOW);
+    if station.restarts.len() >= RESTARTS {
+        let reason = format!("it failed again after {RESTARTS} restarts within a minute, and is given up");
+        station.control.stop(queues)?;
+        return Err(PortError::Device { port: station.name.clone(), reason });
+    }
+    station.restarts.push(Instant::now());
     let renewed = station.control.restart(queues, reason)?;
     if renewed.len() == station.queues {
         return Ok(renewed);

@@ -197,6 +197,24 @@ fn a_device_that_fails_is_started_anew_and_counters_go_on() {
 }
 
 #[test]
+fn a_device_that_fails_again_and_again_is_given_up() {
+    let (sick, script) = scripted("sick", Behaviour::OneAtATime);
+    let ports = vec![generator("source", "gen=max"), sick, generator("bystander", "gen=max"), null("sink")];
+    let mut forwarder = Forwarder::start(config(), &cores(), ports).unwrap();
+    for _ in 0..5 {
+        script.fall_ill();
+        let Health::Changed { restarted, lost } = forwarder.check() else { panic!("it was ill") };
+        assert_eq!((restarted.len(), lost.len()), (1, 0));
+    }
+    script.fall_ill();
+    let Health::Changed { restarted, lost } = forwarder.check() else { panic!("another pair is left") };
+    assert!(lost[0].contains("5 restarts within a minute") && restarted.is_empty(), "{restarted:?} {lost:?}");
+    assert!(script.is_stopped());
+    assert_eq!(forwarder.check(), Health::Well, "nobody asks a port that was given up");
+    assert_conserved(&forwarder.stop());
+}
+
+#[test]
 fn a_device_that_does_not_come_back_takes_only_its_partner_along() {
     let (dead, script) = scripted("dead", Behaviour::OneAtATime);
     let ports = vec![generator("partner", "gen=max"), dead, generator("bystander", "gen=max"), null("sink")];
