@@ -49,6 +49,12 @@ impl MemoryOptions {
     fn request(&self, bytes: usize) -> MemoryRequest {
         MemoryRequest { bytes, page: self.page, node: self.node }
     }
+
+    /// A request for the rings of a device: a few hundred KiB, for which a page of 1 GiB would be a waste.
+    fn rings(&self, bytes: usize) -> MemoryRequest {
+        let page = if self.page == PageChoice::Size1G { PageChoice::Auto } else { self.page };
+        MemoryRequest { page, ..self.request(bytes) }
+    }
 }
 
 /// Opens ports.
@@ -126,7 +132,7 @@ impl Opening<'_> {
         Ok(match (resource, spec) {
             (Resource::Pci(device), _) => {
                 // In a region of their own, so that no other device reaches them.
-                let rings = options.request(device.ring_memory()).allocate(space)?.region;
+                let rings = options.rings(device.ring_memory()).allocate(space)?.region;
                 let NicPort { queues, control, mac, notices } = device.start(&rings, pools)?;
                 Port { mac: Some(mac), notices, ..port(PortKind::Nic, queues, control) }
             }

@@ -35,16 +35,16 @@ const SIZE_2M: Size =
     Size { option: "2M", folder: "/sys/kernel/mm/hugepages/hugepages-2048kB", kib: 2 << 10, reserved: 48, too_few: 1 };
 
 /// The parameters of a kernel that reserves such pages at boot, which is the only time at which it can find any.
-pub(crate) const BOOT_1G: &str = "hugepagesz=1G hugepages=3";
+pub(crate) const BOOT_1G: &str = "hugepagesz=1G hugepages=1";
 
 /// Memory of its guest: the kernel finds no such page in the lowest 2 GiB and none where its own tables end.
-pub(crate) const MEMORY_1G_MIB: u32 = 6 << 10;
+pub(crate) const MEMORY_1G_MIB: u32 = 4 << 10;
 
 const SIZE_1G: Size = Size {
     option: "1G",
     folder: "/sys/kernel/mm/hugepages/hugepages-1048576kB",
     kib: 1 << 20,
-    reserved: 3,
+    reserved: 1,
     too_few: 0,
 };
 
