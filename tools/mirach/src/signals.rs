@@ -46,7 +46,7 @@ impl Signals {
     /// Waits until a signal arrives or `time` has passed; `true` for a signal.
     pub(crate) fn wait(&self, time: Duration) -> bool {
         let timeout = libc::timespec {
-            tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: time.subsec_nanos().into(),
         };
         // SAFETY: set and timeout are initialised; no information about the signal is asked for.
