@@ -138,7 +138,8 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// Joins ports 0 and 1, 2 and 3, and so on, and starts engines on `cores`, as many as there is work for.
+    /// Joins ports 0 and 1, 2 and 3, and so on, as [`Ports::open`](crate::port::Ports::open) has matched them, and starts
+    /// engines on `cores`, as many as there is work for.
     ///
     /// # Errors
     /// When ports do not come in pairs or an engine cannot be started. All ports are stopped then.
@@ -174,28 +175,13 @@ impl Forwarder {
             broken: false,
             unfinished: false,
         };
-        let prepared = if count == 0 || !count.is_multiple_of(2) {
-            Err(ForwarderError::Unpaired(count))
-        } else {
-            forwarder.agree_on_offloads().map_err(ForwarderError::from)
-        };
-        if let Err(error) = prepared {
+        if count == 0 || !count.is_multiple_of(2) {
             // Dropping the forwarder stops the ports, with their queues.
             forwarder.idle = queues;
-            return Err(error);
+            return Err(ForwarderError::Unpaired(count));
         }
         forwarder.start_engines(queues)?;
         Ok(forwarder)
-    }
-
-    /// No port may hand out what its partner cannot send.
-    fn agree_on_offloads(&mut self) -> Result<(), PortError> {
-        for pair in self.stations.chunks_exact_mut(2) {
-            let [left, right] = pair else { continue };
-            left.control.limit_offloads(right.control.offloads())?;
-            right.control.limit_offloads(left.control.offloads())?;
-        }
-        Ok(())
     }
 
     /// Divides the queues among engines and starts these. On failure some may run; stopping ends these too.
