@@ -9,6 +9,7 @@ use hugemem::{DmaArray, Iova, OutOfMemory, Region};
 use super::config::Spreading;
 use super::options::{RSS_KEY_LENGTH, RingFormat};
 use super::packed::Packed;
+use super::queues::{Format, each};
 use super::ring::{Addresses, Fault, Part, Parts, Ring, Stopped};
 use super::split::Split;
 use super::transport::{Doorbell, Transport};
@@ -63,29 +64,14 @@ impl Parts for Command {
     }
 }
 
-#[derive(Debug)]
-enum Format {
-    Split(Split<Command>),
-    Packed(Packed<Command>),
-}
-
 /// The control queue.
 #[derive(Debug)]
 pub(super) struct Control<B> {
-    format: Format,
+    format: Format<Split<Command>, Packed<Command>>,
     bytes: DmaArray<AtomicU8>,
     doorbell: Option<Doorbell<B>>,
     /// A command was never answered: the device still holds the memory, so there is no next one until it is reset.
     stuck: bool,
-}
-
-macro_rules! each {
-    ($format:expr, $ring:ident => $body:expr) => {
-        match $format {
-            Format::Split($ring) => $body,
-            Format::Packed($ring) => $body,
-        }
-    };
 }
 
 impl<B: Bar> Control<B> {

@@ -24,11 +24,14 @@ pub struct Rx<B: Bar>(Format<Receiver<Split<Lent>, B>, Receiver<Packed<Lent>, B>
 /// Sends on one queue of a virtio-net device.
 pub struct Tx<B: Bar>(Format<Transmitter<Split<Lent>, B>, Transmitter<Packed<Lent>, B>>);
 
-enum Format<S, P> {
+/// Something that exists for either ring format.
+#[derive(Debug)]
+pub(super) enum Format<S, P> {
     Split(S),
     Packed(P),
 }
 
+/// The same expression for whichever format it is.
 macro_rules! each {
     ($queue:expr, $inner:ident => $body:expr) => {
         match $queue {
@@ -37,6 +40,7 @@ macro_rules! each {
         }
     };
 }
+pub(super) use each;
 
 impl<B: Bar> Rx<B> {
     /// Takes memory for the receive queue of `pair`.
