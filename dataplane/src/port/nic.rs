@@ -6,7 +6,9 @@
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use drivers::nic::{Counters, LinkStatus, MacAddress, Nic, NicError, Offloads, QueuePair, RxQueue, TxQueue};
+use drivers::nic::{
+    Counters, LinkStatus, MacAddress, Nic, NicError, Offloads, QueuePair, ReceiveFilter, RxQueue, TxQueue,
+};
 use hugemem::Batch;
 
 use super::{PortControl, PortError, PortQueue, Wake, state_word};
@@ -133,7 +135,8 @@ where
         });
         let queues = queues.collect();
         let mut notices = Vec::new();
-        if let Err(error) = self.nic.set_promiscuous(self.promiscuous) {
+        let filter = if self.promiscuous { ReceiveFilter::everything() } else { ReceiveFilter::host() };
+        if let Err(error) = self.nic.set_filter(&filter) {
             let effect = if self.promiscuous {
                 "frames for other addresses may be missed"
             } else {
@@ -271,7 +274,7 @@ mod tests {
             1500
         }
         fn link(&mut self) -> LinkStatus {
-            LinkStatus { up: self.running, speed_mbps: Some(10_000), full_duplex: Some(true) }
+            LinkStatus { up: self.running, speed_mbps: Some(10_000), full_duplex: Some(true), flow_control: None }
         }
         fn offloads(&self) -> Offloads {
             Offloads::RX_CHECKSUM | Offloads::TSO4
@@ -290,9 +293,9 @@ mod tests {
             self.back.lock().unwrap().extend(queues.into_iter().map(|(rx, tx)| (rx.0, tx.0)));
             Ok(())
         }
-        fn set_promiscuous(&mut self, enabled: bool) -> Result<(), NicError> {
+        fn set_filter(&mut self, filter: &ReceiveFilter) -> Result<(), NicError> {
             let refused = NicError::Request { device: "fake".into(), reason: "it cannot".into() };
-            if enabled { Err(refused) } else { Ok(()) }
+            if filter.promiscuous { Err(refused) } else { Ok(()) }
         }
         fn check(&mut self) -> Result<(), NicError> {
             Ok(())

@@ -50,7 +50,7 @@ pub struct NullControl;
 
 impl PortControl for NullControl {
     fn link(&mut self) -> LinkStatus {
-        LinkStatus { up: true, speed_mbps: None, full_duplex: None }
+        LinkStatus { up: true, ..LinkStatus::default() }
     }
 
     fn offloads(&self) -> Offloads {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use drivers::bus::{BusError, PciAddress, PciFunction};
-use drivers::nic::{NicError, Offloads};
+use drivers::nic::{NicError, Offloads, ReceiveFilter};
 use drivers::virtio::{self, Config, VirtioNet};
 use hugemem::{IovaRange, PacketPool, Region};
 use vfio::discover::{ResolveError, resolve};
@@ -40,17 +40,19 @@ impl PciDevice {
             return Err(PortError::Device { port: name.into(), reason });
         }
         let config = Config {
-            queue_pairs: spec.queues.unwrap_or(1),
+            nic: drivers::nic::Config {
+                queue_pairs: spec.queues.unwrap_or(1),
+                interrupts: true,
+                filter: if spec.promiscuous { ReceiveFilter::everything() } else { ReceiveFilter::host() },
+                mac: spec.mac,
+                offloads,
+                ..drivers::nic::Config::default()
+            },
             ring: match spec.ring {
                 RingChoice::Auto => virtio::RingChoice::Auto,
                 RingChoice::Split => virtio::RingChoice::Split,
                 RingChoice::Packed => virtio::RingChoice::Packed,
             },
-            interrupts: true,
-            promiscuous: spec.promiscuous,
-            mac: spec.mac,
-            offloads,
-            ..Config::default()
         };
         Ok(Self { name: name.into(), address, function, config })
     }
@@ -61,7 +63,7 @@ impl PciDevice {
 
     /// Queue pairs that are asked for.
     pub(super) fn queue_pairs(&self) -> usize {
-        self.config.queue_pairs.into()
+        self.config.nic.queue_pairs.into()
     }
 
     /// Bytes of memory for its rings.
@@ -82,8 +84,8 @@ impl PciDevice {
     /// Starts it with rings in `rings`, which no other device reaches, and a pool for each queue pair.
     pub(super) fn start(self, rings: &Region, pools: Vec<PacketPool>) -> Result<NicPort, PortError> {
         let Self { name, function, config, .. } = self;
-        let promiscuous = config.promiscuous;
-        let wanted = config.queue_pairs;
+        let promiscuous = config.nic.filter.promiscuous;
+        let wanted = config.nic.queue_pairs;
         let clock = Arc::new(SystemClock::new());
         let nic = VirtioNet::open(function, clock, rings, pools, config)
             .map_err(|source| PortError::Nic { port: name.clone(), source })?;

@@ -84,6 +84,7 @@ impl DeviceConfig {
                 up: status & LINK_UP != 0,
                 speed_mbps: (1..=MOST_SPEED).contains(&speed).then_some(speed),
                 full_duplex: (duplex <= 1).then_some(duplex == 1),
+                flow_control: None,
             },
             announce: when(Features::GUEST_ANNOUNCE) && status & ANNOUNCE != 0,
             pairs: if several { window.load(&MAX_VIRTQUEUE_PAIRS) } else { 1 },

@@ -7,14 +7,14 @@ use core::time::Duration;
 use hugemem::{DmaArray, Iova, OutOfMemory, Region};
 
 use super::config::Spreading;
-use super::options::{RSS_KEY_LENGTH, RingFormat};
+use super::options::RingFormat;
 use super::packed::Packed;
 use super::queues::{Format, each};
 use super::ring::{Addresses, Fault, Part, Parts, Ring, Stopped};
 use super::split::Split;
 use super::transport::{Doorbell, Transport};
 use crate::bus::{Bar, Clock, wait_until};
-use crate::nic::{MacAddress, NicError};
+use crate::nic::{MacAddress, NicError, RSS_KEY_LENGTH, ReceiveFilter};
 
 /// Most descriptors of the control ring: one command takes two.
 pub(super) const RING_SIZE: u16 = 16;
@@ -24,6 +24,9 @@ const LIMIT: Duration = Duration::from_secs(3);
 const LONGEST: usize = 448;
 const ANSWER: usize = LONGEST;
 const MEMORY: usize = LONGEST + 64;
+/// Most addresses of a kind that a filter names to the device: two tables fit in the longest command, and QEMU's device
+/// has 64 places for both.
+const MOST_ADDRESSES: u32 = 32;
 /// The answer to a command that was carried out.
 const DONE: u8 = 0;
 /// What the answer holds until the device writes it: neither done (0) nor refused (1).
@@ -40,6 +43,7 @@ struct Code(u8, u8);
 
 const RX_PROMISCUOUS: Code = Code(0, 0);
 const RX_ALL_MULTICAST: Code = Code(0, 1);
+const MAC_TABLE_SET: Code = Code(1, 0);
 const MAC_ADDRESS_SET: Code = Code(1, 1);
 const ANNOUNCE_ACKNOWLEDGE: Code = Code(3, 0);
 const MQ_PAIRS_SET: Code = Code(4, 0);
@@ -104,10 +108,17 @@ impl<B: Bar> Control<B> {
         each!(&self.format, ring => ring.size())
     }
 
-    /// Sets the receive mode (5.1.6.5.1): every frame, or those for us and for all groups.
-    pub(super) fn set_promiscuous(&mut self, to: &Link<'_, B>, enabled: bool) -> Result<(), NicError> {
-        self.run(to, RX_PROMISCUOUS, "to change promiscuous mode", &[enabled.into()])?;
-        self.run(to, RX_ALL_MULTICAST, "to change multicast mode", &[(!enabled).into()])
+    /// Sets the receive mode (5.1.6.5.1) and the tables of addresses (5.1.6.5.2). A device without VLAN filter passes
+    /// every VLAN.
+    pub(super) fn set_filter(&mut self, to: &Link<'_, B>, filter: &ReceiveFilter) -> Result<(), NicError> {
+        let (unicast, multicast) = (table(&filter.unicast), table(&filter.multicast));
+        let promiscuous = filter.promiscuous || unicast.is_none();
+        let all_multicast = filter.all_multicast || multicast.is_none();
+        let tables = [unicast, multicast].map(|table| table.unwrap_or_else(|| alloc::vec![0; 4])).concat();
+        // Wider before narrower: what passes both the old and the new filter is never missed.
+        self.run(to, RX_PROMISCUOUS, "to change promiscuous mode", &[promiscuous.into()])?;
+        self.run(to, RX_ALL_MULTICAST, "to change multicast mode", &[all_multicast.into()])?;
+        self.run(to, MAC_TABLE_SET, "to take a table of addresses", &tables)
     }
 
     /// Sets the Ethernet address (5.1.6.5.2).
@@ -228,6 +239,14 @@ fn exchange<B: Bar, R: Ring<Command>>(
     outcome
 }
 
+/// `struct virtio_net_ctrl_mac`: a count and the addresses. `None` when they are more than fit in half a command.
+fn table(addresses: &[MacAddress]) -> Option<Vec<u8>> {
+    let count = u32::try_from(addresses.len()).ok().filter(|count| *count <= MOST_ADDRESSES)?;
+    let mut table = count.to_le_bytes().to_vec();
+    table.extend(addresses.iter().flat_map(|address| address.0));
+    Some(table)
+}
+
 /// The command that sets up spreading: `struct virtio_net_rss_config` (5.1.6.5.7.1). `None` when the device has no
 /// table.
 fn spreading(pairs: u16, limits: Spreading, key: &[u8; RSS_KEY_LENGTH]) -> Option<Vec<u8>> {
@@ -266,6 +285,14 @@ mod tests {
         assert_eq!(command[8 + 256..8 + 256 + 3], [3, 0, 40]);
         assert_eq!(command.len(), 8 + 256 + 3 + 40);
         assert!(command.len() + 2 <= LONGEST);
+    }
+
+    #[test]
+    fn a_table_of_addresses_that_is_too_long_is_none() {
+        let address = MacAddress([2, 0, 0, 0, 0, 7]);
+        assert_eq!(table(&[address]).unwrap(), [1, 0, 0, 0, 2, 0, 0, 0, 0, 7]);
+        assert_eq!(table(&[address; 33]), None);
+        assert!(2 * table(&[address; 32]).unwrap().len() + 2 <= LONGEST);
     }
 
     #[test]

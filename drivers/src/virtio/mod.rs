@@ -39,5 +39,5 @@ mod transport;
 
 pub use features::{Features, RingChoice};
 pub use net::{VirtioNet, matches};
-pub use options::{Config, DEFAULT_RING_SIZE, RSS_KEY_LENGTH, RingFormat, SYMMETRIC_RSS_KEY, Summary};
+pub use options::{Config, RingFormat, Summary};
 pub use queues::{Rx, Tx};

@@ -19,7 +19,7 @@ use super::queues::{Rx, Tx};
 use super::setup::{Plan, control_queue, greet, halt, local_mac, negotiate};
 use super::transport::{Status, Transport};
 use crate::bus::{BusError, Clock, PciFunction, PciId};
-use crate::nic::{LinkStatus, MacAddress, Nic, NicError, Offloads, QueuePair};
+use crate::nic::{LinkStatus, MacAddress, Nic, NicError, Offloads, QueuePair, ReceiveFilter};
 
 /// How long a device may take to reset itself.
 const RESET_LIMIT: Duration = Duration::from_secs(3);
@@ -100,18 +100,24 @@ impl<F: PciFunction> VirtioNet<F> {
         }
         let transport = Transport::find(&mut function)?;
         halt(&mut function, &transport, &*clock, RESET_LIMIT)?;
-        let pairs_wanted = u16::try_from(pools.len()).unwrap_or(u16::MAX).min(config.queue_pairs);
+        let pairs_wanted = u16::try_from(pools.len()).unwrap_or(u16::MAX).min(config.nic.queue_pairs);
         if pairs_wanted == 0 {
             return Err(transport.refuses("a port needs at least one queue pair, and a packet pool for each"));
         }
-        let wishes = Wishes { ring: config.ring, several_pairs: pairs_wanted > 1, offloads: config.offloads };
+        let wishes = Wishes { ring: config.ring, several_pairs: pairs_wanted > 1, offloads: config.nic.offloads };
         let (features, device) = negotiate(&transport, wishes)?;
         let plan = Plan::make(&transport, &config, features, &device, pairs_wanted)?;
-        if config.mac.is_some() && !features.contains(Features::CTRL_MAC_ADDR) {
+        if config.nic.mac.is_some() && !features.contains(Features::CTRL_MAC_ADDR) {
             return Err(transport.refuses("the device cannot change its Ethernet address; leave mac= out"));
         }
-        let mac = config.mac.or(device.mac).unwrap_or_else(|| local_mac(function.name()));
-        let mtu = device.mtu.unwrap_or(USUAL_MTU);
+        let mac = config.nic.mac.or(device.mac).unwrap_or_else(|| local_mac(function.name()));
+        let largest = device.mtu.unwrap_or(USUAL_MTU);
+        let mtu = config.nic.mtu.unwrap_or(largest);
+        if device.mtu.is_some() && mtu > largest {
+            return Err(
+                transport.refuses(alloc::format!("the device carries payloads of {largest} bytes; lower mtu={mtu}"))
+            );
+        }
         function.map(memory)?;
         for pool in pools.iter().take(plan.pairs.into()) {
             function.map(pool.region())?;
@@ -146,7 +152,7 @@ impl<F: PciFunction> VirtioNet<F> {
             device_queue_pairs: device.pairs,
             receive_ring_size: plan.receive_size,
             transmit_ring_size: plan.transmit_size,
-            interrupts: config.interrupts && function.interrupt_count() >= plan.pairs,
+            interrupts: config.nic.interrupts && function.interrupt_count() >= plan.pairs,
             mac,
             mtu,
         };
@@ -228,7 +234,7 @@ impl<F: PciFunction> VirtioNet<F> {
         // Step 7: queues, with vectors that must be enabled before they are named (4.1.5.1.2). The device may read
         // rings as soon as it is told that the driver is ready.
         let pairs = self.summary.queue_pairs;
-        let wanted = self.config.interrupts && self.function.interrupt_count() >= pairs;
+        let wanted = self.config.nic.interrupts && self.function.interrupt_count() >= pairs;
         let mut interrupts: Vec<_> =
             if wanted { self.function.interrupts(pairs)?.into_iter().map(Some).collect() } else { Vec::new() };
         interrupts.resize_with(pairs.into(), || None);
@@ -273,18 +279,18 @@ impl<F: PciFunction> VirtioNet<F> {
         };
         let link = Link { transport: &self.transport, clock: &*self.clock };
         let has = |feature| self.features.contains(feature);
-        if let Some(mac) = self.config.mac {
+        if let Some(mac) = self.config.nic.mac {
             control.set_mac(&link, mac)?;
         }
         if has(Features::CTRL_RX) {
-            control.set_promiscuous(&link, self.config.promiscuous)?;
+            control.set_filter(&link, &self.config.nic.filter)?;
         }
         let pairs = self.summary.queue_pairs;
         if has(Features::RSS) {
-            control.set_spreading(&link, pairs, self.device.spreading, &self.config.rss_key)?;
+            control.set_spreading(&link, pairs, self.device.spreading, &self.config.nic.rss_key)?;
         } else {
             if has(Features::HASH_REPORT) {
-                control.set_hashing(&link, self.device.spreading, &self.config.rss_key)?;
+                control.set_hashing(&link, self.device.spreading, &self.config.nic.rss_key)?;
             }
             if has(Features::MQ) && pairs > 1 {
                 control.set_pairs(&link, pairs)?;
@@ -402,19 +408,20 @@ impl<F: PciFunction> Nic for VirtioNet<F> {
         self.bring_down()
     }
 
-    fn set_promiscuous(&mut self, enabled: bool) -> Result<(), NicError> {
+    fn set_filter(&mut self, filter: &ReceiveFilter) -> Result<(), NicError> {
+        self.config.nic.filter = filter.clone();
         if !self.features.contains(Features::CTRL_RX) {
             return Err(self
                 .transport
                 .refuses("the device has no receive modes to choose from (VIRTIO_NET_F_CTRL_RX)"));
         }
-        self.config.promiscuous = enabled;
-        match &mut self.control {
-            Some(control) if self.running => {
-                control.set_promiscuous(&Link { transport: &self.transport, clock: &*self.clock }, enabled)
-            }
-            // Done at the next start.
-            _ => Ok(()),
+        // Otherwise it is done at the next start.
+        if let Some(control) = self.control.as_mut().filter(|_| self.running) {
+            control.set_filter(&Link { transport: &self.transport, clock: &*self.clock }, filter)?;
+        }
+        match filter.vlans {
+            Some(_) => Err(self.transport.refuses("the device cannot choose by VLAN; frames of all VLANs arrive")),
+            None => Ok(()),
         }
     }
 

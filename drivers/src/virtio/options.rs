@@ -4,61 +4,15 @@ use core::fmt;
 
 use super::features::{Features, RingChoice};
 use super::ring::TABLE;
-use crate::nic::{MacAddress, Offloads};
+use crate::nic::{self, MacAddress};
 
-/// Descriptors of a ring unless asked otherwise: two of the largest bursts (128) fit, and 256 buffers of 2 KiB stay
-/// within a core's second-level cache, where a larger ring would wander through all of the pool.
-pub const DEFAULT_RING_SIZE: u16 = 256;
-
-/// Bytes of a key for the Toeplitz hash.
-pub const RSS_KEY_LENGTH: usize = 40;
-
-/// A key that gives both directions of a flow the same hash: 16 bits that repeat.
-pub const SYMMETRIC_RSS_KEY: [u8; RSS_KEY_LENGTH] = {
-    let mut key = [0x6d; RSS_KEY_LENGTH];
-    let mut index = 1;
-    while index < RSS_KEY_LENGTH {
-        key[index] = 0x5a;
-        index += 2;
-    }
-    key
-};
-
-/// What a caller asks of the driver.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What a caller asks of the driver. Rings are rounded down to a power of two, at most 32768 descriptors.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Config {
-    /// Queue pairs wanted; fewer are used when the device has fewer.
-    pub queue_pairs: u16,
+    /// What can be asked of any card.
+    pub nic: nic::Config,
     /// Ring format.
     pub ring: RingChoice,
-    /// Most descriptors of a ring, rounded down to a power of two; a device may allow fewer. At most 32768.
-    pub ring_size: u16,
-    /// An interrupt for each receive queue, for sleeping while idle. Without, the queues can only be polled.
-    pub interrupts: bool,
-    /// Receive frames for every address, where the device can choose.
-    pub promiscuous: bool,
-    /// Ethernet address to set; `None` keeps the device's.
-    pub mac: Option<MacAddress>,
-    /// Offloads that may be used. Receiving large segments (LRO, URO) makes sense only when whoever gets the packets
-    /// can send or cut them.
-    pub offloads: Offloads,
-    /// Key of the hash that spreads flows over queues.
-    pub rss_key: [u8; RSS_KEY_LENGTH],
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            queue_pairs: 1,
-            ring: RingChoice::Auto,
-            ring_size: DEFAULT_RING_SIZE,
-            interrupts: false,
-            promiscuous: true,
-            mac: None,
-            offloads: Offloads::all(),
-            rss_key: SYMMETRIC_RSS_KEY,
-        }
-    }
 }
 
 impl Config {
@@ -67,10 +21,10 @@ impl Config {
     pub fn ring_memory(&self) -> usize {
         // Descriptors 16, available entry 2, used entry 8; an indirect table on the transmit side; control queue and
         // the areas' alignment to cache lines.
-        let size = usize::from(ring_size(self.ring_size, u16::MAX));
+        let size = usize::from(ring_size(self.nic.ring_size, u16::MAX));
         let ring = size * 26 + 4 * 64;
         let tables = size * usize::from(TABLE) * 16 + 64;
-        usize::from(self.queue_pairs.max(1)) * (2 * ring + tables) + 4096
+        usize::from(self.nic.queue_pairs.max(1)) * (2 * ring + tables) + 4096
     }
 }
 
@@ -152,10 +106,5 @@ mod tests {
             assert_eq!(ring_size(wanted, largest), expected, "{wanted} {largest}");
         }
         assert_eq!(ring_size(u16::MAX, u16::MAX), 32768);
-    }
-
-    #[test]
-    fn the_default_key_is_symmetric() {
-        assert!(SYMMETRIC_RSS_KEY.chunks(2).all(|pair| pair == [0x6d, 0x5a]));
     }
 }

@@ -94,7 +94,7 @@ impl Plan {
         let (mut receive_size, mut transmit_size) = (u16::MAX, u16::MAX);
         for pair in 0..pairs {
             for (queue, size) in [(2 * pair, &mut receive_size), (2 * pair + 1, &mut transmit_size)] {
-                *size = (*size).min(queue_size(transport, queue, config.ring_size)?);
+                *size = (*size).min(queue_size(transport, queue, config.nic.ring_size)?);
             }
         }
         let control_size = if features.contains(Features::CTRL_VQ) {

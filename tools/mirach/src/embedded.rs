@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use dataplane::port::nic::{self, NicPort};
 use dataplane::port::{Port, PortKind};
-use drivers::nic::MacAddress;
+use drivers::nic::{Config as NicConfig, MacAddress};
 use drivers::virtio::{Config as DriverConfig, RingChoice, VirtioNet};
 use hugemem::{HEADROOM, Iova, Region};
 use models::WallClock;
@@ -128,8 +128,10 @@ impl Cards {
         };
         let cards = Self { thread: Some(thread), open, end, wires, controls };
 
-        let driver =
-            DriverConfig { queue_pairs: plan.queues, ring: plan.ring, interrupts: true, ..DriverConfig::default() };
+        let driver = DriverConfig {
+            nic: NicConfig { queue_pairs: plan.queues, interrupts: true, ..NicConfig::default() },
+            ring: plan.ring,
+        };
         let pools = usize::from(plan.queues) * 2;
         let bytes = 2 * driver.ring_memory() + pools * (BUFFERS * (ROOM + HEADROOM) + 4096) + (1 << 20);
         let region = Region::on_heap(bytes, Iova::new(1 << 30)).context("cannot allocate packet memory")?;

@@ -5,11 +5,13 @@
 //! from hardware. It reaches only memory that was mapped for it; any other access is refused and
 //! recorded as an IOMMU fault. And it can lie on purpose: see [`virtio_net::Fault`].
 
+pub mod card;
 mod clock;
 mod interrupt;
 mod memory;
 mod random;
 pub mod virtio_net;
+pub mod wire;
 
 pub use clock::{StepClock, WallClock};
 pub use interrupt::EventInterrupt;

@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Bench, Plan, ROOM, Watchdog, frame};
-use drivers::nic::{Nic, NicError, RxQueue, TxQueue};
+use drivers::nic::{Nic, NicError, ReceiveFilter, RxQueue, TxQueue};
 use hugemem::Batch;
 use models::virtio_net::{Doorbells, Fault, Features, Frame};
 
@@ -31,7 +31,8 @@ fn use_the_card(bench: &mut Bench) -> Result<(), NicError> {
         }
         let _link = bench.nic.link();
         if round % 5 == 0 {
-            result = result.and(bench.nic.set_promiscuous(round % 2 == 0));
+            result = result
+                .and(bench.nic.set_filter(&ReceiveFilter { promiscuous: round % 2 == 0, ..ReceiveFilter::default() }));
         }
         result = result.and(bench.nic.check());
     }
@@ -249,7 +250,7 @@ fn survives(fault: Fault, packed: bool) {
     // Once more with several queue pairs, doorbells that matter, and used entries in order.
     let mut several = plan;
     several.card.pairs = 2;
-    several.driver.queue_pairs = 2;
+    several.driver.nic.queue_pairs = 2;
     several.card.doorbells = Doorbells::Needed;
     several.card.features |= Features::IN_ORDER;
     lies_from_the_start(fault, packed, several.clone());
@@ -352,7 +353,7 @@ mod chaos {
 
     fn plan(seed: u64, packed: bool) -> Plan {
         let mut plan = Plan::new(packed);
-        plan.driver.ring_size = 16;
+        plan.driver.nic.ring_size = 16;
         plan.buffers = 24;
         // The seed also chooses what kind of card it is.
         if seed & 1 != 0 {
@@ -484,7 +485,7 @@ fn a_transmit_queue_that_hangs_is_named() {
         let _watchdog = Watchdog::new(format!("hanging queue, packed {packed}"));
         let mut plan = Plan::new(packed);
         plan.card.pairs = 2;
-        plan.driver.queue_pairs = 2;
+        plan.driver.nic.queue_pairs = 2;
         let mut bench = Bench::open(&plan).unwrap();
         bench.start().unwrap();
         bench.control.lie(Some(Fault::DoneNever), None);

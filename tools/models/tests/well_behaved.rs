@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Bench, Plan, Watchdog, frame};
-use drivers::nic::Nic;
+use drivers::nic::{Nic, ReceiveFilter};
 use models::virtio_net::{Config, Doorbells, Features, Frame, NetHeader, header_bits};
 
 /// All combinations of `features` with both ring formats, and with doorbells needed or not.
@@ -178,8 +178,8 @@ fn commands_reach_the_card() {
     matrix(&[Features::INDIRECT_DESC, Features::EVENT_IDX, Features::IN_ORDER], |plan, what| {
         let mut plan = plan.clone();
         plan.card.filtering = true;
-        plan.driver.promiscuous = false;
-        plan.driver.mac = Some(drivers::nic::MacAddress([2, 0x11, 0x22, 0x33, 0x44, 0x55]));
+        plan.driver.nic.filter = ReceiveFilter::host();
+        plan.driver.nic.mac = Some(drivers::nic::MacAddress([2, 0x11, 0x22, 0x33, 0x44, 0x55]));
         let mut bench = started(&plan, what);
         assert_eq!(bench.control.mac().0, [2, 0x11, 0x22, 0x33, 0x44, 0x55], "{what}");
         assert_eq!(bench.nic.mac().0, [2, 0x11, 0x22, 0x33, 0x44, 0x55], "{what}");
@@ -187,7 +187,10 @@ fn commands_reach_the_card() {
         bench.incoming(Frame::plain(frame(0, 64)));
         assert_eq!(bench.receive(0).len(), 0, "{what}: a frame for another address");
         for enabled in [true, false, true, true, false, true] {
-            bench.nic.set_promiscuous(enabled).unwrap_or_else(|error| panic!("{what}: {error}"));
+            bench
+                .nic
+                .set_filter(&ReceiveFilter { promiscuous: enabled, ..ReceiveFilter::host() })
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
             assert_eq!(bench.control.is_promiscuous(), enabled, "{what}");
         }
         bench.incoming(Frame::plain(frame(0, 64)));
@@ -201,7 +204,7 @@ fn several_queue_pairs_carry_their_own_traffic() {
     matrix(&[Features::RSS, Features::MQ], |plan, what| {
         let mut plan = plan.clone();
         plan.card.pairs = 4;
-        plan.driver.queue_pairs = 3;
+        plan.driver.nic.queue_pairs = 3;
         let multi = plan.card.features.intersects(Features::RSS | Features::MQ);
         let mut bench = started(&plan, what);
         let pairs = bench.queues.len();
@@ -228,7 +231,7 @@ fn flows_are_spread_by_the_hash_and_the_hash_is_reported() {
         let mut plan = Plan::new(packed);
         plan.card.pairs = 2;
         plan.card.features |= Features::HASH_REPORT;
-        plan.driver.queue_pairs = 2;
+        plan.driver.nic.queue_pairs = 2;
         let mut bench = started(&plan, "hash");
         assert!(bench.control.scales(), "receive-side scaling is on");
         for port in 0..32 {
@@ -265,7 +268,7 @@ fn large_frames_cross_buffers_both_ways() {
             let _watchdog = Watchdog::new(what.clone());
             let mut plan = Plan::new(packed);
             plan.card.features.set(Features::INDIRECT_DESC, indirect);
-            plan.driver.ring_size = 64;
+            plan.driver.nic.ring_size = 64;
             let mut bench = started(&plan, &what);
             let large = bench.control.negotiated().contains(Features::GUEST_TSO4 | Features::MRG_RXBUF);
             assert!(large, "{what}: {:?}", bench.control.negotiated());
@@ -306,7 +309,7 @@ fn a_large_frame_waits_for_more_buffers_than_are_left() {
             let _watchdog = Watchdog::new(what.clone());
             let mut plan = Plan::new(packed);
             plan.card.doorbells = doorbells;
-            plan.driver.ring_size = 64;
+            plan.driver.nic.ring_size = 64;
             let mut bench = started(&plan, &what);
             // Each takes more than half of the ring.
             let frames: Vec<Frame> = (0..6).map(|number| large_frame(65_000 + number)).collect();
@@ -348,7 +351,7 @@ fn the_mtu_and_address_are_the_cards() {
     for packed in [false, true] {
         let mut plan = Plan::new(packed);
         plan.card.mtu = 1400;
-        plan.driver.mac = None;
+        plan.driver.nic.mac = None;
         let bench = started(&plan, "mtu");
         assert_eq!(bench.nic.mtu(), 1400);
         assert_eq!(bench.nic.mac(), plan.card.mac);
@@ -399,7 +402,7 @@ fn small_and_odd_queue_sizes_work() {
             let _watchdog = Watchdog::new(what.clone());
             let mut plan = Plan::new(packed);
             plan.card.queue_size = size;
-            plan.driver.ring_size = 1024;
+            plan.driver.nic.ring_size = 1024;
             plan.buffers = 1100;
             let mut bench = started(&plan, &what);
             for number in 0..50 {

@@ -150,7 +150,7 @@ impl Share {
 
 impl PortControl for GeneratorControl {
     fn link(&mut self) -> LinkStatus {
-        LinkStatus { up: true, speed_mbps: None, full_duplex: None }
+        LinkStatus { up: true, ..LinkStatus::default() }
     }
 
     fn offloads(&self) -> Offloads {

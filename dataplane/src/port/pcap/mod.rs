@@ -116,7 +116,7 @@ impl PcapControl {
 
 impl PortControl for PcapControl {
     fn link(&mut self) -> LinkStatus {
-        LinkStatus { up: true, speed_mbps: None, full_duplex: None }
+        LinkStatus { up: true, ..LinkStatus::default() }
     }
 
     fn offloads(&self) -> Offloads {

@@ -144,7 +144,7 @@ pub struct TapControl {
 impl PortControl for TapControl {
     fn link(&mut self) -> LinkStatus {
         let up = self.tap.interface.running().unwrap_or(false);
-        LinkStatus { up, speed_mbps: None, full_duplex: None }
+        LinkStatus { up, ..LinkStatus::default() }
     }
 
     fn offloads(&self) -> Offloads {

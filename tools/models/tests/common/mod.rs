@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use drivers::bus::Clock;
-use drivers::nic::{Nic, NicError, QueuePair, RxQueue, TxQueue};
+use drivers::nic::{self, Nic, NicError, QueuePair, RxQueue, TxQueue};
 use drivers::virtio::{self, RingChoice, VirtioNet};
 use hugemem::{Batch, Checksum, DmaArray, Iova, Packet, PacketPool};
 use models::virtio_net::{self, Config, Control, Device, Features, Frame, Function, QueueWire};
@@ -87,7 +87,10 @@ impl Plan {
         let ring = if packed { RingChoice::Packed } else { RingChoice::Split };
         Self {
             card: Config { features, ..Config::default() },
-            driver: virtio::Config { ring, ring_size: 32, interrupts: true, ..virtio::Config::default() },
+            driver: virtio::Config {
+                ring,
+                nic: nic::Config { ring_size: 32, interrupts: true, ..nic::Config::default() },
+            },
             buffers: 96,
         }
     }
@@ -107,7 +110,7 @@ impl Bench {
         let clock: Arc<dyn Clock> = Arc::new(StepClock::new(move || {
             poll(&polled);
         }));
-        let pairs = usize::from(plan.driver.queue_pairs);
+        let pairs = usize::from(plan.driver.nic.queue_pairs);
         let (rings, rings_watch) = watched_region(plan.driver.ring_memory() + (8 << 10), Iova::new(0x20_0000));
         let (data, data_watch) =
             watched_region((pairs * plan.buffers + 300) * (ROOM + 256) + (64 << 10), Iova::new(0x4000_0000));
