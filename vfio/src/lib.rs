@@ -18,6 +18,7 @@ pub mod doctor;
 pub mod kernel;
 pub mod network;
 pub mod sysfs;
+pub mod user;
 
 #[cfg(test)]
 mod fake;
