@@ -14,6 +14,8 @@ extern crate alloc;
 extern crate std;
 
 pub mod bus;
+mod health;
 pub mod nic;
 pub mod register;
+mod stopped;
 pub mod virtio;

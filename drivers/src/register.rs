@@ -60,3 +60,55 @@ impl<W: Width, Access> Reg<W, Access> {
         bar.store(base.wrapping_add(self.offset), value);
     }
 }
+
+/// Registers of one kind at equal distances: those of the queues, the entries of a table.
+#[derive(Debug)]
+pub struct RegArray<W, Access = ReadWrite> {
+    first: u32,
+    stride: u32,
+    count: u32,
+    kind: PhantomData<(W, Access)>,
+}
+
+impl<W: Width, Access> RegArray<W, Access> {
+    /// `count` registers from `first` on, each `stride` bytes behind the one before.
+    #[must_use]
+    pub const fn at(first: u32, stride: u32, count: u32) -> Self {
+        Self { first, stride, count, kind: PhantomData }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Register `index`; `None` when there are not so many.
+    #[must_use]
+    pub const fn get(&self, index: u32) -> Option<Reg<W, Access>> {
+        if index >= self.count {
+            return None;
+        }
+        Some(Reg::at(self.first.wrapping_add(self.stride.wrapping_mul(index))))
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Reg<W, Access>> {
+        let Self { first, stride, count, .. } = *self;
+        (0..count).map(move |index| Reg::at(first.wrapping_add(stride.wrapping_mul(index))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_has_its_registers_and_no_others() {
+        const QUEUES: RegArray<u32> = RegArray::at(0x1000, 0x40, 64);
+        assert_eq!(QUEUES.get(0).map(|register| register.offset()), Some(0x1000));
+        assert_eq!(QUEUES.get(63).map(|register| register.offset()), Some(0x1fc0));
+        assert!(QUEUES.get(64).is_none());
+        assert!(QUEUES.iter().map(|register| register.offset()).eq((0x1000..0x2000).step_by(0x40)));
+    }
+}

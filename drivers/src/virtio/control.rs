@@ -10,11 +10,13 @@ use super::config::Spreading;
 use super::options::RingFormat;
 use super::packed::Packed;
 use super::queues::{Format, each};
-use super::ring::{Addresses, Fault, Part, Parts, Ring, Stopped};
+use super::ring::{Addresses, Part, Parts, Ring};
 use super::split::Split;
 use super::transport::{Doorbell, Transport};
 use crate::bus::{Bar, Clock, wait_until};
+use crate::health::Fault;
 use crate::nic::{MacAddress, NicError, RSS_KEY_LENGTH, ReceiveFilter};
+use crate::stopped::Stopped;
 
 /// Most descriptors of the control ring: one command takes two.
 pub(super) const RING_SIZE: u16 = 16;

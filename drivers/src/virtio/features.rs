@@ -289,7 +289,8 @@ mod tests {
 
     #[test]
     fn offloads_follow_from_features() {
-        assert_eq!(offloads(Features::all()), Offloads::all());
+        let never = Offloads::VLAN_STRIP | Offloads::VLAN_INSERT;
+        assert_eq!(offloads(Features::all()), Offloads::all() - never);
         assert_eq!(offloads(Features::CSUM | Features::GUEST_USO6), Offloads::TX_CHECKSUM | Offloads::URO);
     }
 }

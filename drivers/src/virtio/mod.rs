@@ -24,7 +24,6 @@ mod config;
 mod control;
 mod features;
 pub mod header;
-mod health;
 mod masked;
 mod net;
 mod options;

@@ -13,12 +13,12 @@ use super::config::DeviceConfig;
 use super::control::{Control, Link};
 use super::features::{self, Features, Wishes};
 use super::header;
-use super::health::{Health, PATIENCE, Watch};
 use super::options::{Config, Summary};
 use super::queues::{Rx, Tx};
 use super::setup::{Plan, control_queue, greet, halt, local_mac, negotiate};
 use super::transport::{Status, Transport};
 use crate::bus::{BusError, Clock, PciFunction, PciId};
+use crate::health::{Health, PATIENCE, Watch};
 use crate::nic::{LinkStatus, MacAddress, Nic, NicError, Offloads, QueuePair, ReceiveFilter};
 
 /// How long a device may take to reset itself.

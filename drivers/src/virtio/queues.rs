@@ -7,16 +7,17 @@ use core::fmt;
 use hugemem::{Batch, Lent, OutOfMemory, PacketPool, Region};
 
 use super::features::Features;
-use super::health::Health;
 use super::options::RingFormat;
 use super::packed::Packed;
 use super::receive::Receiver;
-use super::ring::{Addresses, Ring, Stopped};
+use super::ring::{Addresses, Ring};
 use super::split::Split;
 use super::transmit::Transmitter;
 use super::transport::Doorbell;
 use crate::bus::Bar;
+use crate::health::Health;
 use crate::nic::{Counters, RxQueue, TxQueue};
+use crate::stopped::Stopped;
 
 /// Receives from one queue of a virtio-net device.
 pub struct Rx<B: Bar>(Format<Receiver<Split<Lent>, B>, Receiver<Packed<Lent>, B>>);

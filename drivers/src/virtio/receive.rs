@@ -12,11 +12,12 @@ use hugemem::{Batch, Lent, Packet, PacketPool};
 
 use super::features::Features;
 use super::header::{self, Header};
-use super::health::Health;
-use super::ring::{Fault, Part, Returned, Ring, Stopped};
+use super::ring::{Part, Returned, Ring};
 use super::transport::Doorbell;
 use crate::bus::Bar;
+use crate::health::{Fault, Health};
 use crate::nic::{Counters, DropReason};
+use crate::stopped::Stopped;
 
 /// Buffers that are handled together.
 const GROUP: usize = 16;

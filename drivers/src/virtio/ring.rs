@@ -13,6 +13,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use hugemem::{DmaArray, Iova, Lent, OutOfMemory, Packet, Region};
 
+use crate::health::Fault;
+use crate::stopped::Stopped;
+
 /// Entries of an indirect table: a 64 KiB frame in 2 KiB buffers with its header, and two to spare.
 pub(super) const TABLE: u16 = 36;
 
@@ -45,46 +48,6 @@ impl Parts for Lent {
         for piece in self.pieces() {
             visit(Part { iova: piece.iova, len: piece.len, writable: false });
         }
-    }
-}
-
-/// How a device broke the ring. What it says about this ring is not believed any more until it has been reset.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Fault {
-    /// It named an identifier that the ring does not have.
-    NoSuchIdentifier,
-    /// It named a buffer that it does not hold.
-    NotOutstanding,
-    /// Its used index moved by more than it holds.
-    IndexJump,
-    /// A frame spans more buffers than the ring has, or none.
-    BufferCount,
-}
-
-impl Fault {
-    /// All kinds.
-    pub(super) const ALL: [Self; 4] =
-        [Self::NoSuchIdentifier, Self::NotOutstanding, Self::IndexJump, Self::BufferCount];
-
-    /// What the device did on a queue.
-    pub(super) fn reason(self) -> &'static str {
-        match self {
-            Self::NoSuchIdentifier => "it named a descriptor beyond the ring",
-            Self::NotOutstanding => "it returned a buffer that it does not hold",
-            Self::IndexJump => "its used index jumped past what it was given",
-            Self::BufferCount => "it claims that a frame spans an impossible number of buffers",
-        }
-    }
-}
-
-/// Proof that the device has stopped: given out by a reset that the device confirmed, after which it is off the bus.
-#[derive(Debug)]
-pub(super) struct Stopped(());
-
-impl Stopped {
-    /// For the transport alone, after the reset was confirmed.
-    pub(super) fn confirmed() -> Self {
-        Self(())
     }
 }
 

@@ -7,10 +7,10 @@ use super::config::DeviceConfig;
 use super::control;
 use super::features::{self, Features, Wishes};
 use super::options::{Config, RingFormat, ring_size};
-use super::ring::Stopped;
 use super::transport::{MOST_DESCRIPTORS, Status, Transport};
 use crate::bus::{Bar, Clock, PciFunction};
 use crate::nic::{MacAddress, NicError};
+use crate::stopped::Stopped;
 
 /// Resets the device and takes it off the bus. From here on it holds no buffer.
 pub(super) fn halt<F: PciFunction>(

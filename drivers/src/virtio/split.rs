@@ -13,7 +13,9 @@ use core::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
 use hugemem::{DmaArray, OutOfMemory, Region};
 
 use super::masked::{at, at_mut, event_passed, ring_of};
-use super::ring::{Addresses, Descriptor, Fault, Part, Parts, Returned, Ring, Stopped, Tables, descriptors_for, write};
+use super::ring::{Addresses, Descriptor, Part, Parts, Returned, Ring, Tables, descriptors_for, write};
+use crate::health::Fault;
+use crate::stopped::Stopped;
 
 /// Descriptor flag: the chain goes on.
 const NEXT: u64 = 1;

@@ -12,11 +12,12 @@ use hugemem::{Batch, Lent, Packet};
 
 use super::features::Features;
 use super::header::Sender;
-use super::health::{Health, Progress};
-use super::ring::{Fault, Part, Returned, Ring, Stopped};
+use super::ring::{Part, Returned, Ring};
 use super::transport::Doorbell;
 use crate::bus::Bar;
+use crate::health::{Fault, Health, Progress};
 use crate::nic::{Counters, DropReason};
+use crate::stopped::Stopped;
 
 /// Packets underway from which on finished ones are looked for. Few, so that their buffers are reused while
 /// they are in the cache; enough, so that the device's cache line is fetched once for many.

@@ -1,14 +1,42 @@
 //! How queues, which run on other threads, tell the device's handle that the device broke a ring or sits on packets.
+//! For all drivers.
 
 use alloc::boxed::Box;
 use alloc::string::String;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 
-use super::ring::Fault;
+/// How a device broke the ring. What it says about this ring is not believed any more until it has been reset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    /// It named an identifier that the ring does not have.
+    NoSuchIdentifier,
+    /// It named a buffer that it does not hold.
+    NotOutstanding,
+    /// Its used index moved by more than it holds.
+    IndexJump,
+    /// A frame spans more buffers than the ring has, or none.
+    BufferCount,
+}
+
+impl Fault {
+    /// All kinds.
+    pub(crate) const ALL: [Self; 4] =
+        [Self::NoSuchIdentifier, Self::NotOutstanding, Self::IndexJump, Self::BufferCount];
+
+    /// What the device did on a queue.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::NoSuchIdentifier => "it named a descriptor beyond the ring",
+            Self::NotOutstanding => "it returned a buffer that it does not hold",
+            Self::IndexJump => "its used index jumped past what it was given",
+            Self::BufferCount => "it claims that a frame spans an impossible number of buffers",
+        }
+    }
+}
 
 /// How long a device may hold packets to send and give none back.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What one transmit queue knows about its device's progress. Each lies on cache lines of its own, for their queues run
 /// on several cores.
@@ -18,7 +46,7 @@ struct Cell(AtomicU64);
 
 /// What the queues of a device have to say since the last start. One for each device, so it also tells whose a queue is.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(crate) struct Health {
     /// The first fault: 0 for none, else the kind plus one above the queue's index.
     fault: AtomicU32,
     /// [`Progress`] of each pair's transmit queue.
@@ -27,12 +55,12 @@ pub(super) struct Health {
 
 impl Health {
     /// That of a device with `pairs` queue pairs.
-    pub(super) fn new(pairs: u16) -> Self {
+    pub(crate) fn new(pairs: u16) -> Self {
         Self { fault: AtomicU32::new(0), progress: (0..pairs).map(|_| Cell::default()).collect() }
     }
 
     /// Reports a fault of a queue. Only the first is kept.
-    pub(super) fn report(&self, queue: u16, fault: Fault) {
+    pub(crate) fn report(&self, queue: u16, fault: Fault) {
         let kind = (1_u32..).zip(Fault::ALL).find(|(_, kind)| *kind == fault).map_or(1, |(number, _)| number);
         let word = kind << 16 | u32::from(queue);
         // Only the first counts; that another came first is no failure.
@@ -41,14 +69,14 @@ impl Health {
 
     /// Publishes how far a transmit queue's device has come.
     #[inline]
-    pub(super) fn publish(&self, queue: u16, progress: Progress) {
+    pub(crate) fn publish(&self, queue: u16, progress: Progress) {
         if let Some(Cell(word)) = self.progress.get(usize::from(queue / 2)) {
             word.store(u64::from(progress.returned) << 32 | u64::from(progress.fruitless), Ordering::Relaxed);
         }
     }
 
     /// What each transmit queue published last, by pair.
-    pub(super) fn progress(&self) -> impl Iterator<Item = Progress> {
+    pub(crate) fn progress(&self) -> impl Iterator<Item = Progress> {
         self.progress.iter().map(|Cell(word)| {
             let [a, b, c, d, e, f, g, h] = word.load(Ordering::Relaxed).to_le_bytes();
             Progress { returned: u32::from_le_bytes([e, f, g, h]), fruitless: u32::from_le_bytes([a, b, c, d]) }
@@ -56,13 +84,13 @@ impl Health {
     }
 
     /// Forgets.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.fault.store(0, Ordering::Relaxed);
         self.progress.iter().for_each(|Cell(word)| word.store(0, Ordering::Relaxed));
     }
 
     /// A sentence about the fault, when there is one.
-    pub(super) fn fault(&self) -> Option<String> {
+    pub(crate) fn fault(&self) -> Option<String> {
         let word = self.fault.load(Ordering::Relaxed);
         let (_, fault) = (1_u32..).zip(Fault::ALL).find(|(number, _)| *number == word >> 16)?;
         let queue = word & 0xffff;
@@ -73,7 +101,7 @@ impl Health {
 
 /// How far the device has come with a transmit queue. Both counters wrap.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// Packets that it returned.
     returned: u32,
     /// How often the queue looked for packets while the device held some, and found none.
@@ -83,7 +111,7 @@ pub(super) struct Progress {
 impl Progress {
     /// The queue looked for packets while the device held some, and found `returned`.
     #[inline]
-    pub(super) fn looked(&mut self, returned: u16) {
+    pub(crate) fn looked(&mut self, returned: u16) {
         self.returned = self.returned.wrapping_add(u32::from(returned));
         self.fruitless = self.fruitless.wrapping_add(u32::from(returned == 0));
     }
@@ -94,7 +122,7 @@ impl Progress {
 /// Only looks count: packets that nobody asked for, because the port was idle or its engine busy elsewhere, say nothing
 /// about the device. It hangs when two looks that are at least [`PATIENCE`] apart, and all between them, found nothing.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     seen: Progress,
     /// When it was last asked.
     asked: Duration,
@@ -105,7 +133,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Whether the device hangs, given what the queue published by `now`.
-    pub(super) fn hangs(&mut self, progress: Progress, now: Duration) -> bool {
+    pub(crate) fn hangs(&mut self, progress: Progress, now: Duration) -> bool {
         let seen = core::mem::replace(&mut self.seen, progress);
         let asked = core::mem::replace(&mut self.asked, now);
         if progress.returned != seen.returned {
