@@ -14,6 +14,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod bus;
+mod checksum;
 mod health;
 pub mod nic;
 pub mod register;

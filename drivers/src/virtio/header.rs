@@ -5,8 +5,8 @@
 
 use hugemem::{Checksum, Metadata, Packet, Segmentation, SegmentationKind};
 
-use super::checksum;
 use super::features::Features;
+use crate::checksum;
 use crate::nic::DropReason;
 
 /// Bytes of a header without hash.

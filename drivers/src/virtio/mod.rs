@@ -19,7 +19,6 @@
 //! legacy devices from before version 1.
 
 mod capabilities;
-mod checksum;
 mod config;
 mod control;
 mod features;
