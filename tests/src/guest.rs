@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::io::{FdFlags, fcntl_setfd};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::agent::{Agent, Answer};
@@ -18,14 +19,27 @@ use crate::{initramfs, leftovers};
 /// From starting QEMU to the agent's first word; 4 to 12 s on an idle machine, and machines are not always idle.
 const BOOT: Duration = Duration::from_secs(240);
 
-/// A virtio-net device of a guest.
+/// A network device of a guest.
 pub struct Nic {
-    /// The queues of the tap at its other end; as many queue pairs has the device.
-    pub queues: Vec<File>,
     /// Its slot on the PCI bus: slot 3 is `0000:00:03.0`.
     pub slot: u8,
-    /// Whether it offers packed rings.
-    pub packed: bool,
+    /// What it is.
+    pub kind: NicKind,
+}
+
+/// What a network device is and what is behind it.
+pub enum NicKind {
+    /// QEMU's virtio-net device on a tap.
+    VirtioTap {
+        /// The queues of the tap; as many queue pairs has the device.
+        queues: Vec<File>,
+        /// Whether it offers packed rings.
+        packed: bool,
+    },
+    /// QEMU's virtio-net device on a hub of QEMU, with all other such devices of this guest.
+    VirtioHub,
+    /// A device that another process serves at this socket by the vfio-user protocol.
+    VfioUser(PathBuf),
 }
 
 /// What a guest is made of.
@@ -36,6 +50,8 @@ pub struct Machine<'a> {
     pub modules: &'a [&'a str],
     /// The static binaries in its `/bin`, beside busybox.
     pub programs: &'a [&'a str],
+    /// Programs of this host in its `/tools`.
+    pub tools: &'a [&'a str],
     /// Its network devices.
     pub nics: Vec<Nic>,
     /// Its memory; of the host's it takes what the guest touches.
@@ -64,7 +80,7 @@ impl Guest {
     pub fn boot(machine: Machine<'_>) -> Result<Self> {
         let folder = leftovers::folder("guest")?;
         let initrd = folder.path().join("initrd");
-        fs::write(&initrd, initramfs::build(machine.kernel, machine.modules, machine.programs)?)?;
+        fs::write(&initrd, initramfs::build(machine.kernel, machine.modules, machine.programs, machine.tools)?)?;
 
         let mut command = cache::qemu()?;
         command
@@ -160,30 +176,43 @@ fn is_iommu_fault(line: &str) -> bool {
         && (line.contains("fault addr") || line.contains("fault reason") || line.contains("fault status"))
 }
 
-fn device(nic: &Nic) -> Result<[String; 4]> {
-    let pairs = nic.queues.len();
-    let mut descriptors = Vec::new();
-    for queue in &nic.queues {
-        // QEMU inherits the queue under the number that it has here.
-        fcntl_setfd(queue, FdFlags::empty())?;
-        descriptors.push(queue.as_raw_fd().to_string());
+/// QEMU's arguments for a device.
+fn device(nic: &Nic) -> Result<Vec<String>> {
+    let slot = nic.slot;
+    match &nic.kind {
+        NicKind::VirtioTap { queues, packed } => {
+            let mut descriptors = Vec::new();
+            for queue in queues {
+                // QEMU inherits the queue under the number that it has here.
+                fcntl_setfd(queue, FdFlags::empty())?;
+                descriptors.push(queue.as_raw_fd().to_string());
+            }
+            let key = if queues.len() > 1 { "fds" } else { "fd" };
+            let backend = format!("tap,id=net{slot},{key}={}", descriptors.join(":"));
+            Ok(virtio(slot, backend, queues.len(), *packed))
+        }
+        NicKind::VirtioHub => Ok(virtio(slot, format!("hubport,id=net{slot},hubid=0"), 1, true)),
+        NicKind::VfioUser(socket) => {
+            let address = format!("{slot:#x}");
+            let socket = json!({ "type": "unix", "path": socket });
+            // The older form of the option has no way to say what a socket is.
+            let device = json!({ "driver": "vfio-user-pci", "addr": address, "socket": socket });
+            Ok(vec!["-device".to_owned(), device.to_string()])
+        }
     }
-    let several = pairs > 1;
+}
+
+fn virtio(slot: u8, backend: String, pairs: usize, packed: bool) -> Vec<String> {
     let on = |yes| if yes { "on" } else { "off" };
-    Ok([
-        "-netdev".to_owned(),
-        format!("tap,id=net{},{}={}", nic.slot, if several { "fds" } else { "fd" }, descriptors.join(":")),
-        "-device".to_owned(),
-        // One vector for each queue, one for configuration changes, one for the control queue.
-        format!(
-            "virtio-net-pci,netdev=net{slot},addr={slot:#x},mac=52:54:00:00:00:{slot:02x},romfile=,disable-legacy=on,\
-             iommu_platform=on,packed={},mq={},vectors={}",
-            on(nic.packed),
-            on(several),
-            2 * pairs + 2,
-            slot = nic.slot,
-        ),
-    ])
+    // One vector for each queue, one for configuration changes, one for the control queue.
+    let device = format!(
+        "virtio-net-pci,netdev=net{slot},addr={slot:#x},mac=52:54:00:00:00:{slot:02x},romfile=,disable-legacy=on,\
+         iommu_platform=on,packed={},mq={},vectors={}",
+        on(packed),
+        on(pairs > 1),
+        2 * pairs + 2,
+    );
+    vec!["-netdev".to_owned(), backend, "-device".to_owned(), device]
 }
 
 fn tail(path: &PathBuf) -> String {

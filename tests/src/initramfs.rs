@@ -8,8 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::binaries;
 use crate::cache::{self, Kernel};
+use crate::{binaries, tools};
 
 /// Where Debian's package `busybox-static` puts its binary.
 const BUSYBOX: &str = "/bin/busybox";
@@ -18,14 +18,18 @@ const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
 const DATA: u32 = 0o100_644;
 
-/// The archive for a guest with this kernel, with the static binaries of these names.
+/// Where the host's own programs go in a guest: not among busybox's, whose shell prefers its own by name.
+const TOOLS: &str = "tools";
+
+/// The archive for a guest with this kernel: these modules, static binaries in `/bin`, and programs of this host, with
+/// the libraries that they need, in `/tools`.
 ///
 /// # Errors
 ///
-/// busybox, a kernel module or a binary is missing.
-pub fn build(kernel: Kernel, modules: &[&str], programs: &[&str]) -> Result<Vec<u8>> {
+/// busybox, a kernel module, a binary or a program is missing.
+pub fn build(kernel: Kernel, modules: &[&str], programs: &[&str], tools: &[&str]) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
-    for folder in ["bin", "dev", "etc", "home", "lib", "modules", "proc", "run", "sys", "tmp"] {
+    for folder in ["bin", "dev", "etc", "home", "lib", "lib64", "modules", "proc", "run", "sys", "tmp", TOOLS] {
         archive.add(folder, FOLDER, &[]);
     }
     let scripts = binaries::scripts();
@@ -41,13 +45,13 @@ pub fn build(kernel: Kernel, modules: &[&str], programs: &[&str]) -> Result<Vec<
     for name in programs {
         archive.add_file(&format!("bin/{name}"), PROGRAM, &binaries::guest(name)?)?;
     }
+    for (name, path) in tools::files(TOOLS, tools)? {
+        archive.add_file(&name, PROGRAM, &path)?;
+    }
     let mut order = String::new();
     for file in module_files(kernel, modules)? {
-        archive.add_file(
-            &format!("modules/{file}"),
-            DATA,
-            &cache::entry(kernel.entry())?.join("modules").join(&file),
-        )?;
+        let path = cache::entry(kernel.entry())?.join("modules").join(&file);
+        archive.add_file(&format!("modules/{file}"), DATA, &path)?;
         order.push_str(&file);
         order.push('\n');
     }

@@ -1,7 +1,7 @@
 //! The lab: guests, namespaces and traffic for the end-to-end tests.
 //!
 //! A test makes two network [`namespace`]s, opens a tap device in each, and boots a QEMU [`guest`] that has the other
-//! ends of the taps as virtio-net devices behind an emulated Intel IOMMU. What runs in the guest is told to it through
+//! ends of the taps as virtio-net devices, or as software [`card`]s, behind an emulated Intel IOMMU. What runs in the guest is told to it through
 //! an [`agent`]; what passes through the guest is real traffic between the namespaces ([`frames`], [`traffic`]).
 //!
 //! Whatever a test makes belongs to a value whose drop removes it: QEMU is killed, namespaces and folders go. QEMU
@@ -12,6 +12,8 @@
 pub mod agent;
 pub mod binaries;
 pub mod cache;
+pub mod card;
+pub mod checks;
 pub mod forwarder;
 pub mod frames;
 pub mod guest;
@@ -24,5 +26,6 @@ pub mod process;
 pub mod site;
 pub mod suite;
 pub mod tap;
+pub mod tools;
 pub mod traffic;
 pub mod wait;

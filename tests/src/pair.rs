@@ -26,22 +26,35 @@ impl Pair {
     /// An address in the same network for the guest itself.
     pub const GUEST: &'static str = "10.77.0.3";
 
-    /// Makes both namespaces; returns the queues of their interfaces too, left and right.
+    /// Makes both namespaces, with no interface in them yet.
     ///
     /// # Errors
     ///
     /// Not root, or something that `cargo xtask setup` installs is missing.
-    pub fn new(queues: usize) -> Result<(Self, [Vec<File>; 2])> {
-        let pair = Self { left: Namespace::new("left")?, right: Namespace::new("right")? };
-        let mut ends = [Vec::new(), Vec::new()];
-        for ((namespace, address), end) in
-            [(&pair.left, Self::LEFT), (&pair.right, Self::RIGHT)].into_iter().zip(&mut ends)
-        {
-            *end = tap::open(namespace, INTERFACE, queues)?;
+    pub fn new() -> Result<Self> {
+        Ok(Self { left: Namespace::new("left")?, right: Namespace::new("right")? })
+    }
+
+    /// Opens a tap in each namespace; returns their queues, left and right.
+    ///
+    /// # Errors
+    ///
+    /// As [`tap::open`].
+    pub fn open_taps(&self, queues: usize) -> Result<[Vec<File>; 2]> {
+        Ok([tap::open(&self.left, INTERFACE, queues)?, tap::open(&self.right, INTERFACE, queues)?])
+    }
+
+    /// Gives the interfaces, which exist by now, their addresses.
+    ///
+    /// # Errors
+    ///
+    /// One does not exist.
+    pub fn configure(&self) -> Result<()> {
+        for (namespace, address) in [(&self.left, Self::LEFT), (&self.right, Self::RIGHT)] {
             namespace.ip(&["address", "add", &format!("{address}/24"), "dev", INTERFACE])?;
             // Longer than any window of the tests: what is lost is not lost here.
             namespace.ip(&["link", "set", INTERFACE, "up", "txqueuelen", "4000"])?;
         }
-        Ok((pair, ends))
+        Ok(())
     }
 }

@@ -5,27 +5,52 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cache::Kernel;
-use crate::guest::{Guest, Machine, Nic};
-use crate::pair::Pair;
+use crate::card::Card;
+use crate::guest::{Guest, Machine, Nic, NicKind};
+use crate::pair::{INTERFACE, Pair};
+use crate::wait;
 
 /// The PCI addresses of a site's devices in its guest: left and right.
 pub const DEVICES: [&str; 2] = ["0000:00:03.0", "0000:00:04.0"];
 
+/// The slots of those addresses.
+const SLOTS: [u8; 2] = [3, 4];
+
 /// The kernel's names for the devices while its own driver has them: left and right.
 pub const INTERFACES: [&str; 2] = ["eth0", "eth1"];
 
-/// The modules of a site's guest; the last two are for the host's own tests of the lab and for tap ports.
-const MODULES: [&str; 5] = ["vfio_iommu_type1", "vfio-pci", "virtio_net", "bridge", "tun"];
+/// The modules of a site's guest; the last three are for the host's own tests of the lab, for tap ports and for VLANs.
+const MODULES: [&str; 7] = ["vfio_iommu_type1", "vfio-pci", "virtio_net", "ixgbe", "bridge", "tun", "8021q"];
+
+/// What the devices of a site are, and what is behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Devices {
+    /// QEMU's virtio-net, each on the tap of a namespace.
+    VirtioNet {
+        /// Whether they offer packed rings.
+        packed: bool,
+        /// How many queue pairs they have.
+        queue_pairs: usize,
+    },
+    /// QEMU's virtio-net, joined to each other; the namespaces are empty.
+    VirtioNetJoined,
+    /// Software 82599 cards, each on the tap of a namespace.
+    Ixgbe,
+    /// Software 82599 cards, joined to each other by a cable; the namespaces are empty.
+    IxgbeJoined,
+}
 
 /// How a site's guest is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The kernel that it boots.
     pub kernel: Kernel,
-    /// Whether its devices offer packed rings.
-    pub packed: bool,
-    /// How many queue pairs they have.
-    pub queue_pairs: usize,
+    /// Its devices.
+    pub devices: Devices,
+    /// The static binaries in its `/bin`, beside busybox.
+    pub programs: &'static [&'static str],
+    /// Programs of this host in its `/tools`.
+    pub tools: &'static [&'static str],
     /// Its memory.
     pub memory_mib: u32,
     /// Parameters for its kernel, beside those that every guest has.
@@ -33,10 +58,20 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A guest with this kernel whose devices offer packed rings and two queue pairs.
+    /// A guest with this kernel and these devices, and `mirach`.
     #[must_use]
-    pub fn new(kernel: Kernel) -> Self {
-        Self { kernel, packed: true, queue_pairs: 2, memory_mib: 768, parameters: "" }
+    pub fn new(kernel: Kernel, devices: Devices) -> Self {
+        Self { kernel, devices, programs: &["mirach"], tools: &[], memory_mib: 768, parameters: "" }
+    }
+
+    /// The kernel's own driver for these devices, when it has one.
+    #[must_use]
+    pub fn kernel_driver(&self) -> Option<&'static str> {
+        match (self.devices, self.kernel) {
+            (Devices::VirtioNet { .. } | Devices::VirtioNetJoined, _) => Some("virtio-pci"),
+            (Devices::Ixgbe | Devices::IxgbeJoined, Kernel::Stock) => Some("ixgbe"),
+            (Devices::Ixgbe | Devices::IxgbeJoined, Kernel::Iommufd) => None,
+        }
     }
 }
 
@@ -48,8 +83,10 @@ pub struct Site {
 
 /// What a site is made of once its guest is up.
 pub struct Booted {
-    /// The guest; dropped before the namespaces.
+    /// The guest; dropped before the cards and the namespaces.
     pub guest: Guest,
+    /// The processes that play the cards: one for each card, left and right, or one for both that are joined.
+    pub cards: Vec<Card>,
     /// The namespaces.
     pub pair: Pair,
 }
@@ -59,6 +96,12 @@ impl Site {
     #[must_use]
     pub fn new(plan: Plan) -> Self {
         Self { plan, booted: None }
+    }
+
+    /// How it is made.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        self.plan
     }
 
     /// The running site.
@@ -74,22 +117,81 @@ impl Site {
 }
 
 fn boot(plan: Plan) -> Result<Booted> {
-    let (pair, [left, right]) = Pair::new(plan.queue_pairs)?;
+    let pair = Pair::new()?;
+    let mut cards = Vec::new();
+    let kinds: Vec<NicKind> = match plan.devices {
+        Devices::VirtioNet { packed, queue_pairs } => {
+            let taps = pair.open_taps(queue_pairs)?;
+            pair.configure()?;
+            taps.into_iter().map(|queues| NicKind::VirtioTap { queues, packed }).collect()
+        }
+        Devices::VirtioNetJoined => vec![NicKind::VirtioHub, NicKind::VirtioHub],
+        Devices::Ixgbe => {
+            for namespace in [&pair.left, &pair.right] {
+                cards.push(Card::on_tap(namespace, INTERFACE)?);
+            }
+            pair.configure()?;
+            sockets(&cards)
+        }
+        Devices::IxgbeJoined => {
+            cards.push(Card::on_cable()?);
+            sockets(&cards)
+        }
+    };
     let guest = Guest::boot(Machine {
         kernel: plan.kernel,
         modules: &MODULES,
-        programs: &["mirach", "stray-dma", "exercise"],
+        programs: plan.programs,
+        tools: plan.tools,
         memory_mib: plan.memory_mib,
         parameters: plan.parameters,
-        nics: vec![
-            Nic { queues: left, slot: 3, packed: plan.packed },
-            Nic { queues: right, slot: 4, packed: plan.packed },
-        ],
+        nics: SLOTS.into_iter().zip(kinds).map(|(slot, kind)| Nic { slot, kind }).collect(),
     })?;
-    Ok(Booted { guest, pair })
+    Ok(Booted { guest, cards, pair })
+}
+
+fn sockets(cards: &[Card]) -> Vec<NicKind> {
+    cards.iter().flat_map(|card| card.sockets()).cloned().map(NicKind::VfioUser).collect()
 }
 
 impl Booted {
+    /// The kernel's name for the interface of a device that its own driver has.
+    ///
+    /// # Errors
+    ///
+    /// It has none.
+    pub fn interface(&mut self, device: &str) -> Result<String> {
+        // virtio-net has one more device in between.
+        let folder = format!("/sys/bus/pci/devices/{device}");
+        let list = self.guest.run(&format!("ls -d {folder}/net/* {folder}/virtio*/net/* 2> /dev/null"), SHORT)?;
+        let name = list.output.lines().next().and_then(|line| line.trim().rsplit('/').next());
+        name.map(str::to_owned).with_context(|| format!("{device} has no interface"))
+    }
+
+    /// Sets an interface up and waits for its link.
+    ///
+    /// # Errors
+    ///
+    /// The link does not come up.
+    pub fn link_up(&mut self, interface: &str) -> Result<()> {
+        self.guest.must(&format!("ip link set {interface} up"))?;
+        self.wait_for_link(interface, true)
+    }
+
+    /// Waits until the link of an interface that is up is there, or is gone.
+    ///
+    /// # Errors
+    ///
+    /// It did not change in time.
+    pub fn wait_for_link(&mut self, interface: &str, there: bool) -> Result<()> {
+        let carrier = format!("cat /sys/class/net/{interface}/carrier");
+        let wanted = if there { "1" } else { "0" };
+        wait::until(&format!("carrier {wanted} of {interface}"), SHORT, || {
+            Ok((self.guest.must(&carrier)?.trim() == wanted).then_some(()))
+        })
+        .with_context(|| self.guest.console())
+    }
+
     /// The name of the kernel driver that has a device; empty when none has.
     ///
     /// # Errors

@@ -25,6 +25,17 @@ pub fn ping(from: &Namespace, address: &str, count: u32) -> Result<()> {
     Ok(())
 }
 
+/// Waits until an echo request to `address` is answered: links take a while to come up.
+///
+/// # Errors
+///
+/// None is.
+pub fn wait_for_path(from: &Namespace, address: &str) -> Result<()> {
+    wait::until(&format!("an answer from {address}"), Duration::from_secs(60), || {
+        Ok(run(&mut from.command(&["ping", "-n", "-q", "-W", "1", "-c", "1", address])).ok().map(drop))
+    })
+}
+
 /// The direction of a TCP stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {

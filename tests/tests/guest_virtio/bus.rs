@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use lab::checks::Interface;
 use lab::guest::CONTROLLER;
 use lab::site::{Booted, Site};
 use lab::suite::Suite;
 use lab::wait;
-
-use crate::Interface;
 
 /// What the example prints last.
 const CLOSING: &str = "7 passed, 0 failed";

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use lab::checks::forwarding::ends;
+use lab::checks::{Case, Interface};
 use lab::forwarder::{self, User};
 use lab::pair::Pair;
 use lab::site::{Booted, Site};
 use lab::suite::Suite;
 use lab::traffic::ping;
-
-use crate::Interface;
-use crate::forwarding::{Case, ends};
 
 /// How long an engine is watched.
 const SECONDS: u32 = 5;
@@ -26,7 +25,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Both ways to poll, with two queue pairs: each of them has to wake the engine.
 pub(crate) fn all(suite: &mut Suite, site: &mut Site, interface: Interface) {
-    let case = Case { interface, rings: "packed", queues: 2 };
+    let case = Case { interface, rings: Some("packed"), queues: 2 };
     let prefix = interface.name();
     suite.check(&format!("{prefix}::poll-adaptive-sleeps-and-wakes"), || {
         let site = site.up()?;

@@ -1,14 +1,13 @@
 //! Huge pages: that they are used and given back, and what is said when there are too few.
 
 use anyhow::{Context, Result, bail};
+use lab::checks::forwarding::ends;
+use lab::checks::{Case, Interface};
 use lab::forwarder::{self, User};
 use lab::pair::Pair;
 use lab::site::{Booted, DEVICES, Site};
 use lab::suite::Suite;
 use lab::traffic::ping;
-
-use crate::Interface;
-use crate::forwarding::{Case, ends};
 
 /// A size of huge pages.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +50,7 @@ const SIZE_1G: Size = Size {
 /// An ordinary page.
 const SMALL_KIB: u32 = 4;
 
-const CASE: Case = Case { interface: Interface::Iommufd, rings: "packed", queues: 2 };
+const CASE: Case = Case { interface: Interface::Iommufd, rings: Some("packed"), queues: 2 };
 
 /// Pages of 2 MiB, reserved at run time, and the way out when there are none at all.
 pub(crate) fn of_2m(suite: &mut Suite, site: &mut Site) {

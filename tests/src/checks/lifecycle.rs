@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
+use crate::checks::forwarding::ends;
+use crate::checks::{Case, Interface};
+use crate::forwarder::{self, User};
+use crate::pair::{INTERFACE, Pair};
+use crate::site::{Booted, DEVICES, Site};
+use crate::suite::Suite;
+use crate::traffic::{load, ping, received_bytes, wait_for_path};
+use crate::wait;
 use anyhow::{Result, bail};
-use lab::forwarder::{self, User};
-use lab::pair::{INTERFACE, Pair};
-use lab::site::{Booted, DEVICES, Site};
-use lab::suite::Suite;
-use lab::traffic::{load, ping, received_bytes};
-use lab::wait;
-
-use crate::Interface;
-use crate::forwarding::{Case, ends};
 
 /// So much has to have passed before a run counts as loaded.
 const LOAD_BYTES: u64 = 2 << 20;
@@ -19,9 +18,9 @@ const LOAD_BYTES: u64 = 2 << 20;
 /// Enough for the memory of the runs of this suite, which is mapped once for each device.
 const LOCKABLE_KIB: u32 = 256 << 10;
 
-/// All of them, with packed rings and two queue pairs: what has most to be torn down.
-pub(crate) fn all(suite: &mut Suite, site: &mut Site, interface: Interface) {
-    let case = Case { interface, rings: "packed", queues: 2 };
+/// All of them; best with two queue pairs, which have most to be torn down.
+pub fn all(suite: &mut Suite, site: &mut Site, case: Case) {
+    let interface = case.interface;
     let prefix = interface.name();
     suite.check(&format!("{prefix}::sigterm-under-load-then-a-second-run"), || {
         let site = site.up()?;
@@ -45,6 +44,7 @@ pub(crate) fn all(suite: &mut Suite, site: &mut Site, interface: Interface) {
             bail!("it runs as {}", user.trim());
         }
         case.took_effect(site)?;
+        wait_for_path(&site.pair.left, Pair::RIGHT)?;
         ping(&site.pair.left, Pair::RIGHT, 50)?;
         ends(site)
     });
@@ -58,19 +58,32 @@ pub(crate) fn all(suite: &mut Suite, site: &mut Site, interface: Interface) {
     });
 }
 
-/// Starts mirach and a TCP stream, and calls `end` once the stream flows.
-fn loaded(site: &mut Booted, case: Case, end: impl FnOnce(&mut Booted) -> Result<()>) -> Result<()> {
-    forwarder::start(&mut site.guest, User::Root, &case.arguments())?;
-    let before = received_bytes(&site.pair.right, INTERFACE)?;
+/// Starts mirach and a TCP stream, and calls `then` while the stream flows.
+///
+/// # Errors
+///
+/// Nothing flows, or `then` failed.
+pub fn loaded(site: &mut Booted, case: Case, then: impl FnOnce(&mut Booted) -> Result<()>) -> Result<()> {
+    case.start(site)?;
     let _streams = load(&site.pair.left, &site.pair.right, Pair::RIGHT)?;
+    flows(site)?;
+    then(site)
+}
+
+/// Waits until a stream that is there has passed some more.
+///
+/// # Errors
+///
+/// It stands still.
+pub fn flows(site: &mut Booted) -> Result<()> {
+    let before = received_bytes(&site.pair.right, INTERFACE)?;
     wait::until("a TCP stream through mirach", Duration::from_secs(60), || {
         Ok((received_bytes(&site.pair.right, INTERFACE)? > before + LOAD_BYTES).then_some(()))
-    })?;
-    end(site)
+    })
 }
 
 fn second_run(site: &mut Booted, case: Case) -> Result<()> {
-    forwarder::start(&mut site.guest, User::Root, &case.arguments())?;
+    case.start(site)?;
     ping(&site.pair.left, Pair::RIGHT, 50)?;
     ends(site)
 }

@@ -1,0 +1,113 @@
+//! Software 82599 cards, each served at a socket by `mirach device` for a guest to be plugged into.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::namespace::Namespace;
+use crate::process::{Running, bound_to_us};
+use crate::{binaries, leftovers, wait};
+
+/// From a word to the process to its effect in what it prints.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// What it prints when a client can connect to a socket.
+const READY: &str = "listening";
+
+/// A process that plays one card, or two cards with a cable between them. Killed on drop.
+pub struct Card {
+    process: Running,
+    words: ChildStdin,
+    sockets: Vec<PathBuf>,
+    folder: TempDir,
+}
+
+impl Card {
+    /// A card whose wire is the tap `interface` in `namespace`, which goes with the card.
+    ///
+    /// # Errors
+    ///
+    /// It does not come up; the error has what it printed.
+    pub fn on_tap(namespace: &Namespace, interface: &str) -> Result<Self> {
+        let wire = format!("tap={interface}");
+        Self::start(1, &wire, |words| namespace.command(words))
+    }
+
+    /// Two cards whose wires are the two ends of a cable.
+    ///
+    /// # Errors
+    ///
+    /// They do not come up; the error has what the process printed.
+    pub fn on_cable() -> Result<Self> {
+        Self::start(2, "cable", |words| {
+            let (program, arguments) = words.split_first().unwrap_or((&"", &[]));
+            let mut command = bound_to_us(Path::new(program));
+            command.args(arguments);
+            command
+        })
+    }
+
+    fn start(sockets: usize, wire: &str, command: impl FnOnce(&[&str]) -> Command) -> Result<Self> {
+        let folder = leftovers::folder("card")?;
+        let sockets: Vec<PathBuf> = (0..sockets).map(|number| folder.path().join(format!("socket{number}"))).collect();
+        // The static binary of the guests: it runs here as well.
+        let mut words = vec![text(&binaries::guest("mirach")?)?, "device".to_owned(), "ixgbe".to_owned()];
+        for socket in &sockets {
+            words.extend(["--socket".to_owned(), text(socket)?]);
+        }
+        words.extend(["--wire".to_owned(), wire.to_owned(), "--json".to_owned()]);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let log = File::create(folder.path().join("log"))?;
+        let mut command = command(&words);
+        command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
+        let mut child = command.spawn().context("cannot start `mirach device`")?;
+        let words = child.stdin.take().context("`mirach device` has no standard input")?;
+        let mut card = Self { process: Running(child), words, sockets, folder };
+        card.expect(0, READY, card.sockets.len())?;
+        Ok(card)
+    }
+
+    /// Where clients connect, one socket for each card.
+    #[must_use]
+    pub fn sockets(&self) -> &[PathBuf] {
+        &self.sockets
+    }
+
+    /// Gives the process a line, such as `link down` or `fault NAME`.
+    ///
+    /// # Errors
+    ///
+    /// The process has ended.
+    pub fn tell(&mut self, line: &str) -> Result<()> {
+        let told = writeln!(self.words, "{line}").and_then(|()| self.words.flush());
+        told.with_context(|| format!("`mirach device` has ended: {}", self.log()))
+    }
+
+    /// What it printed so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Waits until `word` is in `count` lines that it printed after the first `from` bytes.
+    fn expect(&mut self, from: usize, word: &str, count: usize) -> Result<()> {
+        wait::until(&format!("`{word}` from mirach device"), ANSWER, || {
+            let log = self.log();
+            let found = log.get(from..).unwrap_or_default().lines().filter(|line| line.contains(word)).count();
+            if found < count && self.process.has_ended() {
+                bail!("it ended");
+            }
+            Ok((found >= count).then_some(()))
+        })
+        .with_context(|| self.log())
+    }
+}
+
+fn text(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).with_context(|| format!("{} is no UTF-8", path.display()))
+}
