@@ -13,6 +13,8 @@ pub enum DropReason {
     TooLong,
     /// The device or peer claimed a length that cannot be.
     BadLength,
+    /// The card saw that the frame was damaged on the wire.
+    Damaged,
     /// The device or peer named a buffer that it does not hold.
     BadIndex,
     /// The offload header in front of the packet contradicts the packet.
@@ -29,11 +31,12 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Full,
         Self::NoBuffer,
         Self::TooLong,
         Self::BadLength,
+        Self::Damaged,
         Self::BadIndex,
         Self::BadHeader,
         Self::NoHeadroom,
@@ -50,6 +53,7 @@ impl DropReason {
             Self::NoBuffer => "no_buffer",
             Self::TooLong => "too_long",
             Self::BadLength => "bad_length",
+            Self::Damaged => "damaged",
             Self::BadIndex => "bad_index",
             Self::BadHeader => "bad_header",
             Self::NoHeadroom => "no_headroom",
