@@ -64,6 +64,12 @@ pub(crate) fn complete(packet: &mut Packet, start: u16, offset: u16) -> bool {
     true
 }
 
+/// Takes the number `value` out of `sum`, a folded sum of big-endian words that is not complemented (RFC 1624).
+pub(crate) fn subtract(sum: u16, value: u32) -> u16 {
+    let sum = u64::from(sum) + u64::from(!fold(value.into()));
+    fold(sum)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -109,6 +115,13 @@ mod tests {
         packet.write(&[0xff, 0xff, 0, 0]).unwrap();
         assert!(complete(&mut packet, 0, 2));
         assert_eq!(packet.bytes(), [0xff; 4]);
+    }
+
+    #[test]
+    fn what_was_added_to_a_sum_is_taken_out_again() {
+        for (rest, value) in [(0x1234, 1400), (0xfff0, 65_535), (1, 70_000), (0xabcd, 0)] {
+            assert_eq!(subtract(fold(rest + u64::from(value)), value), u16::try_from(rest).unwrap());
+        }
     }
 
     #[test]
