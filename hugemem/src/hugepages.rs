@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::MemfdFlags;
+use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::Advice;
 
 use crate::iova::{Iova, IovaSpace, OutOfIova};
@@ -182,8 +182,8 @@ impl MemoryRequest {
             _ => MemfdFlags::empty(),
         };
         let huge = page_size != PAGE;
-        let memfd =
-            rustix::fs::memfd_create("mirach", MemfdFlags::CLOEXEC | size_flag).map_err(|error| match error {
+        let memfd = rustix::fs::memfd_create("mirach", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | size_flag)
+            .map_err(|error| match error {
                 rustix::io::Errno::NODEV | rustix::io::Errno::INVAL | rustix::io::Errno::NOENT if huge => {
                     MemoryError::NoSuchPages { page_size }
                 }
@@ -191,6 +191,9 @@ impl MemoryRequest {
             })?;
         let file = File::from(memfd);
         file.set_len(len as u64).map_err(|source| self.out_of_memory(source))?;
+        // Whoever maps the file too can rely on its length, and need not fear to be killed by touching what is gone.
+        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+            .map_err(|error| MemoryError::System { action: "seal the length of memory", source: error.into() })?;
         let shortage = |source| {
             if huge { self.too_few(page_size, len) } else { self.out_of_memory(source) }
         };
