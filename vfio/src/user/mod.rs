@@ -5,7 +5,12 @@
 //!
 //! - [`server`]: serves a device ([`server::Device`]) to QEMU's `vfio-user-pci` and to other clients.
 
+mod channel;
 mod error;
 pub mod server;
+mod shared;
+mod socket;
+mod version;
+mod wire;
 
 pub use error::UserError;
