@@ -1,10 +1,10 @@
-//! What a chip's model implements, and what the frame around it provides.
+//! What a chip's model implements.
 
 use std::ops::Range;
-use std::time::Duration;
 
 use drivers::bus::PciId;
 
+use super::bus::Bus;
 use crate::wire::Wire;
 
 /// What the bus has to know of a chip before it can be plugged in.
@@ -14,10 +14,13 @@ pub struct Layout {
     pub id: PciId,
     /// Memory windows.
     pub windows: Vec<WindowLayout>,
-    /// Index of the window (of its own, or one above) that has the MSI-X table and pending bits; the bus takes care of its content.
+    /// Base address register of the window that has the MSI-X table and pending bits and nothing else; it is one of `windows`, and the bus takes
+    /// care of its content.
     pub msix_window: u8,
     /// Interrupt vectors.
     pub vectors: u16,
+    /// Serial number in configuration space (Device Serial Number capability).
+    pub serial: Option<u64>,
 }
 
 /// One base address register with memory behind it.
@@ -32,6 +35,8 @@ pub struct WindowLayout {
     /// Whole pages (multiples of 4096) of registers without side effects: words of 32 bits that driver and chip share as memory. The chip sees
     /// what the driver wrote when it looks ([`Bus::register`]); [`Chip::load`] and [`Chip::store`] are not called for them.
     pub shared: Vec<Range<u32>>,
+    /// The driver's accesses to shared pages call [`Chip::load`] and [`Chip::store`] all the same, and no client may map them.
+    pub trapped: bool,
 }
 
 /// What a poll did: frames moved in each direction, and whether there was anything to do at all.
@@ -45,55 +50,24 @@ pub struct Work {
     pub other: bool,
 }
 
-/// An access to the driver's memory that did not happen (yet).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Dma {
-    /// Not mapped, or refused: recorded as a fault. It will not succeed.
-    Refused,
-    /// The bytes have to travel. Give this piece of work up with nothing changed, and try again at the next poll.
-    Pending,
+impl Work {
+    /// Nothing was done.
+    #[must_use]
+    pub fn is_idle(self) -> bool {
+        self == Self::default()
+    }
 }
-
-/// What a chip reaches: the driver's memory, interrupts, shared registers and time.
-pub trait Bus {
-    /// Reads the driver's memory. `hint` belongs to whoever reads a stretch again and again (a ring, a queue's buffers) and makes the next look-up quick.
-    ///
-    /// # Errors
-    /// See [`Dma`]; then nothing was read.
-    fn read(&mut self, hint: &mut Hint, address: u64, bytes: &mut [u8]) -> Result<(), Dma>;
-    /// Writes the driver's memory. The last 8 bytes, when aligned, become visible last (a descriptor's status word).
-    ///
-    /// # Errors
-    /// [`Dma::Refused`]; then nothing was written.
-    fn write(&mut self, hint: &mut Hint, address: u64, bytes: &[u8]) -> Result<(), Dma>;
-    /// Signals an interrupt vector, if the driver has enabled it.
-    fn signal(&mut self, vector: u16);
-    /// Reads a register on a shared page.
-    fn register(&self, bar: u8, offset: u32) -> u32;
-    /// Writes a register on a shared page.
-    fn set_register(&mut self, bar: u8, offset: u32, value: u32);
-    /// Time since the card was made.
-    fn now(&self) -> Duration;
-    /// The driver allows the card to access memory (Bus Master Enable).
-    fn is_master(&self) -> bool;
-    /// Notes a rule of the datasheet that the driver broke, in a sentence.
-    fn violation(&mut self, sentence: String);
-}
-
-/// Where the last look-up of an address ended. Starts as its default and is only a hint.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Hint(pub(crate) usize);
 
 /// The device side of a card.
 pub trait Chip: Send + 'static {
     /// What the bus has to know. Never changes.
     fn layout(&self) -> Layout;
     /// Reads a register of `bytes` bytes (1, 2, 4 or 8) at an aligned offset that is not on a shared page.
-    fn load(&mut self, bus: &mut dyn Bus, bar: u8, offset: u32, bytes: u32) -> u64;
+    fn load(&mut self, bus: &mut Bus, bar: u8, offset: u32, bytes: u32) -> u64;
     /// Writes a register.
-    fn store(&mut self, bus: &mut dyn Bus, bar: u8, offset: u32, bytes: u32, value: u64);
+    fn store(&mut self, bus: &mut Bus, bar: u8, offset: u32, bytes: u32, value: u64);
     /// A function level reset, or power on. Shared pages are to be set to their first values too.
-    fn reset(&mut self, bus: &mut dyn Bus);
+    fn reset(&mut self, bus: &mut Bus);
     /// Moves the chip on: up to about `budget` frames in each direction and queue, timers, links.
-    fn poll(&mut self, bus: &mut dyn Bus, wire: &mut dyn Wire, budget: usize) -> Work;
+    fn poll(&mut self, bus: &mut Bus, wire: &mut dyn Wire, budget: usize) -> Work;
 }
