@@ -1,0 +1,158 @@
+//! All state of one card, behind one lock that is taken once per poll and per register access that is no shared page's.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::bus::Bus;
+use super::chip::{Chip, Layout, Work};
+use super::config_space::ConfigSpace;
+use super::errands::Errands;
+use super::options::Options;
+use super::registers::Registers;
+use crate::wire::Wire;
+
+/// What is behind the lock.
+pub(super) struct Core<C> {
+    pub(super) chip: C,
+    pub(super) bus: Bus,
+    pub(super) space: ConfigSpace,
+}
+
+impl<C: Chip> Core<C> {
+    /// Resets the function (PCI Express, section 6.6.2). Maps and vectors stay: they are the bus's.
+    pub(super) fn reset(&mut self) {
+        self.space.reset();
+        self.bus.set_master(false);
+        self.bus.forget();
+        self.bus.begin_access();
+        self.chip.reset(&mut self.bus);
+    }
+
+    pub(super) fn set_bus_master(&mut self, enabled: bool) {
+        self.space.set_bus_master(enabled);
+        self.bus.set_master(enabled);
+    }
+
+    pub(super) fn write_config(&mut self, offset: usize, bytes: &[u8]) {
+        if self.space.write(offset, bytes) {
+            self.reset();
+        } else {
+            self.bus.set_master(self.space.bus_master());
+        }
+    }
+
+    pub(super) fn poll(&mut self, wire: &mut dyn Wire, budget: usize) -> Work {
+        self.bus.begin_poll();
+        let work = self.chip.poll(&mut self.bus, wire, budget);
+        self.bus.mail.end_poll();
+        work
+    }
+}
+
+/// What the halves of a card share.
+pub(super) struct Shared<C> {
+    pub(super) name: Arc<str>,
+    pub(super) layout: Layout,
+    pub(super) options: Options,
+    /// By base address register.
+    pub(super) windows: [Option<Arc<Registers>>; 6],
+    core: Mutex<Core<C>>,
+    /// Threads that want the lock: a polling device gives way to them.
+    waiting: AtomicU32,
+    /// The card was pulled out.
+    gone: Arc<AtomicBool>,
+}
+
+impl<C: Chip> Shared<C> {
+    pub(super) fn new(options: Options, mut chip: C) -> std::io::Result<Self> {
+        let layout = chip.layout();
+        let gone = Arc::new(AtomicBool::new(false));
+        let mut bus = Bus::new(&layout, options.time, Arc::clone(&gone))?;
+        chip.reset(&mut bus);
+        let space = ConfigSpace::new(&layout);
+        Ok(Self {
+            name: options.name.as_str().into(),
+            windows: bus.windows.clone(),
+            core: Mutex::new(Core { chip, bus, space }),
+            waiting: AtomicU32::new(0),
+            layout,
+            options,
+            gone,
+        })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core<C>> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        core
+    }
+
+    /// For the thread that polls, which nobody has to give way to.
+    fn lock_to_poll(&self) -> MutexGuard<'_, Core<C>> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[inline]
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    /// Does what had to wait for the lock to be free.
+    pub(super) fn run(&self, errands: Option<Errands>) {
+        let Some(errands) = errands else { return };
+        errands.run(|work| {
+            let mut core = self.lock();
+            let bus = &mut core.bus;
+            work(&mut bus.memory, &mut bus.mail);
+        });
+    }
+
+    pub(super) fn poll(&self, wire: &mut dyn Wire, budget: usize) -> Work {
+        if self.is_gone() {
+            return Work::default();
+        }
+        let (mut work, errands) = {
+            let mut core = self.lock_to_poll();
+            let work = core.poll(wire, budget);
+            (work, core.bus.errands())
+        };
+        work.other |= errands.is_some();
+        self.run(errands);
+        if self.waiting.load(Ordering::Relaxed) != 0 {
+            std::thread::yield_now();
+        }
+        work
+    }
+
+    /// The driver reads a register of a window.
+    pub(super) fn load(&self, bar: u8, offset: u32, bytes: u32) -> u64 {
+        if self.is_gone() {
+            return u64::MAX;
+        }
+        let (value, errands) = {
+            let mut core = self.lock();
+            let Core { chip, bus, .. } = &mut *core;
+            bus.begin_access();
+            let value = chip.load(bus, bar, offset, bytes);
+            (value, bus.quick_errands())
+        };
+        self.run(errands);
+        if self.is_gone() { u64::MAX } else { value }
+    }
+
+    /// The driver writes a register of a window.
+    pub(super) fn store(&self, bar: u8, offset: u32, bytes: u32, value: u64) {
+        if self.is_gone() {
+            return;
+        }
+        let errands = {
+            let mut core = self.lock();
+            let Core { chip, bus, .. } = &mut *core;
+            bus.begin_access();
+            chip.store(bus, bar, offset, bytes, value);
+            bus.quick_errands()
+        };
+        self.run(errands);
+    }
+}

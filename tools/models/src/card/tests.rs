@@ -1,0 +1,1 @@
+//! Tests of the frame, with a chip of a few registers.
