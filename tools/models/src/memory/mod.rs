@@ -147,7 +147,7 @@ impl Memory {
         self.add(first, len, Permission::ALL, NonNull::new(region.as_ptr()), source)
     }
 
-    /// Maps part of a file. `false` when it overlaps another map or does not lie inside the file.
+    /// Maps part of a file. `false` when it overlaps another map, does not lie inside the file, or may not be written as it should.
     pub(crate) fn map_file(
         &mut self,
         first: u64,
@@ -156,7 +156,7 @@ impl Memory {
         file: Arc<FileMemory>,
         at: u64,
     ) -> bool {
-        let Some(base) = file.place(at, len) else { return false };
+        let Some(base) = file.place(at, len, permission.write) else { return false };
         self.add(first, len, permission, Some(base), Source::File(file))
     }
 
