@@ -141,21 +141,22 @@ impl Series {
 }
 
 /// The receiver's knowledge of a series.
-struct Check {
+pub(crate) struct Check {
     series: Series,
-    received: u64,
+    /// Frames accepted so far.
+    pub(crate) received: u64,
     /// For each flow, the number of the frame that has to come next.
     next: Vec<u64>,
     expected: Vec<u8>,
 }
 
 impl Check {
-    fn new(series: Series) -> Self {
+    pub(crate) fn new(series: Series) -> Self {
         Self { series, received: 0, next: (0..series.flows).collect(), expected: Vec::new() }
     }
 
     /// Looks at a frame; false when it is none of the series.
-    fn accept(&mut self, frame: &[u8]) -> Result<bool> {
+    pub(crate) fn accept(&mut self, frame: &[u8]) -> Result<bool> {
         let Some((run, rest)) = frame.get(NUMBERS..).and_then(<[u8]>::split_first_chunk::<4>) else { return Ok(false) };
         let Some(number) = rest.first_chunk::<8>().copied().map(u64::from_be_bytes) else { return Ok(false) };
         if frame.get(..12) != Some(&[DESTINATION, SOURCE].concat()) || u32::from_be_bytes(*run) != self.series.run {

@@ -14,6 +14,7 @@ pub mod binaries;
 pub mod cache;
 pub mod card;
 pub mod checks;
+pub mod conformance;
 pub mod forwarder;
 pub mod frames;
 pub mod guest;

@@ -1,0 +1,60 @@
+//! One conformance suite for every driver on every bus, written over [`drivers::nic`] alone.
+//!
+//! A [`Rig`] opens two cards that are joined by a cable; the checks send frames on one and look at what arrives on the other. What a card
+//! computes (checksums, segments, hashes) is computed again here, in software that shares nothing with drivers or
+//! models. Each check opens the cards anew, and at its end all buffers must have come home, the cards must have nothing to complain about, and
+//! nothing may be left behind.
+//!
+//! A check finds out whether the card offers what it is about. Where a card does not, the rig has to say so in its table
+//! ([`Rig::not_offered`]): the check then runs as `NAME-is-not-offered`, and fails when the card offers it after all.
+//!
+//! It needs no lab: the drivers, their memory and the standard library suffice, so that it runs in a guest too.
+
+mod bench;
+mod checks;
+pub mod frame;
+mod rig;
+pub mod segment;
+pub mod toeplitz;
+
+use anyhow::{Result, bail};
+
+pub use rig::{RealTime, Rig};
+
+use crate::suite::Suite;
+
+/// How a check ended that found no fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// The card does it right.
+    Passed,
+    /// The card does not offer what the check is about.
+    NotOffered,
+}
+
+/// A check by name.
+pub(crate) type Check<R> = (&'static str, fn(&mut R) -> Result<Outcome>);
+
+/// Runs all checks on a rig, under names that begin with `prefix`.
+pub fn run<R: Rig>(suite: &mut Suite, prefix: &str, rig: &mut R) {
+    let checks = checks::all::<R>();
+    let table = rig.not_offered();
+    suite.check(&format!("{prefix}::the-table-names-checks"), || {
+        match table.iter().find(|(name, _)| !checks.iter().any(|(known, _)| known == name)) {
+            Some((name, _)) => bail!("there is no check {name}"),
+            None => Ok(()),
+        }
+    });
+    for (name, check) in checks {
+        match table.iter().find(|(listed, _)| *listed == name) {
+            None => suite.check(&format!("{prefix}::{name}"), || match check(rig)? {
+                Outcome::Passed => Ok(()),
+                Outcome::NotOffered => bail!("the card does not offer it, and the rig's table does not say so"),
+            }),
+            Some((_, why)) => suite.check(&format!("{prefix}::{name}-is-not-offered"), || match check(rig)? {
+                Outcome::NotOffered => Ok(()),
+                Outcome::Passed => bail!("the card offers it, though the table says: {why}"),
+            }),
+        }
+    }
+}

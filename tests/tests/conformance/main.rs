@@ -1,0 +1,16 @@
+//! The conformance suite on models of cards: in this process, and over vfio-user sockets.
+
+mod virtio;
+
+use std::process::ExitCode;
+
+use lab::conformance;
+use lab::suite::Suite;
+
+fn main() -> ExitCode {
+    let mut suite = Suite::from_arguments();
+    for (name, mut rig) in virtio::rigs() {
+        conformance::run(&mut suite, &format!("inprocess::{name}"), &mut rig);
+    }
+    suite.finish()
+}
