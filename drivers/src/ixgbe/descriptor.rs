@@ -95,7 +95,7 @@ impl ReceiveStatus {
     /// Bytes that the card says it wrote to the buffer (PKT_LEN).
     #[inline(always)]
     pub(super) const fn length(self) -> u16 {
-        (self.0 >> 32) as u16
+        (self.0 >> 32 & 0xffff) as u16
     }
 
     /// The VLAN tag that was taken out.

@@ -51,11 +51,10 @@ impl Frames {
         if self.partial.is_some() || !status.is_good_end() {
             return self.piece(buffer, status, info);
         }
-        let length = usize::from(status.length());
-        if !(SHORTEST..=usize::from(self.buffer)).contains(&length) {
+        let frame = buffer.received(status.length(), self.buffer);
+        let Some(mut frame) = frame.filter(|frame| frame.len() >= SHORTEST) else {
             return self.lose(DropReason::BadLength);
-        }
-        let mut frame = buffer.received(status.length())?;
+        };
         *frame.metadata_mut() = self.metadata(status, info);
         frame.prefetch();
         Some(frame)
@@ -78,10 +77,9 @@ impl Frames {
     /// longer than a frame can be.
     #[inline(never)]
     fn piece(&mut self, buffer: Returned, status: ReceiveStatus, info: ReceiveInfo) -> Option<Packet> {
-        let length = status.length();
         let end = status.is_end();
-        // A last buffer can be empty, see `reset`.
-        let piece = if length <= self.buffer && (length > 0 || end) { buffer.received(length) } else { None };
+        // Only a last buffer can be empty, see `reset`.
+        let piece = buffer.received(status.length(), self.buffer).filter(|piece| end || !piece.is_empty());
         let kept = match (self.partial.take(), piece) {
             (Some(Partial::Dropped), _) => None,
             (None, Some(piece)) => Some(piece),

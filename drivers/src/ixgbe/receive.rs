@@ -234,3 +234,7 @@ impl<B: Bar> fmt::Debug for Rx<B> {
         f.debug_struct("Rx").field("pair", &self.pair).field("size", &self.size()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "receive_tests.rs"]
+mod tests;

@@ -66,6 +66,7 @@ impl Ring {
 
 /// A packet that the card is done with.
 #[derive(Debug)]
+#[must_use = "dropping it leaks its buffers"]
 pub(super) struct Returned(Lent);
 
 impl Returned {
@@ -76,11 +77,13 @@ impl Returned {
         Self(lent)
     }
 
-    /// The buffer with the `len` bytes that the card wrote; `None` when it has fewer.
+    /// The buffer with the `len` bytes that the card wrote; `None` when that is more than the `most` that it was
+    /// allowed, and the buffer has gone home.
     #[inline(always)]
-    pub(super) fn received(self, len: u16) -> Option<Packet> {
+    pub(super) fn received(self, len: u16, most: u16) -> Option<Packet> {
+        let len = if len <= most { u32::from(len) } else { u32::MAX };
         // SAFETY: the card is done with the buffer, see `Returned::new`.
-        unsafe { self.0.reclaim_received(len.into()) }
+        unsafe { self.0.reclaim_received(len) }
     }
 
     /// The packet, which the card only read.

@@ -371,3 +371,7 @@ impl<B: Bar> fmt::Debug for Tx<B> {
         f.debug_struct("Tx").field("pair", &self.pair).field("size", &self.size()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "transmit_tests.rs"]
+mod tests;
