@@ -1,8 +1,8 @@
 //! Windows of device registers: the only place that touches them.
 //!
 //! A [`Bar`] is a handle to one base address register of a device. Most of it is mapped into this process; what the
-//! kernel does not let us map (sparse areas, I/O port windows) goes through `pread` and `pwrite` on the device's file, a
-//! system call each. Every access is checked against the window first: an access outside, or one that is not aligned
+//! bus does not let us map (sparse areas, I/O port windows) takes the long way: `pread` and `pwrite` on the device's file, or
+//! a message to the process that plays the device. Every access is checked against the window first: an access outside, or one that is not aligned
 //! to its width, reads all ones and stores nothing, as on the wire.
 //!
 //! # Life
@@ -14,8 +14,8 @@
 //!
 //! # Order
 //!
-//! Linux maps BARs uncached. On x86-64 a store to uncached memory is not carried out before earlier stores to
-//! ordinary memory (Intel SDM volume 3, "Memory Ordering"), so [`publish`](drivers::bus::Bar::publish) needs to hold back only
+//! Linux maps BARs uncached, and what a process shares that plays a device is ordinary memory. On x86-64 a store to uncached memory is not carried out before earlier stores to
+//! ordinary memory, nor is a store to ordinary memory (Intel SDM volume 3, "Memory Ordering"), so [`publish`](drivers::bus::Bar::publish) needs to hold back only
 //! the compiler: a release fence, which is no instruction there. `MOVDIR64B` is a *direct store*, ordered like
 //! write-combining memory and so not at all against earlier stores; that is why
 //! [`store_block`](drivers::bus::Bar::store_block) puts an `SFENCE` in front of it. The 8-store fallback gets the fence too, so
@@ -23,8 +23,10 @@
 
 #![expect(unsafe_code, reason = "device registers are reached by volatile access to mapped memory")]
 
+use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -50,15 +52,39 @@ pub(crate) struct Stretch {
     pub(crate) length: u64,
 }
 
+/// Reaches the part of a window that is not mapped.
+pub(crate) trait Rest: Send + Sync + fmt::Debug {
+    /// Reads at an offset from the window's start.
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
+    /// Writes at an offset from the window's start.
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+}
+
+/// The window in the kernel's file.
+#[derive(Debug)]
+struct InFile {
+    file: Arc<File>,
+    /// Where the window begins in the file.
+    start: u64,
+}
+
+impl Rest for InFile {
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(bytes, self.start + offset)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.start + offset)
+    }
+}
+
 #[derive(Debug)]
 struct Window {
     size: u64,
     /// Mapped stretches, disjoint.
     areas: Vec<Area>,
-    /// The device, for what is not mapped; gone once the window is revoked.
-    file: RwLock<Option<Arc<File>>>,
-    /// Where the window begins in the file.
-    file_offset: u64,
+    /// The way to what is not mapped; gone once the window is revoked.
+    rest: RwLock<Option<Box<dyn Rest>>>,
     /// The processor has MOVDIR64B.
     direct_store: bool,
 }
@@ -73,13 +99,24 @@ struct Area {
 /// Where an access goes.
 enum Place {
     Mapped(*mut u8),
-    File(u64),
+    Rest(u64),
     Outside,
 }
 
 impl Bar {
-    /// Maps the `stretches` of the window of `size` bytes that begins at `file_offset` in `file`.
-    pub(crate) fn new(file: Arc<File>, file_offset: u64, size: u64, stretches: &[Stretch]) -> io::Result<Self> {
+    /// Maps the `stretches` of the window of `size` bytes that begins at `file_offset` in the kernel's `file`.
+    pub(crate) fn in_file(file: Arc<File>, file_offset: u64, size: u64, stretches: &[Stretch]) -> io::Result<Self> {
+        let rest = InFile { file: Arc::clone(&file), start: file_offset };
+        Self::new(Some((file.as_fd(), file_offset)), size, stretches, Box::new(rest))
+    }
+
+    /// Maps the `stretches` of a window of `size` bytes; `file` is where they are, and where the window begins there.
+    pub(crate) fn new(
+        file: Option<(BorrowedFd<'_>, u64)>,
+        size: u64,
+        stretches: &[Stretch],
+        rest: Box<dyn Rest>,
+    ) -> io::Result<Self> {
         let mut areas = Vec::with_capacity(stretches.len());
         for stretch in stretches {
             let end = stretch.offset.checked_add(stretch.length).filter(|end| *end <= size);
@@ -87,7 +124,7 @@ impl Bar {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     format!(
-                        "the kernel reports a mappable area of {:#x} bytes at {:#x} in a window of {size:#x} bytes",
+                        "the bus reports a mappable area of {:#x} bytes at {:#x} in a window of {size:#x} bytes",
                         stretch.length, stretch.offset
                     ),
                 ));
@@ -96,11 +133,12 @@ impl Bar {
             // A window smaller than a page still occupies a page of its own when the kernel lets us map it.
             let length = stretch.length.checked_next_multiple_of(PAGE).ok_or_else(too_long)?;
             let length = usize::try_from(length).map_err(|_| too_long())?;
-            let mapping = MmapOptions::new().offset(file_offset + stretch.offset).len(length).map_raw(&*file)?;
+            let (file, start) = file.ok_or(io::ErrorKind::InvalidData)?;
+            let offset = start.checked_add(stretch.offset).ok_or_else(too_long)?;
+            let mapping = MmapOptions::new().offset(offset).len(length).map_raw(&file)?;
             areas.push(Area { offset: stretch.offset, length: stretch.length, mapping });
         }
-        let window =
-            Window { size, areas, file: RwLock::new(Some(file)), file_offset, direct_store: has_direct_store() };
+        let window = Window { size, areas, rest: RwLock::new(Some(rest)), direct_store: has_direct_store() };
         Ok(Self { window: Arc::new(window) })
     }
 
@@ -111,11 +149,13 @@ impl Bar {
             Ok(_) => return Ok(()),
             Err(shared) => shared,
         };
-        *window.file.write().unwrap_or_else(PoisonError::into_inner) = None;
-        for area in &window.areas {
-            area.replace_by_ones()?;
-        }
-        Ok(())
+        Self { window }.cut()
+    }
+
+    /// Parts every handle from the device where it stands, however many there are.
+    pub(crate) fn cut(&self) -> io::Result<()> {
+        *self.window.rest.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.window.areas.iter().try_for_each(Area::replace_by_ones)
     }
 
     fn place(&self, offset: u32, bytes: u32) -> Place {
@@ -131,27 +171,26 @@ impl Bar {
                 return Place::Mapped(area.mapping.as_mut_ptr().wrapping_add(inside));
             }
         }
-        Place::File(self.window.file_offset + offset)
+        Place::Rest(offset)
     }
 
-    fn file_load(&self, position: u64, bytes: u32) -> u64 {
+    fn rest_load(&self, offset: u64, bytes: u32) -> u64 {
         let mut raw = [0_u8; 8];
-        let file = self.window.file.read().unwrap_or_else(PoisonError::into_inner);
-        let read =
-            file.as_ref().zip(raw.get_mut(..bytes as usize)).map(|(file, part)| file.read_exact_at(part, position));
+        let rest = self.window.rest.read().unwrap_or_else(PoisonError::into_inner);
+        let read = rest.as_ref().zip(raw.get_mut(..bytes as usize)).map(|(rest, part)| rest.read(offset, part));
         match read {
             Some(Ok(())) => u64::from_le_bytes(raw),
             _ => u64::MAX,
         }
     }
 
-    fn file_store(&self, position: u64, bytes: &[u8]) {
-        let file = self.window.file.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = file.as_ref()
-            && let Err(error) = file.write_all_at(bytes, position)
+    fn rest_store(&self, offset: u64, bytes: &[u8]) {
+        let rest = self.window.rest.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rest) = rest.as_ref()
+            && let Err(error) = rest.write(offset, bytes)
         {
             // A store that nobody takes is lost on the wire too; the driver notices by what the device then does.
-            tracing::debug!(position, %error, "a register store was lost");
+            tracing::debug!(offset, %error, "a register store was lost");
         }
     }
 }
@@ -173,7 +212,7 @@ impl drivers::bus::Bar for Bar {
                 // SAFETY: as above, eight bytes: `Width` is sealed and has no other.
                 _ => unsafe { pointer.cast::<u64>().read_volatile() },
             },
-            Place::File(position) => self.file_load(position, W::BYTES),
+            Place::Rest(offset) => self.rest_load(offset, W::BYTES),
             Place::Outside => u64::MAX,
         };
         W::narrow(value)
@@ -192,9 +231,9 @@ impl drivers::bus::Bar for Bar {
                 // SAFETY: as above, eight bytes.
                 _ => unsafe { pointer.cast::<u64>().write_volatile(value) },
             },
-            Place::File(position) => {
+            Place::Rest(offset) => {
                 if let Some(bytes) = value.to_le_bytes().get(..W::BYTES as usize) {
-                    self.file_store(position, bytes);
+                    self.rest_store(offset, bytes);
                 }
             }
             Place::Outside => {}
@@ -214,9 +253,9 @@ impl drivers::bus::Bar for Bar {
                     unsafe { pointer.cast::<u64>().wrapping_add(index).write_volatile(*word) };
                 }
             }
-            Place::File(position) => {
-                for (word, at) in block.iter().zip((position..).step_by(8)) {
-                    self.file_store(at, &word.to_le_bytes());
+            Place::Rest(offset) => {
+                for (word, at) in block.iter().zip((offset..).step_by(8)) {
+                    self.rest_store(at, &word.to_le_bytes());
                 }
             }
             Place::Outside => {}

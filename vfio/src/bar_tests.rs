@@ -12,7 +12,7 @@ fn window() -> (Arc<File>, Bar) {
     file.set_len(START + SIZE).unwrap();
     // Page 1 of the window cannot be mapped.
     let stretches = [Stretch { offset: 0, length: 0x1000 }, Stretch { offset: 0x2000, length: 0x1000 }];
-    let bar = Bar::new(Arc::clone(&file), START, SIZE, &stretches).unwrap();
+    let bar = Bar::in_file(Arc::clone(&file), START, SIZE, &stretches).unwrap();
     (file, bar)
 }
 
@@ -90,6 +90,6 @@ fn areas_that_do_not_fit_the_window_are_refused() {
         Stretch { offset: 0, length: 0 },
     ] {
         let file = Arc::new(tempfile::tempfile().unwrap());
-        assert!(Bar::new(file, 0, SIZE, &[stretch]).is_err(), "{stretch:?}");
+        assert!(Bar::in_file(file, 0, SIZE, &[stretch]).is_err(), "{stretch:?}");
     }
 }

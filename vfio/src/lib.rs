@@ -13,8 +13,10 @@ pub mod bar;
 pub mod bind;
 pub mod catalogue;
 pub mod clock;
+mod configuration;
 pub mod discover;
 pub mod doctor;
+mod interrupt;
 pub mod kernel;
 pub mod network;
 pub mod sysfs;
@@ -25,5 +27,6 @@ mod fake;
 
 pub use bar::Bar;
 pub use clock::SystemClock;
-pub use kernel::{Function, Interface, Interrupt};
+pub use interrupt::Interrupt;
+pub use kernel::{Function, Interface};
 pub use sysfs::Sysfs;

@@ -16,9 +16,7 @@ use vfio_bindings::bindings::vfio::{
 
 use super::{Interrupt, capabilities, ioctl};
 use crate::bar::{Bar, Stretch};
-
-/// Revision and class: never virtual in VFIO (the vendor word is), and never all ones in a device that is there.
-const CLASS: u64 = 0x08;
+use crate::configuration::{self, Configuration};
 
 /// An open device file with what the kernel says about it.
 #[derive(Debug)]
@@ -59,56 +57,12 @@ impl Device {
         })
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     pub(crate) fn vectors(&self) -> u16 {
         self.vectors
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
-    }
-
-    fn config_position(&self, offset: u64, bytes: u64) -> Result<u64, BusError> {
-        if !offset.is_multiple_of(bytes) || offset + bytes > self.config_size {
-            return Err(BusError::Missing {
-                device: self.name.clone(),
-                missing: format!(
-                    "configuration space of {} bytes has no {bytes}-byte word at {offset:#x}",
-                    self.config_size
-                ),
-            });
-        }
-        Ok(self.config_offset + offset)
-    }
-
-    fn read_word(&self, offset: u64) -> Result<u32, BusError> {
-        let position = self.config_position(offset, 4)?;
-        let mut raw = [0; 4];
-        self.file
-            .read_exact_at(&mut raw, position)
-            .map_err(|error| self.access_failed(&format!("cannot read configuration space at {offset:#x}"), &error))?;
-        Ok(u32::from_le_bytes(raw))
-    }
-
-    /// The aligned 32-bit word at `offset`.
-    pub(crate) fn read_config(&self, offset: u16) -> Result<u32, BusError> {
-        let value = self.read_word(offset.into())?;
-        // All ones can be an honest answer, but not from a device whose class reads so too.
-        if value == u32::MAX && self.read_word(CLASS)? == u32::MAX {
-            return Err(self.gone("its configuration space reads all ones"));
-        }
-        Ok(value)
-    }
-
-    /// Writes `bytes` (1, 2 or 4 of them) at `offset`.
-    pub(crate) fn write_config(&self, offset: u16, bytes: &[u8]) -> Result<(), BusError> {
-        let position = self.config_position(offset.into(), bytes.len() as u64)?;
-        self.file
-            .write_all_at(bytes, position)
-            .map_err(|error| self.access_failed(&format!("cannot write configuration space at {offset:#x}"), &error))
     }
 
     /// Maps the window of base address register `index`.
@@ -136,7 +90,7 @@ impl Device {
                 }
             }
         }
-        Bar::new(Arc::clone(&self.file), info.offset, info.size, &stretches).map_err(fail)
+        Bar::in_file(Arc::clone(&self.file), info.offset, info.size, &stretches).map_err(fail)
     }
 
     /// Enables vectors `0..count`, and no others.
@@ -236,6 +190,28 @@ impl Device {
             }
             _ => system(&self.name, action, error),
         }
+    }
+}
+
+impl Configuration for Device {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn read_word(&self, offset: u16) -> Result<u32, BusError> {
+        let mut raw = [0; 4];
+        let position = self.config_offset + configuration::position(&self.name, self.config_size, offset, raw.len())?;
+        self.file
+            .read_exact_at(&mut raw, position)
+            .map_err(|error| self.access_failed(&format!("cannot read configuration space at {offset:#x}"), &error))?;
+        Ok(u32::from_le_bytes(raw))
+    }
+
+    fn write(&self, offset: u16, bytes: &[u8]) -> Result<(), BusError> {
+        let position = self.config_offset + configuration::position(&self.name, self.config_size, offset, bytes.len())?;
+        self.file
+            .write_all_at(bytes, position)
+            .map_err(|error| self.access_failed(&format!("cannot write configuration space at {offset:#x}"), &error))
     }
 }
 

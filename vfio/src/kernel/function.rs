@@ -13,12 +13,8 @@ use super::iommufd::Ioas;
 use super::space::{AddressSpace, Ledger};
 use super::{Interface, Interrupt, explain};
 use crate::bar::Bar;
+use crate::configuration::{BUS_MASTER, COMMAND, Configuration, MEMORY_SPACE};
 use crate::sysfs::Sysfs;
-
-/// Register with Command in its low half (PCI Local Bus Specification 3.0, section 6.2.2).
-const COMMAND: u16 = 0x04;
-const MEMORY_SPACE: u16 = 1 << 1;
-const BUS_MASTER: u16 = 1 << 2;
 
 #[derive(Debug)]
 enum Space {
@@ -89,9 +85,9 @@ impl Function {
             ledger: Ledger::default(),
             sysfs: sysfs.clone(),
         };
-        function.id = function.read_id()?;
+        function.id = function.device()?.identity()?;
         // The registers must answer before the first access: the kernel raises SIGBUS for a mapped window otherwise.
-        function.change_command(MEMORY_SPACE, BUS_MASTER)?;
+        function.device()?.change_command(MEMORY_SPACE, BUS_MASTER)?;
         Ok(function)
     }
 
@@ -112,39 +108,6 @@ impl Function {
 
     fn device(&self) -> Result<&Device, BusError> {
         self.device.as_ref().ok_or_else(|| closed(self.address))
-    }
-
-    fn read_id(&self) -> Result<PciId, BusError> {
-        let device = self.device()?;
-        let halves = |offset: u16| -> Result<(u16, u16), BusError> {
-            let [a, b, c, d] = device.read_config(offset)?.to_le_bytes();
-            Ok((u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])))
-        };
-        let (vendor, device_id) = halves(0x00)?;
-        let [revision, class @ ..] = device.read_config(0x08)?.to_le_bytes();
-        let (subsystem_vendor, subsystem_device) = halves(0x2c)?;
-        if vendor == u16::MAX {
-            return Err(BusError::Gone {
-                device: self.address.to_string(),
-                reason: "its vendor id reads all ones".into(),
-            });
-        }
-        Ok(PciId {
-            vendor,
-            device: device_id,
-            subsystem_vendor,
-            subsystem_device,
-            class: u32::from_le_bytes([class[0], class[1], class[2], 0]),
-            revision,
-        })
-    }
-
-    /// Changes bits of the Command register. The Status register beside it is left alone: its bits clear when written.
-    fn change_command(&self, set: u16, clear: u16) -> Result<(), BusError> {
-        let device = self.device()?;
-        let [low, high, ..] = device.read_config(COMMAND)?.to_le_bytes();
-        let command = u16::from_le_bytes([low, high]) & !clear | set;
-        device.write_config(COMMAND, &command.to_le_bytes())
     }
 
     /// Steps 1 to 6 of the teardown. Nothing stops it: what fails is said, and the next step follows.
@@ -207,7 +170,7 @@ impl PciFunction for Function {
     type Interrupt = Interrupt;
 
     fn name(&self) -> &str {
-        self.device.as_ref().map_or("closed", Device::name)
+        self.device.as_ref().map_or("closed", Configuration::name)
     }
 
     fn id(&self) -> PciId {
@@ -215,13 +178,13 @@ impl PciFunction for Function {
     }
 
     fn read_config(&self, offset: u16) -> Result<u32, BusError> {
-        self.device()?.read_config(offset)
+        self.device()?.read(offset)
     }
 
     fn write_config(&mut self, offset: u16, value: u32) -> Result<(), BusError> {
         // A window whose device does not decode memory raises SIGBUS when touched, so memory decoding stays on.
         let value = if offset == COMMAND { value | u32::from(MEMORY_SPACE) } else { value };
-        self.device()?.write_config(offset, &value.to_le_bytes())
+        self.device()?.write(offset, &value.to_le_bytes())
     }
 
     fn bar(&mut self, index: u8) -> Result<Bar, BusError> {
@@ -279,15 +242,16 @@ impl PciFunction for Function {
     }
 
     fn set_bus_master(&mut self, enabled: bool) -> Result<(), BusError> {
-        if enabled { self.change_command(BUS_MASTER | MEMORY_SPACE, 0) } else { self.change_command(0, BUS_MASTER) }
+        let device = self.device()?;
+        if enabled { device.change_command(BUS_MASTER | MEMORY_SPACE, 0) } else { device.change_command(0, BUS_MASTER) }
     }
 
     fn reset(&mut self) -> Result<(), BusError> {
         let device = self.device()?;
         if device.can_reset() {
             // The kernel restores the Command register after the reset as it was before.
-            self.change_command(0, BUS_MASTER)?;
+            device.change_command(0, BUS_MASTER)?;
         }
-        self.device()?.reset()
+        device.reset()
     }
 }

@@ -18,12 +18,11 @@
 //! A process that is killed leaves steps 1 to 6 to the kernel, which does the same when it closes the files.
 
 mod abi;
-mod capabilities;
+pub(crate) mod capabilities;
 mod container;
 mod device;
 pub(crate) mod explain;
 mod function;
-mod interrupt;
 mod ioctl;
 mod iommufd;
 mod space;
@@ -33,8 +32,8 @@ use std::path::Path;
 
 use drivers::bus::{BusError, PciAddress};
 
+pub use crate::interrupt::Interrupt;
 pub use function::Function;
-pub use interrupt::Interrupt;
 
 use crate::sysfs::Sysfs;
 

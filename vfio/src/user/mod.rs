@@ -6,6 +6,7 @@
 //! - [`server`]: serves a device ([`server::Device`]) to QEMU's `vfio-user-pci` and to other clients.
 
 mod channel;
+mod client;
 mod error;
 pub mod server;
 mod shared;
@@ -13,4 +14,7 @@ mod socket;
 mod version;
 mod wire;
 
+pub use client::{Function, Options};
 pub use error::UserError;
+
+pub use crate::bar::Bar;

@@ -1,4 +1,4 @@
-//! One interrupt vector: an eventfd that the kernel signals.
+//! One interrupt vector: an eventfd that the kernel or a vfio-user server signals.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
