@@ -16,6 +16,7 @@ extern crate std;
 pub mod bus;
 mod checksum;
 mod health;
+pub mod ixgbe;
 pub mod nic;
 pub mod register;
 mod stopped;

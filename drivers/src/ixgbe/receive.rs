@@ -171,7 +171,7 @@ impl<B: Bar> Rx<B> {
         if self.held.len() > before
             && let Some(tail) = &self.tail
         {
-            tail.ring(place.into());
+            tail.ring(place);
         }
     }
 }

@@ -307,7 +307,7 @@ impl<B: Bar> TxQueue for Tx<B> {
         if self.next != next
             && let Some(tail) = &self.tail
         {
-            tail.ring(self.next.into());
+            tail.ring(self.next);
         }
         taken
     }
