@@ -1,0 +1,1 @@
+//! The chip as a driver sees it.
