@@ -43,6 +43,7 @@ impl<C: Chip> Core<C> {
 
     pub(super) fn poll(&mut self, wire: &mut dyn Wire, budget: usize) -> Work {
         self.bus.begin_poll();
+        wire.begin();
         let work = self.chip.poll(&mut self.bus, wire, budget);
         self.bus.mail.end_poll();
         work

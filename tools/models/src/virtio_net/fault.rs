@@ -1,33 +1,8 @@
 //! Ways in which the model can lie, each with a name.
 
-use std::fmt;
-use std::str::FromStr;
+pub use crate::fault::{Chaos, UnknownFault};
 
-macro_rules! faults {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)*) => {
-        /// One way in which a device breaks the rules. Parses from and prints as its name.
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-        #[non_exhaustive]
-        pub enum Fault {
-            $($(#[doc = $doc])+ $variant,)*
-        }
-
-        impl Fault {
-            /// Every fault there is.
-            pub const ALL: &[Self] = &[$(Self::$variant),*];
-
-            /// Its name.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)*
-                }
-            }
-        }
-    };
-}
-
-faults! {
+crate::fault::named_faults! {
     /// A used entry names a buffer number beyond the ring.
     UsedIdOutOfRange = "used-id-out-of-range",
     /// A used entry names a buffer that the device does not hold.
@@ -126,37 +101,6 @@ faults! {
 
 /// When a fault of the data path strikes: after this many buffers. The first ones are honest, so that the driver is up.
 pub(super) const STRIKES_AFTER: u64 = 5;
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// The text names no fault.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("`{0}` is no fault; `used-id-twice` and `removed` are, and `Fault::ALL` lists them all")]
-pub struct UnknownFault(String);
-
-impl FromStr for Fault {
-    type Err = UnknownFault;
-
-    fn from_str(name: &str) -> Result<Self, UnknownFault> {
-        let found = Self::ALL.iter().find(|fault| fault.name() == name);
-        found.copied().ok_or_else(|| UnknownFault(name.to_owned()))
-    }
-}
-
-/// A device that answers at random.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Chaos {
-    /// Where the random numbers start.
-    pub seed: u64,
-    /// How many of 256 register reads are answered at random.
-    pub registers: u8,
-    /// How many of 256 used entries are random.
-    pub rings: u8,
-}
 
 #[cfg(test)]
 mod tests {

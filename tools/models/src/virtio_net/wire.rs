@@ -1,11 +1,9 @@
 //! The other end of the card: where frames come from and go to.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
-
 use super::header::{NetHeader, complete_checksum};
 use super::specification::header as flags;
 use crate::memory::{Access, Memory};
+use crate::wire::{self, Traffic};
 
 /// A frame on its way to the driver.
 #[derive(Clone, Copy, Debug)]
@@ -129,22 +127,39 @@ impl Frame {
     }
 }
 
-/// Two queues of frames, for tests: [`QueueWire::incoming`] is what the driver will receive, [`QueueWire::outgoing`] what it
-/// transmitted.
-#[derive(Debug, Default)]
-pub struct QueueWire {
-    /// To be received by the driver.
-    pub incoming: VecDeque<Frame>,
-    /// Transmitted by the driver.
-    pub outgoing: VecDeque<Frame>,
-    /// Longest that `outgoing` may become; 0 is no limit.
-    pub room: usize,
+/// Two queues of frames with what is said about them, for tests.
+pub type QueueWire = wire::Queues<Frame>;
+/// What the driver transmits comes back to it.
+pub type Loopback = wire::Loopback<Frame>;
+/// One end of a cable between two cards, which keeps large frames large.
+pub type CableEnd = wire::CableEnd<Frame>;
+
+/// A cable: its two ends.
+#[must_use]
+pub fn cable() -> (CableEnd, CableEnd) {
+    wire::cable_of()
+}
+
+impl Frame {
+    fn shown(&self) -> Incoming<'_> {
+        Incoming { header: self.header, pair: self.pair, bytes: &self.bytes }
+    }
+
+    /// What arrives at the other end of a wire: a frame that leaves a card has a whole checksum, unless it is still to be
+    /// cut into segments.
+    fn on_the_wire(outgoing: &Outgoing<'_>) -> Self {
+        let mut frame = Self { header: outgoing.header, pair: None, bytes: outgoing.to_vec() };
+        if frame.header.gso_type == flags::GSO_NONE && frame.header.flags & flags::NEEDS_CSUM != 0 {
+            complete_checksum(&mut frame.bytes, frame.header.checksum_start, frame.header.checksum_offset);
+            frame.header = NetHeader::default();
+        }
+        frame
+    }
 }
 
 impl Wire for QueueWire {
     fn peek(&mut self) -> Option<Incoming<'_>> {
-        let frame = self.incoming.front()?;
-        Some(Incoming { header: frame.header, pair: frame.pair, bytes: &frame.bytes })
+        self.incoming.front().map(Frame::shown)
     }
 
     fn advance(&mut self) {
@@ -152,83 +167,60 @@ impl Wire for QueueWire {
     }
 
     fn transmit(&mut self, frame: &Outgoing<'_>) -> bool {
-        if self.room != 0 && self.outgoing.len() >= self.room {
-            return false;
-        }
-        self.outgoing.push_back(Frame { header: frame.header, pair: Some(frame.pair), bytes: frame.to_vec() });
-        true
+        self.send(|| Frame { header: frame.header, pair: Some(frame.pair), bytes: frame.to_vec() })
     }
 }
-
-/// What the driver transmits comes back to it.
-#[derive(Debug, Default)]
-pub struct Loopback(QueueWire);
 
 impl Wire for Loopback {
     fn peek(&mut self) -> Option<Incoming<'_>> {
-        self.0.peek()
+        self.0.front().map(Frame::shown)
     }
 
     fn advance(&mut self) {
-        self.0.advance();
+        self.0.pop_front();
     }
 
     fn transmit(&mut self, frame: &Outgoing<'_>) -> bool {
-        let mut copy = Frame { header: frame.header, pair: None, bytes: frame.to_vec() };
-        on_the_wire(&mut copy);
-        self.0.incoming.push_back(copy);
-        true
+        self.send(|| Frame::on_the_wire(frame))
     }
-}
-
-/// A frame that leaves a card has a whole checksum, unless it is still to be cut into segments.
-fn on_the_wire(frame: &mut Frame) {
-    if frame.header.gso_type == flags::GSO_NONE && frame.header.flags & flags::NEEDS_CSUM != 0 {
-        complete_checksum(&mut frame.bytes, frame.header.checksum_start, frame.header.checksum_offset);
-        frame.header = NetHeader::default();
-    }
-}
-
-/// One end of a cable between two cards: what one transmits, the other receives.
-#[derive(Debug)]
-pub struct CableEnd {
-    sent: Arc<Mutex<VecDeque<Frame>>>,
-    arriving: Arc<Mutex<VecDeque<Frame>>>,
-    current: Option<Frame>,
-}
-
-/// Frames that a cable holds in each direction before the sender has to wait.
-const CABLE_ROOM: usize = 1024;
-
-/// A cable: its two ends.
-#[must_use]
-pub fn cable() -> (CableEnd, CableEnd) {
-    let (a, b) = (Arc::default(), Arc::default());
-    let first = CableEnd { sent: Arc::clone(&a), arriving: Arc::clone(&b), current: None };
-    (first, CableEnd { sent: b, arriving: a, current: None })
 }
 
 impl Wire for CableEnd {
     fn peek(&mut self) -> Option<Incoming<'_>> {
-        if self.current.is_none() {
-            self.current = self.arriving.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        }
-        let frame = self.current.as_ref()?;
-        Some(Incoming { header: frame.header, pair: None, bytes: &frame.bytes })
+        self.first().map(Frame::shown)
     }
 
     fn advance(&mut self) {
-        self.current = None;
+        self.pop();
     }
 
     fn transmit(&mut self, frame: &Outgoing<'_>) -> bool {
-        let mut copy = Frame { header: frame.header, pair: None, bytes: frame.to_vec() };
-        on_the_wire(&mut copy);
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        if sent.len() >= CABLE_ROOM {
-            return false;
-        }
-        sent.push_back(copy);
+        self.send(|| Frame::on_the_wire(frame))
+    }
+}
+
+/// Plain frames, of which the sink looks at the first bytes only: no copy of the rest.
+impl Wire for Traffic {
+    #[inline]
+    fn peek(&mut self) -> Option<Incoming<'_>> {
+        let bytes = wire::Wire::peek(self)?;
+        Some(Incoming { header: NetHeader::default(), pair: None, bytes })
+    }
+
+    #[inline]
+    fn advance(&mut self) {
+        wire::Wire::advance(self);
+    }
+
+    #[inline]
+    fn transmit(&mut self, frame: &Outgoing<'_>) -> bool {
+        let mut head = [0; Traffic::HEAD];
+        let whole = frame.copy_to(0, &mut head) == head.len();
+        self.see(whole.then_some(&head), frame.len());
         true
+    }
+
+    fn begin(&mut self) {
+        wire::Wire::begin(self);
     }
 }

@@ -9,8 +9,7 @@ use std::time::Instant;
 
 use drivers::nic::MacAddress;
 
-use super::header::NetHeader;
-use super::wire::{Incoming, Outgoing, Wire};
+use super::{Latency, Wire};
 
 /// What a [`Traffic`] wire makes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,72 +63,12 @@ pub struct TrafficCounters {
     pub latency: Latency,
 }
 
-/// Slots per power of two.
-const FINE: u64 = 16;
-/// Slots in all: up to about 68 seconds.
-const SLOTS: usize = 528;
-
-/// A histogram of times with a resolution of 1/16.
-#[derive(Debug)]
-pub struct Latency {
-    slots: Box<[AtomicU64]>,
-}
-
-impl Default for Latency {
-    fn default() -> Self {
-        Self { slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect() }
-    }
-}
-
-impl Latency {
-    fn slot(nanoseconds: u64) -> usize {
-        let value = nanoseconds.max(FINE);
-        let power = u64::from(value.ilog2());
-        let slot = (power - 4) * FINE + (value >> (power - 4)) - FINE;
-        usize::try_from(slot).unwrap_or(usize::MAX).min(SLOTS - 1)
-    }
-
-    fn slot_end(slot: usize) -> u64 {
-        let slot = slot as u64;
-        (FINE + slot % FINE + 1) << (slot / FINE)
-    }
-
-    /// Counts one time. One thread writes; others may read.
-    pub fn record(&self, nanoseconds: u64) {
-        if let Some(slot) = self.slots.get(Self::slot(nanoseconds)) {
-            slot.store(slot.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        }
-    }
-
-    /// Nanoseconds that `fraction` (0 to 1) of the frames did not exceed; `None` when there were none.
-    #[must_use]
-    pub fn percentile(&self, fraction: f64) -> Option<u64> {
-        let counts: Vec<u64> = self.slots.iter().map(|slot| slot.load(Ordering::Relaxed)).collect();
-        let total: u64 = counts.iter().sum();
-        if total == 0 {
-            return None;
-        }
-        #[expect(clippy::cast_precision_loss, reason = "a rank needs no more precision")]
-        let rank = fraction.clamp(0.0, 1.0) * total as f64;
-        let mut below = 0;
-        for (slot, count) in counts.iter().enumerate() {
-            below += count;
-            #[expect(clippy::cast_precision_loss, reason = "a rank needs no more precision")]
-            if *count > 0 && below as f64 >= rank {
-                return Some(Self::slot_end(slot));
-            }
-        }
-        None
-    }
-}
-
 /// Offset of the mark in a frame: behind Ethernet, IPv4 and UDP.
 const MARK_AT: usize = 42;
 const MARK: [u8; 2] = *b"mz";
 const SEQUENCE_AT: usize = 44;
 const STAMP_AT: usize = 52;
-/// Bytes of a frame that tell everything.
-const HEAD: usize = 60;
+const HEAD: usize = Traffic::HEAD;
 /// Largest frame without jumbo.
 const LONGEST: usize = 1518;
 const FIRST_PORT: u16 = 1024;
@@ -156,6 +95,16 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    /// Bytes of a frame that tell everything.
+    pub(crate) const HEAD: usize = 60;
+
+    /// One wire whose card has to send back what it receives.
+    #[must_use]
+    pub fn alone(plan: TrafficPlan) -> Self {
+        let counters = Arc::<TrafficCounters>::default();
+        Self::new(plan, Instant::now(), Arc::clone(&counters), counters, plan.flows)
+    }
+
     /// Two wires for two cards with a forwarder between them. `start` of both is the same, so that times agree.
     #[must_use]
     pub fn pair(first: TrafficPlan, second: TrafficPlan) -> (Self, Self) {
@@ -202,21 +151,33 @@ impl Traffic {
         u64::try_from(due).unwrap_or(u64::MAX)
     }
 
-    fn check(&mut self, frame: &Outgoing<'_>) {
-        let mut head = [0; HEAD];
-        let ours = frame.copy_to(0, &mut head) == HEAD && head[MARK_AT..SEQUENCE_AT] == MARK;
+    /// Checks a frame that the card transmits, of which only the first bytes are of interest.
+    #[inline]
+    pub(crate) fn see(&mut self, head: Option<&[u8; Self::HEAD]>, len: usize) {
+        self.check(head);
+        add(&self.counters.seen, 1);
+        add(&self.counters.seen_bytes, len as u64);
+    }
+
+    #[inline]
+    fn check(&mut self, head: Option<&[u8; Self::HEAD]>) {
+        let Some(head) = head else {
+            add(&self.counters.foreign, 1);
+            return;
+        };
+        let ours = head[MARK_AT..SEQUENCE_AT] == MARK;
         let port = u16::from_be_bytes([head[34], head[35]]);
         let expected = self.expected.get_mut(usize::from(port.wrapping_sub(FIRST_PORT)));
         let (true, Some(expected)) = (ours, expected) else {
             add(&self.counters.foreign, 1);
             return;
         };
-        let sequence = word(&head, SEQUENCE_AT);
+        let sequence = word(head, SEQUENCE_AT);
         if sequence != *expected {
             add(&self.counters.disordered, 1);
         }
         *expected = sequence.wrapping_add(1);
-        self.counters.latency.record(self.now.saturating_sub(word(&head, STAMP_AT)));
+        self.counters.latency.record(self.now.saturating_sub(word(head, STAMP_AT)));
     }
 }
 
@@ -249,7 +210,7 @@ fn template(plan: &TrafficPlan) -> Box<[u8]> {
 
 impl Wire for Traffic {
     #[inline]
-    fn peek(&mut self) -> Option<Incoming<'_>> {
+    fn peek(&mut self) -> Option<&[u8]> {
         if !self.ready {
             let underway = || self.made.saturating_sub(self.other.seen.load(Ordering::Relaxed));
             if self.made >= self.plan.count || self.plan.window != 0 && underway() >= self.plan.window {
@@ -264,7 +225,7 @@ impl Wire for Traffic {
             self.frame[STAMP_AT..STAMP_AT + 8].copy_from_slice(&self.now.to_be_bytes());
             self.ready = true;
         }
-        Some(Incoming { header: NetHeader::default(), pair: None, bytes: &self.frame })
+        Some(&self.frame)
     }
 
     #[inline]
@@ -280,10 +241,8 @@ impl Wire for Traffic {
     }
 
     #[inline]
-    fn transmit(&mut self, frame: &Outgoing<'_>) -> bool {
-        self.check(frame);
-        add(&self.counters.seen, 1);
-        add(&self.counters.seen_bytes, frame.len() as u64);
+    fn transmit(&mut self, frame: &[u8]) -> bool {
+        self.see(frame.first_chunk(), frame.len());
         true
     }
 
@@ -313,18 +272,5 @@ mod tests {
         assert_eq!(made(TrafficPlan { window: 5, ..TrafficPlan::default() }, 0), 5);
         assert_eq!(made(TrafficPlan { count: 7, ..TrafficPlan::default() }, 0), 7);
         assert_eq!(made(TrafficPlan::default(), 0), 100);
-    }
-
-    #[test]
-    fn percentiles_are_within_a_sixteenth() {
-        let latency = Latency::default();
-        assert_eq!(latency.percentile(0.5), None);
-        (1..=1000).for_each(|time| latency.record(time * 100));
-        for (fraction, truth) in [(0.5, 50_000), (0.99, 99_000), (1.0, 100_000)] {
-            let found = latency.percentile(fraction).unwrap();
-            assert!(found >= truth && found <= truth + truth / 14, "{fraction}: {found}");
-        }
-        latency.record(0);
-        latency.record(u64::MAX);
     }
 }
