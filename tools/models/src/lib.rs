@@ -7,13 +7,16 @@
 
 pub mod card;
 mod clock;
+mod fault;
 mod interrupt;
+pub mod ixgbe;
 mod memory;
 mod random;
 pub mod virtio_net;
 pub mod wire;
 
 pub use clock::{StepClock, WallClock};
+pub use fault::{Chaos, UnknownFault};
 pub use interrupt::EventInterrupt;
 pub use memory::{Access, DmaFault, watched_region};
 pub use random::Random;
