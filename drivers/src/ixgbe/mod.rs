@@ -20,6 +20,8 @@ mod card;
 mod descriptor;
 mod device;
 mod doorbell;
+#[cfg(test)]
+mod fake;
 mod filters;
 mod flow;
 mod frames;

@@ -451,3 +451,7 @@ impl<F: PciFunction> fmt::Debug for Ixgbe<F> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "net_tests.rs"]
+mod tests;
