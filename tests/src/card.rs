@@ -7,6 +7,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::namespace::Namespace;
@@ -18,6 +19,9 @@ const ANSWER: Duration = Duration::from_secs(60);
 
 /// What it prints when a client can connect to a socket.
 const READY: &str = "listening";
+
+/// What is in the line that answers to `show`.
+const SHOWN: &str = "\"show\"";
 
 /// A process that plays one card, or two cards with a cable between them. Killed on drop.
 pub struct Card {
@@ -86,6 +90,39 @@ impl Card {
     pub fn tell(&mut self, line: &str) -> Result<()> {
         let told = writeln!(self.words, "{line}").and_then(|()| self.words.flush());
         told.with_context(|| format!("`mirach device` has ended: {}", self.log()))
+    }
+
+    /// What the process knows of its cards now: counters, and what it recorded.
+    ///
+    /// # Errors
+    ///
+    /// It does not answer.
+    pub fn show(&mut self) -> Result<Value> {
+        let from = self.log().len();
+        self.tell("show")?;
+        self.expect(from, SHOWN, 1)?;
+        let log = self.log();
+        let line = log.get(from..).unwrap_or_default().lines().find(|line| line.contains(SHOWN)).unwrap_or_default();
+        serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))
+    }
+
+    /// Fails when a card recorded DMA outside of what was mapped, or a rule of the datasheet that its driver broke.
+    ///
+    /// # Errors
+    ///
+    /// It did, or the process does not answer.
+    pub fn recorded_nothing(&mut self) -> Result<()> {
+        let shown = self.show()?;
+        let cards = shown["cards"].as_array().filter(|cards| !cards.is_empty()).context("no cards")?;
+        for card in cards {
+            for list in ["dma_faults", "violations"] {
+                let entries = card[list].as_array().with_context(|| format!("no {list} in {card}"))?;
+                if !entries.is_empty() {
+                    bail!("the model recorded {list}: {entries:#?}");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What it printed so far.

@@ -152,7 +152,12 @@ fn launch(guest: &mut Guest, user: User, arguments: &str) -> Result<()> {
     Ok(())
 }
 
-fn ended(guest: &mut Guest) -> Result<i32> {
+/// Waits for the end of the program and returns its exit status.
+///
+/// # Errors
+///
+/// It did not end.
+pub fn ended(guest: &mut Guest) -> Result<i32> {
     wait::until("the end of mirach", END, || status(guest)).with_context(|| log(guest).unwrap_or_default())
 }
 

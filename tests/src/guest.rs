@@ -36,7 +36,7 @@ pub enum NicKind {
         /// Whether it offers packed rings.
         packed: bool,
     },
-    /// QEMU's virtio-net device on a hub of QEMU, with all other such devices of this guest.
+    /// QEMU's virtio-net device on a hub of QEMU, with all other such devices of this guest, and with an MTU of 9000.
     VirtioHub,
     /// A device that another process serves at this socket by the vfio-user protocol.
     VfioUser(PathBuf),
@@ -59,6 +59,9 @@ pub struct Machine<'a> {
     /// Parameters for its kernel, beside those that every guest has.
     pub parameters: &'a str,
 }
+
+/// The MTU of the devices on a hub, which no tap limits.
+const JUMBO: u16 = 9000;
 
 /// The PCI address of the NVMe controller that every guest has: no network card, and with a function reset. It has no
 /// storage.
@@ -189,9 +192,9 @@ fn device(nic: &Nic) -> Result<Vec<String>> {
             }
             let key = if queues.len() > 1 { "fds" } else { "fd" };
             let backend = format!("tap,id=net{slot},{key}={}", descriptors.join(":"));
-            Ok(virtio(slot, backend, queues.len(), *packed))
+            Ok(virtio(slot, backend, queues.len(), *packed, None))
         }
-        NicKind::VirtioHub => Ok(virtio(slot, format!("hubport,id=net{slot},hubid=0"), 1, true)),
+        NicKind::VirtioHub => Ok(virtio(slot, format!("hubport,id=net{slot},hubid=0"), 1, true, Some(JUMBO))),
         NicKind::VfioUser(socket) => {
             let address = format!("{slot:#x}");
             let socket = json!({ "type": "unix", "path": socket });
@@ -202,12 +205,13 @@ fn device(nic: &Nic) -> Result<Vec<String>> {
     }
 }
 
-fn virtio(slot: u8, backend: String, pairs: usize, packed: bool) -> Vec<String> {
+fn virtio(slot: u8, backend: String, pairs: usize, packed: bool, mtu: Option<u16>) -> Vec<String> {
     let on = |yes| if yes { "on" } else { "off" };
+    let mtu = mtu.map_or_else(String::new, |mtu| format!(",host_mtu={mtu}"));
     // One vector for each queue, one for configuration changes, one for the control queue.
     let device = format!(
         "virtio-net-pci,netdev=net{slot},addr={slot:#x},mac=52:54:00:00:00:{slot:02x},romfile=,disable-legacy=on,\
-         iommu_platform=on,packed={},mq={},vectors={}",
+         iommu_platform=on,packed={},mq={},vectors={}{mtu}",
         on(packed),
         on(pairs > 1),
         2 * pairs + 2,

@@ -15,6 +15,7 @@ pub mod cache;
 pub mod card;
 pub mod checks;
 pub mod conformance;
+pub mod ethtool;
 pub mod forwarder;
 pub mod frames;
 pub mod guest;

@@ -215,6 +215,15 @@ impl Booted {
         Ok(())
     }
 
+    /// Fails when a model recorded DMA outside of what was mapped, or a rule that its driver broke.
+    ///
+    /// # Errors
+    ///
+    /// It did, or it does not answer.
+    pub fn models_recorded_nothing(&mut self) -> Result<()> {
+        self.cards.iter_mut().try_for_each(Card::recorded_nothing)
+    }
+
     /// The number of a device's IOMMU group.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 
 /// The checks of one test binary.
 pub struct Suite {
@@ -25,7 +25,13 @@ impl Suite {
     /// A suite that runs what the command line says.
     #[must_use]
     pub fn from_arguments() -> Self {
-        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        Self::from(std::env::args().skip(1))
+    }
+
+    /// A suite that runs what these arguments say.
+    #[must_use]
+    pub fn from(arguments: impl Iterator<Item = String>) -> Self {
+        let arguments: Vec<String> = arguments.collect();
         Self::new(
             arguments.iter().filter(|argument| !argument.starts_with('-')).cloned().collect(),
             arguments.iter().any(|argument| argument == "--list"),
@@ -57,6 +63,35 @@ impl Suite {
             Err(error) => {
                 println!("test {name} ... FAILED ({seconds:.1} s)");
                 self.failures.push((name.to_owned(), format!("{error:#}")));
+            }
+        }
+    }
+
+    /// Runs another suite, such as one in a guest, and counts its checks as our own. `run` returns what it printed, which
+    /// has a line `test NAME ... ok` or `test NAME ... FAILED` for each of them, and libtest's closing line.
+    pub fn adopt(&mut self, name: &str, run: impl FnOnce() -> Result<String>) {
+        let mut printed = String::new();
+        let before = (self.passed, self.failures.len());
+        self.check(name, || {
+            printed = run()?;
+            if !printed.lines().any(|line| line.starts_with("test result: ")) {
+                bail!("it did not come to its end: {printed}");
+            }
+            Ok(())
+        });
+        if (self.passed, self.failures.len()) != (before.0 + 1, before.1) {
+            return;
+        }
+        for line in printed.lines() {
+            let Some((other, result)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) else {
+                continue;
+            };
+            println!("test {name}::{other} ... {result}");
+            if result.starts_with("ok") {
+                self.passed += 1;
+            } else {
+                // Its reasons are at the end of what it printed.
+                self.failures.push((format!("{name}::{other}"), printed.clone()));
             }
         }
     }
@@ -95,6 +130,17 @@ mod tests {
         suite.check("worse", || panic!("on purpose"));
         suite.check("good again", || Ok(()));
         assert_eq!((suite.passed, suite.failures.len()), (2, 2));
+    }
+
+    #[test]
+    fn checks_made_elsewhere_count_here() {
+        let mut suite = Suite::new(Vec::new(), false);
+        suite.adopt("guest", || {
+            Ok("test a ... ok\ntest b ... FAILED (0.1 s)\ntest result: FAILED. 1 passed".to_owned())
+        });
+        assert_eq!((suite.passed, suite.failures.len()), (2, 1), "the run itself and one of its checks passed");
+        suite.adopt("dead", || Ok("test a ... ok".to_owned()));
+        assert_eq!((suite.passed, suite.failures.len()), (2, 2), "it has no closing line");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::guest::Guest;
 use crate::namespace::Namespace;
 use crate::process::{Running, run};
 use crate::{leftovers, wait};
@@ -52,18 +53,76 @@ pub enum Direction {
 /// The stream broke, or carried nothing.
 pub fn tcp(client: &Namespace, server: &Namespace, address: &str, direction: Direction, seconds: u32) -> Result<u64> {
     let _server = serve(server)?;
-    let seconds = seconds.to_string();
-    let mut words = vec!["iperf3", "--client", address, "--time", &seconds, "--json", "--connect-timeout", "20000"];
+    let words = client_words("iperf3", address, direction, seconds, 1);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    received(&run(&mut client.command(&words)).context("iperf3")?)
+}
+
+/// As [`tcp`], with so many streams at a time, to a server in the guest, where `address` is.
+///
+/// # Errors
+///
+/// The streams broke, or carried nothing.
+pub fn tcp_to_guest(
+    client: &Namespace,
+    guest: &mut Guest,
+    address: &str,
+    direction: Direction,
+    seconds: u32,
+    streams: u32,
+) -> Result<u64> {
+    serve_in_guest(guest, "")?;
+    let words = client_words("iperf3", address, direction, seconds, streams);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    received(&run(&mut client.command(&words)).context("iperf3")?)
+}
+
+/// As [`tcp`], from one namespace of the guest to another one; each is given as what to write in front of a command.
+///
+/// # Errors
+///
+/// The stream broke, or carried nothing.
+pub fn tcp_in_guest(
+    guest: &mut Guest,
+    client: &str,
+    server: &str,
+    address: &str,
+    direction: Direction,
+    seconds: u32,
+) -> Result<u64> {
+    serve_in_guest(guest, server)?;
+    let words = client_words("/tools/iperf3", address, direction, seconds, 1).join(" ");
+    let answer = guest.run(&format!("{client} {words}"), Duration::from_secs(u64::from(seconds) + 120))?;
+    received(&answer.output)
+}
+
+fn client_words(program: &str, address: &str, direction: Direction, seconds: u32, streams: u32) -> Vec<String> {
+    let [seconds, streams] = [seconds, streams].map(|number| number.to_string());
+    let mut words = vec![program, "--client", address, "--time", &seconds, "--parallel", &streams];
+    words.extend(["--json", "--connect-timeout", "20000"]);
     if direction == Direction::Reverse {
         words.push("--reverse");
     }
-    let printed = run(&mut client.command(&words)).context("iperf3")?;
-    let report: Value = serde_json::from_str(&printed).context("iperf3 printed no JSON")?;
+    words.into_iter().map(str::to_owned).collect()
+}
+
+/// The bytes that the receiver got, as the client reports.
+fn received(printed: &str) -> Result<u64> {
+    let report: Value = serde_json::from_str(printed).with_context(|| format!("iperf3 printed no JSON: {printed}"))?;
     let bytes = report.pointer("/end/sum_received/bytes").and_then(Value::as_u64).unwrap_or(0);
     if bytes == 0 {
         bail!("the TCP stream carried nothing: {printed}");
     }
     Ok(bytes)
+}
+
+fn serve_in_guest(guest: &mut Guest, within: &str) -> Result<()> {
+    // One that a failed check left behind would have the port.
+    guest.run("killall iperf3 2> /dev/null; while pidof iperf3; do usleep 10000; done", Duration::from_secs(60))?;
+    guest.must(&format!("start iperf {within} /tools/iperf3 --server --one-off --forceflush"))?;
+    wait::until("iperf3's server in the guest", Duration::from_secs(60), || {
+        Ok(guest.must("cat /tmp/iperf.log")?.contains("listening").then_some(()))
+    })
 }
 
 /// Keeps a TCP stream going from `client` to `server` until both values are dropped.

@@ -33,7 +33,7 @@ pub(crate) enum Meaning {
 }
 
 /// All suites, the quick ones first.
-pub(crate) const SUITES: [Suite; 6] = [
+pub(crate) const SUITES: [Suite; 10] = [
     Suite { name: "lint", about: "formatting, clippy", needs: &[Need::Targets], steps: lint },
     Suite {
         name: "unit",
@@ -48,12 +48,31 @@ pub(crate) const SUITES: [Suite; 6] = [
         needs: &[],
         steps: lying_device,
     },
+    Suite { name: "model-ixgbe", about: "the software 82599 by itself", needs: &[], steps: model_ixgbe },
+    Suite {
+        name: "faults-ixgbe",
+        about: "the ixgbe driver against a card with faults",
+        needs: &[],
+        steps: faults_ixgbe,
+    },
     Suite { name: "demo", about: "`mirach demo` as a user without rights", needs: &[], steps: demo },
     Suite {
         name: "guest-virtio",
         about: "the binary between two virtio-net devices in QEMU guests with an IOMMU",
         needs: &[Need::Targets, Need::Guests],
         steps: guest_virtio,
+    },
+    Suite {
+        name: "linux-ixgbe",
+        about: "the stock Linux driver on the software 82599 in QEMU guests",
+        needs: &[Need::Targets, Need::Guests],
+        steps: linux_ixgbe,
+    },
+    Suite {
+        name: "guest-ixgbe",
+        about: "the binary between two software 82599 cards in QEMU guests, and the conformance suite there",
+        needs: &[Need::Targets, Need::Guests],
+        steps: guest_ixgbe,
     },
 ];
 
@@ -86,13 +105,14 @@ fn lint() -> Vec<Step> {
 }
 
 fn unit() -> Vec<Step> {
-    // The models' tests against a lying device are a suite of their own.
+    // The software 82599 is a suite of its own, and so are tests of drivers against a device that lies or fails.
     let mut models = cargo(&["test", "-p", "mirach-models", "--no-fail-fast", "--lib"]);
     for name in integration_tests("tools/models") {
-        if name != "lying_device" {
+        if !["lying_device", "faults_ixgbe"].contains(&name.as_str()) {
             models.args(["--test", &name]);
         }
     }
+    models.args(["--", "--skip", "ixgbe::"]);
     vec![
         step(Meaning::Tests, &["test", "--workspace", "--exclude", "mirach-models", "--no-fail-fast"]),
         Step { command: models, meaning: Meaning::Tests },
@@ -125,6 +145,14 @@ fn lying_device() -> Vec<Step> {
     vec![step(Meaning::Tests, &["test", "-p", "mirach-models", "--test", "lying_device"])]
 }
 
+fn model_ixgbe() -> Vec<Step> {
+    vec![step(Meaning::Tests, &["test", "-p", "mirach-models", "--lib", "ixgbe::"])]
+}
+
+fn faults_ixgbe() -> Vec<Step> {
+    vec![step(Meaning::Tests, &["test", "-p", "mirach-models", "--test", "faults_ixgbe"])]
+}
+
 fn demo() -> Vec<Step> {
     vec![
         step(Meaning::Build, &["build", "--release", "-p", "mirach"]),
@@ -132,14 +160,38 @@ fn demo() -> Vec<Step> {
     ]
 }
 
+/// Builds the guests' static binaries: `mirach`, and those that the end-to-end tests bring.
+fn guest_programs(names: &[&str]) -> Vec<Step> {
+    let build = |arguments: &[&str]| {
+        let mut command = cargo(&["build", "--release", "--target", "x86_64-unknown-linux-musl"]);
+        command.args(arguments);
+        Step { command, meaning: Meaning::Build }
+    };
+    let mut steps = vec![build(&["-p", "mirach"])];
+    steps.extend(names.iter().map(|name| build(&["-p", "mirach-tests", "--bin", name])));
+    steps
+}
+
 fn guest_virtio() -> Vec<Step> {
     let musl = "x86_64-unknown-linux-musl";
-    vec![
-        step(Meaning::Build, &["build", "--release", "--target", musl, "-p", "mirach"]),
-        step(Meaning::Build, &["build", "--release", "--target", musl, "-p", "mirach-tests", "--bin", "stray-dma"]),
+    let mut steps = guest_programs(&["stray-dma"]);
+    steps.extend([
         step(Meaning::Build, &["build", "--release", "--target", musl, "-p", "mirach-vfio", "--example", "exercise"]),
         step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "guest_virtio"]),
-    ]
+    ]);
+    steps
+}
+
+fn linux_ixgbe() -> Vec<Step> {
+    let mut steps = guest_programs(&[]);
+    steps.push(step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "linux_ixgbe"]));
+    steps
+}
+
+fn guest_ixgbe() -> Vec<Step> {
+    let mut steps = guest_programs(&["conformance"]);
+    steps.push(step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "guest_ixgbe"]));
+    steps
 }
 
 /// Miri on the unit tests of the crate that has unsafe code and runs without the kernel's help.

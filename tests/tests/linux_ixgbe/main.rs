@@ -1,0 +1,103 @@
+//! The stock Linux driver on the software 82599, in QEMU guests with an Intel IOMMU.
+//!
+//! Debian's own kernel and its module `ixgbe`, which know nothing of this project, judge the model: what they find wrong
+//! with the card shows in their log, and what passes through it is real traffic. In the first guest each card's wire
+//! is a tap in a namespace; in the second one a cable joins the two cards.
+
+mod cable;
+mod changes;
+mod counters;
+mod filters;
+mod offloads;
+mod probe;
+mod stray;
+mod virtual_lan;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use lab::cache::Kernel;
+use lab::checks::forwarding;
+use lab::pair::Pair;
+use lab::site::{Booted, Devices, INTERFACES, Plan, Site};
+use lab::suite::Suite;
+use lab::traffic::wait_for_path;
+
+/// The card that most checks use, and which the left namespace is behind.
+const CARD: &str = INTERFACES[0];
+
+fn main() -> ExitCode {
+    lab::leftovers::remove();
+    if let Err(error) = lab::process::end_with_parent() {
+        eprintln!("{error:#}: interrupted, this run would go on without its parent");
+    }
+    let mut suite = Suite::from_arguments();
+    let plan = |devices| Plan {
+        programs: &["mirach"],
+        tools: &["ethtool", "ip", "iperf3", "ping"],
+        ..Plan::new(Kernel::Stock, devices)
+    };
+    let mut site = Site::new(plan(Devices::Ixgbe));
+    probe::all(&mut suite, &mut site);
+    offloads::all(&mut suite, &mut site);
+    counters::all(&mut suite, &mut site);
+    filters::all(&mut suite, &mut site);
+    virtual_lan::all(&mut suite, &mut site);
+    changes::all(&mut suite, &mut site);
+    forwarding::kernel_bridge(&mut suite, &mut site, "bridge");
+    probe::stays_clean(&mut suite, &mut site, "taps");
+    stray::dma(&mut suite, &mut site);
+    drop(site);
+    let mut joined = Site::new(plan(Devices::IxgbeJoined));
+    cable::all(&mut suite, &mut joined);
+    probe::stays_clean(&mut suite, &mut joined, "cable");
+    suite.finish()
+}
+
+/// Gives the guest an address on the card, and waits until the left namespace reaches it. Done before each check that
+/// needs it, so that each can run alone.
+fn addressed(site: &mut Booted) -> Result<()> {
+    site.link_up(CARD)?;
+    // It may have the address already.
+    site.guest.run(&format!("ip address add {}/24 dev {CARD} 2> /dev/null", Pair::GUEST), probe::SHORT)?;
+    wait_for_path(&site.pair.left, Pair::GUEST)
+}
+
+/// The lines of the kernel's log in which it finds fault with a card, with the IOMMU, or with itself.
+fn complaints(site: &mut Booted) -> Result<Vec<String>> {
+    let words = [
+        "fail",
+        "error",
+        "timed out",
+        "timeout",
+        "hang",
+        "warning",
+        "reset adapter",
+        "not functional",
+        "unable",
+        "invalid",
+        "unsupported",
+        "removed",
+        "call trace",
+        "bug:",
+    ];
+    let log = site.guest.must("dmesg")?;
+    let of_interest = |line: &str| {
+        let line = line.to_lowercase();
+        (line.contains("ixgbe")
+            || line.contains("dmar: [")
+            || line.contains("netdev watchdog")
+            || line.contains("call trace"))
+            && words.iter().any(|word| line.contains(word))
+    };
+    Ok(log.lines().filter(|line| of_interest(line)).map(str::to_owned).collect())
+}
+
+/// Fails when there are complaints.
+fn no_complaint(site: &mut Booted) -> Result<()> {
+    let complaints = complaints(site)?;
+    if !complaints.is_empty() {
+        bail!("the kernel complains:\n{}", complaints.join("\n"));
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! Pings and TCP streams between the guest and a namespace, with what the driver leaves to the card by itself.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use lab::ethtool;
+use lab::packet_socket::PacketSocket;
+use lab::pair::{INTERFACE, Pair};
+use lab::site::{Booted, Site};
+use lab::suite::Suite;
+use lab::traffic::{Direction, ping, tcp_to_guest};
+
+use crate::probe::{SHORT, nothing_lost};
+use crate::{CARD, addressed};
+
+/// How long TCP streams run.
+const SECONDS: u32 = 3;
+
+/// Enough for every receive queue to get one of them, whatever the hash.
+const STREAMS: u32 = 16;
+
+/// What the driver turns on by itself.
+const ON: [&str; 9] = [
+    "rx-checksumming",
+    "tx-checksumming",
+    "scatter-gather",
+    "tcp-segmentation-offload",
+    "generic-receive-offload",
+    "receive-hashing",
+    "rx-vlan-offload",
+    "tx-vlan-offload",
+    "rx-vlan-filter",
+];
+
+/// The largest frame that a link with an MTU of 1500 carries, without its check sum.
+const LARGEST_FRAME: usize = 1514;
+
+pub(crate) fn all(suite: &mut Suite, site: &mut Site) {
+    suite.check("offloads::are-on", || {
+        let guest = &mut site.up()?.guest;
+        for offload in ON {
+            if !ethtool::is_on(guest, CARD, offload)? {
+                bail!("{offload} is off");
+            }
+        }
+        Ok(())
+    });
+    suite.check("traffic::ping-both-ways", || {
+        let site = site.up()?;
+        addressed(site)?;
+        ping(&site.pair.left, Pair::GUEST, 50)?;
+        ping_from_guest(site, "-c 50", Pair::LEFT)
+    });
+    suite.check("traffic::ping-of-every-size", || {
+        let site = site.up()?;
+        addressed(site)?;
+        // 1 to 1500 bytes of payload in the frame: the shortest are padded by the card.
+        for size in [0, 1, 17, 18, 19, 63, 64, 65, 500, 1000, 1471, 1472, 4000] {
+            ping_from_guest(site, &format!("-c 5 -s {size}"), Pair::LEFT)?;
+        }
+        Ok(())
+    });
+    suite.check("traffic::tcp-to-the-guest", || stream(site.up()?, Direction::Forward));
+    suite.check("traffic::tcp-from-the-guest-is-segmented-by-the-card", || segmented(site.up()?));
+    suite.check("traffic::tcp-with-all-offloads-off", || {
+        let site = site.up()?;
+        switch(site, "off")?;
+        let results = [Direction::Forward, Direction::Reverse].map(|direction| stream(site, direction));
+        switch(site, "on")?;
+        results.into_iter().collect()
+    });
+    suite.check("queues::all-receive-queues-are-used", || spread(site.up()?, 2));
+    suite.check("queues::four-receive-queues-are-used", || {
+        let site = site.up()?;
+        site.guest.must(&format!("/tools/ethtool -L {CARD} combined 4"))?;
+        let result = spread(site, 4);
+        site.guest.must(&format!("/tools/ethtool -L {CARD} combined 2"))?;
+        result
+    });
+}
+
+/// Sends echo requests from the guest, with these options; every one has to be answered.
+pub(crate) fn ping_from_guest(site: &mut Booted, options: &str, address: &str) -> Result<()> {
+    let answer = site.guest.run(&format!("/tools/ping -n -q -i 0.02 -W 10 {options} {address}"), SHORT)?;
+    if answer.status != 0 || !answer.output.contains(" 0% packet loss") {
+        bail!("ping {options} lost packets: {}", answer.output.trim());
+    }
+    Ok(())
+}
+
+/// What TCP gives to the card in pieces of up to 64 KiB comes out of it in frames that the link carries.
+fn segmented(site: &mut Booted) -> Result<()> {
+    let watcher = PacketSocket::open(&site.pair.left, INTERFACE, Duration::from_millis(100))?;
+    let done = AtomicBool::new(false);
+    let (result, largest) = std::thread::scope(|scope| {
+        let watching = scope.spawn(|| largest_frame(&watcher, &done));
+        let result = stream(site, Direction::Reverse);
+        done.store(true, Ordering::Relaxed);
+        (result, watching.join())
+    });
+    result?;
+    let largest = largest.map_err(|_| anyhow!("the watching thread panicked"))??;
+    if largest != LARGEST_FRAME {
+        bail!("the largest frame out of the card had {largest} bytes");
+    }
+    Ok(())
+}
+
+fn largest_frame(watcher: &PacketSocket, done: &AtomicBool) -> Result<usize> {
+    let mut buffer = vec![0; 1 << 16];
+    let mut largest = 0;
+    while !done.load(Ordering::Relaxed) {
+        largest = largest.max(watcher.receive(&mut buffer)?.unwrap_or(0));
+    }
+    Ok(largest)
+}
+
+/// Turns the offloads of data on or off; those of VLANs have checks of their own.
+fn switch(site: &mut Booted, state: &str) -> Result<()> {
+    let offloads = ["rx", "tx", "sg", "tso", "gso", "gro", "rxhash"].map(|name| format!("{name} {state}")).join(" ");
+    site.guest.must(&format!("/tools/ethtool -K {CARD} {offloads}")).map(drop)
+}
+
+fn stream(site: &mut Booted, direction: Direction) -> Result<()> {
+    addressed(site)?;
+    let before = ethtool::counters(&mut site.guest, CARD)?;
+    let bytes = tcp_to_guest(&site.pair.left, &mut site.guest, Pair::GUEST, direction, SECONDS, 1)?;
+    println!("    {:.0} Mbit/s", bytes as f64 * 8e-6 / f64::from(SECONDS));
+    nothing_lost(site, &before)
+}
+
+/// Many TCP streams at a time use all of so many receive queues.
+fn spread(site: &mut Booted, queues: u32) -> Result<()> {
+    addressed(site)?;
+    let before = ethtool::counters(&mut site.guest, CARD)?;
+    tcp_to_guest(&site.pair.left, &mut site.guest, Pair::GUEST, Direction::Forward, SECONDS, STREAMS)?;
+    let grown = ethtool::counters(&mut site.guest, CARD)?.since(&before);
+    let received: Vec<u64> =
+        (0..queues).map(|queue| grown.get(&format!("rx_queue_{queue}_packets"))).collect::<Result<_>>()?;
+    println!("    {received:?} packets");
+    if received.contains(&0) {
+        bail!("the receive queues got {received:?} packets");
+    }
+    Ok(())
+}
