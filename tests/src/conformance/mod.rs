@@ -8,17 +8,21 @@
 //! A check finds out whether the card offers what it is about. Where a card does not, the rig has to say so in its table
 //! ([`Rig::not_offered`]): the check then runs as `NAME-is-not-offered`, and fails when the card offers it after all.
 //!
-//! It needs no lab: the drivers, their memory and the standard library suffice, so that it runs in a guest too.
+//! A rig is mostly put together from a [`Bus`] and a [`Driver`] ([`Cards`]). The suite needs no lab: the drivers, their memory and the standard library suffice, so that it runs in a guest too.
 
 mod bench;
+mod cards;
 mod checks;
 pub mod frame;
+mod kernel;
 mod rig;
 pub mod segment;
 pub mod toeplitz;
 
 use anyhow::{Result, bail};
 
+pub use cards::{Bus, Cards, Driver, Expected, Virtio};
+pub use kernel::Kernel;
 pub use rig::{RealTime, Rig};
 
 use crate::suite::Suite;

@@ -1,5 +1,6 @@
 //! The conformance suite on models of cards: in this process, and over vfio-user sockets.
 
+mod mover;
 mod virtio;
 
 use std::process::ExitCode;

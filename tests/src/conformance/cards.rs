@@ -1,0 +1,174 @@
+//! A rig out of two parts that are independent of each other: a bus with two cards on it, and the driver for them.
+
+use anyhow::Result;
+use drivers::bus::{Interrupt, PciFunction};
+use drivers::nic::{Config, Nic, NicError, Offloads};
+use drivers::virtio::{self, RingChoice, VirtioNet};
+use hugemem::{PacketPool, Region};
+
+use super::rig::{RealTime, Rig};
+
+/// Two cards on a bus, joined by a cable.
+pub trait Bus {
+    /// How a driver sees a card.
+    type Function: PciFunction;
+
+    /// Called before both cards are opened.
+    ///
+    /// # Errors
+    /// The cards are not there.
+    fn prepare(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Memory that the card on this side can be given.
+    ///
+    /// # Errors
+    /// There is none.
+    fn memory(&mut self, side: usize, bytes: usize) -> Result<Region>;
+
+    /// The card on this side, 0 or 1.
+    ///
+    /// # Errors
+    /// It cannot be had.
+    fn function(&mut self, side: usize) -> Result<Self::Function>;
+
+    /// See [`Rig::set_link`].
+    ///
+    /// # Errors
+    /// It should have been possible.
+    fn set_link(&mut self, side: usize, up: bool) -> Result<bool>;
+
+    /// See [`Rig::complaints`].
+    ///
+    /// # Errors
+    /// The cards cannot be asked.
+    fn complaints(&mut self) -> Result<Vec<String>>;
+
+    /// See [`Rig::leftovers`].
+    ///
+    /// # Errors
+    /// It cannot be found out.
+    fn leftovers(&mut self) -> Result<Vec<String>>;
+}
+
+/// A driver, on any bus.
+pub trait Driver {
+    /// The driver of a card.
+    type Nic<F: PciFunction>: Nic<Interrupt: Interrupt>;
+
+    /// Bytes of memory for the rings of a card with this configuration.
+    fn ring_memory(&self, config: &Config) -> usize;
+
+    /// Opens a card.
+    ///
+    /// # Errors
+    /// The driver's.
+    fn open<F: PciFunction>(
+        &self,
+        function: F,
+        config: Config,
+        memory: &Region,
+        pools: Vec<PacketPool>,
+    ) -> Result<Self::Nic<F>, NicError>;
+}
+
+/// The driver for virtio-net, with a choice of rings.
+#[derive(Clone, Copy, Debug)]
+pub struct Virtio(pub RingChoice);
+
+impl Driver for Virtio {
+    type Nic<F: PciFunction> = VirtioNet<F>;
+
+    fn ring_memory(&self, config: &Config) -> usize {
+        virtio::Config { nic: config.clone(), ring: self.0 }.ring_memory()
+    }
+
+    fn open<F: PciFunction>(
+        &self,
+        function: F,
+        nic: Config,
+        memory: &Region,
+        pools: Vec<PacketPool>,
+    ) -> Result<VirtioNet<F>, NicError> {
+        VirtioNet::open(function, RealTime::shared(), memory, pools, virtio::Config { nic, ring: self.0 })
+    }
+}
+
+/// What is expected of cards on a bus with a driver. See [`Rig`] for each.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// Checks that the cards do not offer what is needed for, and why.
+    pub not_offered: &'static [(&'static str, &'static str)],
+    /// What a card does in hardware.
+    pub offloads: Offloads,
+    /// Megabits per second of the link.
+    pub speed: Option<u32>,
+    /// Frames of a long series.
+    pub frames: u64,
+    /// Largest payload of a frame.
+    pub largest_mtu: u16,
+}
+
+/// The rig.
+#[derive(Debug)]
+pub struct Cards<B, D> {
+    /// What the cards are on.
+    pub bus: B,
+    /// What drives them.
+    pub driver: D,
+    /// What they are to do.
+    pub expected: Expected,
+}
+
+impl<B: Bus, D: Driver> Rig for Cards<B, D> {
+    type Nic = D::Nic<B::Function>;
+
+    fn not_offered(&self) -> &'static [(&'static str, &'static str)] {
+        self.expected.not_offered
+    }
+
+    fn offloads(&self) -> Offloads {
+        self.expected.offloads
+    }
+
+    fn speed(&self) -> Option<u32> {
+        self.expected.speed
+    }
+
+    fn frames(&self) -> u64 {
+        self.expected.frames
+    }
+
+    fn largest_mtu(&self) -> u16 {
+        self.expected.largest_mtu
+    }
+
+    fn ring_memory(&self, config: &Config) -> usize {
+        self.driver.ring_memory(config)
+    }
+
+    fn memory(&mut self, side: usize, bytes: usize) -> Result<Region> {
+        self.bus.memory(side, bytes)
+    }
+
+    fn prepare(&mut self) -> Result<()> {
+        self.bus.prepare()
+    }
+
+    fn open(&mut self, side: usize, config: Config, memory: &Region, pools: Vec<PacketPool>) -> Result<Self::Nic> {
+        Ok(self.driver.open(self.bus.function(side)?, config, memory, pools)?)
+    }
+
+    fn set_link(&mut self, side: usize, up: bool) -> Result<bool> {
+        self.bus.set_link(side, up)
+    }
+
+    fn complaints(&mut self) -> Result<Vec<String>> {
+        self.bus.complaints()
+    }
+
+    fn leftovers(&mut self) -> Result<Vec<String>> {
+        self.bus.leftovers()
+    }
+}
