@@ -21,6 +21,7 @@ mod interrupts;
 mod link;
 mod mdio;
 mod registers;
+mod rules;
 mod semaphore;
 mod sfp;
 mod statistics;
@@ -66,6 +67,7 @@ use crate::card::{Bus, Chip, Layout, WindowLayout, Work};
 use crate::wire::Wire;
 
 pub use self::config::{Config, Doorbells, Kind, Module, Speed};
+pub use self::data::Overrun;
 pub use self::fault::{Chaos, Fault, UnknownFault};
 
 /// The window of registers, and that of the MSI-X table.
@@ -142,6 +144,17 @@ impl Ixgbe {
         self.nvm = Nvm::new(&self.config, &self.trick);
     }
 
+    /// As [`Ixgbe::set_fault`], after so many more honest frames.
+    pub fn set_fault_after(&mut self, fault: Option<Fault>, frames: u64) {
+        self.trick.set_after(fault, frames);
+        self.nvm = Nvm::new(&self.config, &self.trick);
+    }
+
+    /// Lets the card answer at random from now on, or stop that.
+    pub fn set_chaos(&mut self, chaos: Option<Chaos>) {
+        self.trick.set_chaos(chaos);
+    }
+
     fn load_word(&mut self, bus: &mut Bus, offset: u32) -> u32 {
         if let Some(noise) = self.trick.register_at_random() {
             return noise;
@@ -149,7 +162,7 @@ impl Ixgbe {
         let offset = registers::canonical(offset);
         let Some(register) = self.registers.find(offset) else {
             if registers::is_queue(offset) {
-                return bus.register(REGISTERS, offset);
+                return self.data.view(offset, bus.register(REGISTERS, offset));
             }
             self.blame(bus, offset, false);
             return 0;
@@ -197,6 +210,9 @@ impl Ixgbe {
                 let after = before & !writable | value & writable;
                 if after != before {
                     self.registers.set(offset, after);
+                    if let Some(sentence) = rules::broken(&self.registers, offset) {
+                        bus.violation(sentence);
+                    }
                     self.data.stored(offset);
                 }
             }
@@ -211,6 +227,7 @@ impl Ixgbe {
                 if let Some(reset) = self.control.store(&mut self.registers, offset, value) {
                     self.software_reset(bus, reset == control::Reset::Link);
                 }
+                self.data.stored(offset);
             }
             Part::Nvm => self.nvm.store(offset, value),
             Part::Semaphore => self.semaphore.store(offset, value),
@@ -247,6 +264,7 @@ impl Ixgbe {
         self.time = Time::default();
         self.nvm.reload(&mut self.registers);
         self.data.reset(bus);
+        self.trick.reset();
         if power {
             self.statistics.clear();
             self.semaphore = Semaphore::new(self.config.kind);

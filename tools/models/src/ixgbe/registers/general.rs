@@ -87,7 +87,7 @@ table! {
     /// Flash access, 8.2.3.2.3.
     FLA = at(0x1001c).bits(0x3f);
     /// Management's access to the EEPROM, 8.2.3.2.4.
-    EEMNGCTL = at(0x10110).reset(0x8000_0000);
+    EEMNGCTL = at(0x10110).reset(0x800c_0000);
     /// Its data, 8.2.3.2.5.
     EEMNGDATA = at(0x10114);
     /// Management's access to the flash, 8.2.3.2.6.
@@ -160,6 +160,28 @@ table! {
     CIAD = at(0x1108c);
     /// PCIe interrupt cause, 8.2.3.4.16.
     PICAUSE = at(0x110b0).silent();
+    /// Queue disable of PCIe completion, 8.2.3.4.
+    CDQ_MBR = at(0x110b4);
+    /// Spare bits of PCIe, 8.2.3.4.
+    PCIESPARE = at(0x110bc);
+    /// Error correction of PCIe memories, its status, 8.2.3.4.
+    ECC_STATUS = at(0x110e0).fixed();
+    /// Fuses (X550 datasheet).
+    FUSES0 = at(0x11158).times(4, 4).fixed();
+    /// Configuration space of virtual functions, address and data (X550 datasheet).
+    CIAA_LATE = at(0x11508);
+    /// Its data (X550 datasheet).
+    CIAD_LATE = at(0x11510);
+    /// PCIe counters' control (X550 datasheet).
+    GSCL_LATE = at(0x11800).times(8, 4);
+    /// PCIe counters (X550 datasheet).
+    GSCN_LATE = at(0x11820).times(4, 4);
+    /// LinkSec ownership, at its address in the X540.
+    LSWFW_EARLY = at(0x15014);
+    /// I2C control (X550 datasheet).
+    I2CCTL_LATE = at(0x15f5c);
+    /// Firmware's debug register (X550 datasheet).
+    HFDR = at(0x15fe8).fixed();
     /// PCIe interrupt enable, 8.2.3.4.17.
     PIENA = at(0x110b8);
     /// Miscellaneous bits of PCIe, 8.2.3.4.

@@ -92,6 +92,12 @@ table! {
     MCSTCTRL = at(0x05090).bits(0x7);
     /// Mapping of priorities, kept from the 82598.
     RUPPBMR = at(0x050a0);
+    /// Test of receive filters, 8.2.3.25.
+    RFVAL = at(0x050a4);
+    /// Hash keys of pools (X550 datasheet).
+    PFVFRSSRK = at(0x18000).times(1024, 4).kept();
+    /// Redirection tables of pools (X550 datasheet).
+    PFVFRETA = at(0x19000).times(1024, 4).kept();
     /// Flexible filter lengths (X540 datasheet).
     PFFLP = at(0x050b0).times(2, 4);
     /// FCoE receive control and filters, 8.2.3.26.

@@ -171,6 +171,12 @@ table! {
     QBTC_L = at(0x08700).times(16, 8).octets();
     /// Bytes sent, high, 8.2.3.23.
     QBTC_H = at(0x08704).times(16, 8).octets_high();
+    /// Good frames sent by virtual functions, 8.2.3.23.
+    PVFGPTC = at(0x08300).times(64, 4).counter();
+    /// Good bytes sent by virtual functions, 8.2.3.23.
+    PVFGOTC_L = at(0x08400).times(64, 8).octets();
+    /// Good bytes sent, high, 8.2.3.23.
+    PVFGOTC_H = at(0x08404).times(64, 8).octets_high();
     /// Frames that switching dropped, 8.2.3.23.
     SSVPC = at(0x08780).counter();
     /// FCoE frames sent, 8.2.3.23.
