@@ -1,1 +1,3 @@
 //! The chip as a driver sees it.
+
+pub(super) mod frames;
