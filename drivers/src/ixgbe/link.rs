@@ -94,13 +94,23 @@ impl Link {
         Ok(status)
     }
 
-    /// Looks into an empty cage, for a module that was plugged in since.
+    /// Looks into the cage of a link that is down, for a module that was plugged in or taken out since.
     ///
     /// # Errors
     /// As for [`Link::start`].
     pub(super) fn look<B: Bar>(&mut self, card: &Card<B>) -> Result<(), NicError> {
         let has_cage = (card.kind.family, card.kind.medium) == (Family::Intel82599, Medium::Sfp);
-        if has_cage && self.module.is_none() && sfp::identify(card)?.is_some() { self.plug(card) } else { Ok(()) }
+        if !has_cage {
+            return Ok(());
+        }
+        match sfp::identify(card)? {
+            found if found == self.module => Ok(()),
+            None => {
+                self.module = None;
+                Ok(())
+            }
+            Some(_) => self.plug(card),
+        }
     }
 
     /// What was agreed on pause frames on a link that is up.

@@ -19,7 +19,7 @@ use super::options::{
 };
 use super::receive::Rx;
 use super::registers::{EICR, QUEUES, eicr};
-use super::reset::{halt, ready, silence};
+use super::reset::{halt, quiesce, ready};
 use super::rss;
 use super::setup;
 use super::statistics::Statistics;
@@ -35,7 +35,7 @@ const RESET_LIMIT: Duration = Duration::from_secs(1);
 const LAST_RESET_LIMIT: Duration = Duration::from_millis(200);
 /// Least room of a receive buffer.
 const LEAST_ROOM: usize = 1024;
-/// Looks into an empty cage take a while: one for so many calls of [`Nic::check`].
+/// Looks into a cage take a while: one for so many calls of [`Nic::check`].
 const LOOK_EVERY: u32 = 5;
 
 /// A card, owned.
@@ -48,9 +48,11 @@ pub struct Ixgbe<F: PciFunction> {
     config: Config,
     summary: Summary,
     link: Link,
-    /// Looks at an empty cage that were not taken.
+    /// Questions while the link was down.
     looks: u32,
     statistics: Statistics,
+    /// Pause frames that had come when the queues were looked at last.
+    paused: u64,
     health: Arc<Health>,
     /// Whether the card makes progress, by pair.
     watches: Vec<Watch>,
@@ -113,6 +115,7 @@ impl<F: PciFunction> Ixgbe<F> {
         halt(&mut function, &card, RESET_LIMIT)?;
         ready(&card)?;
         nvm::verify(&card)?;
+        Statistics::discard(&card);
         let mac = match config.nic.mac {
             Some(MacAddress([first, ..])) if first & 1 != 0 => {
                 return Err(card.refuses("the Ethernet address asked for is one of a group; choose one of a station"));
@@ -161,6 +164,7 @@ impl<F: PciFunction> Ixgbe<F> {
             link: Link::default(),
             looks: 0,
             statistics: Statistics::new(),
+            paused: 0,
             health,
             watches: alloc::vec![Watch::default(); pairs.into()],
             receivers,
@@ -213,7 +217,8 @@ impl<F: PciFunction> Ixgbe<F> {
 
     /// Stops the card and takes back the buffers of all queues that are at home.
     fn empty(&mut self, limit: Duration) -> Result<Stopped, NicError> {
-        // The reset clears what was counted.
+        // The reset clears what was counted, so nothing may be counted meanwhile.
+        quiesce(&self.card);
         self.statistics.gather(&self.card);
         let stopped = halt(&mut self.function, &self.card, limit)?;
         let Summary { offloads, mtu, .. } = self.summary;
@@ -233,7 +238,6 @@ impl<F: PciFunction> Ixgbe<F> {
         self.health.clear();
         self.watches.fill(Watch::default());
         ready(&self.card)?;
-        Statistics::discard(&self.card);
         self.start_link()?;
         let pairs = self.pairs();
         let Summary { offloads, mtu, mac, queue_pairs, .. } = self.summary;
@@ -290,14 +294,15 @@ impl<F: PciFunction> Ixgbe<F> {
     /// Looks whether a transmit queue hangs.
     fn check_progress(&mut self, up: bool) -> Result<(), NicError> {
         let now = self.card.now();
+        let paused = core::mem::replace(&mut self.paused, self.statistics.pauses());
         let asked = self.watches.iter_mut().zip(self.health.progress()).zip(0_u16..);
         let hangs = |((watch, progress), pair): ((&mut Watch, _), u16)| watch.hangs(progress, now).then_some(pair);
         // Every watch is to be asked, so that none measures from an old question.
         let Some(pair) = asked.filter_map(hangs).fold(None, |first, pair| first.or(Some(pair))) else {
             return Ok(());
         };
-        if !up {
-            // Nothing can leave: patience starts anew when it can.
+        if !up || paused != self.paused {
+            // Nothing can leave, or the other end asks us to wait: patience starts anew when that ends.
             self.watches.fill(Watch::default());
             return Ok(());
         }
@@ -437,7 +442,6 @@ impl<F: PciFunction> Nic for Ixgbe<F> {
 impl<F: PciFunction> Drop for Ixgbe<F> {
     fn drop(&mut self) {
         // Nobody to tell; the bus resets the function once more before it unmaps memory.
-        silence(&self.card);
         let _ = halt(&mut self.function, &self.card, LAST_RESET_LIMIT);
     }
 }

@@ -47,7 +47,7 @@ fn a_card_comes_up_step_by_step_goes_down_quietly_and_comes_up_again() {
         for queue in [0x1000, 0x1040] {
             assert_eq!(fake.register(queue + 8), 256 * 16, "length");
             assert_eq!(fake.register(queue + 4), 2, "high half of the address");
-            assert_eq!(fake.register(queue + 0x14), 2 | 1 << 25 | 1 << 28, "2 KiB, advanced, drop");
+            assert_eq!(fake.register(queue + 0x14), 2 | 4 << 8 | 1 << 25 | 1 << 28, "2 KiB, advanced, drop");
             assert_ne!(fake.register(queue + 0x28) & ENABLE, 0);
             assert_ne!(fake.register(queue + 0x18), 0, "buffers are there");
             assert_ne!(fake.register(queue + 0x5028) & ENABLE, 0);

@@ -228,6 +228,8 @@ pub(super) mod dca_rxctrl {
 }
 
 pub(super) mod srrctl {
+    /// 256 bytes for headers, as after a reset; without header split nobody asks.
+    pub(in super::super) const HEADER: u32 = 4 << 8;
     /// Advanced descriptors, one buffer each.
     pub(in super::super) const ADVANCED_ONE_BUFFER: u32 = 1 << 25;
     /// Without a descriptor, drop the frame instead of holding up all queues.
@@ -246,6 +248,8 @@ pub(super) mod rdrxctl {
     pub(in super::super) const CRCSTRIP: u32 = 1 << 1;
     /// The receive DMA is initialized.
     pub(in super::super) const DMAIDONE: u32 = 1 << 3;
+    /// To be set, says the register's description.
+    pub(in super::super) const ALWAYS: u32 = 3 << 25;
     /// Of receive side coalescing, to be zero (4.6.7).
     pub(in super::super) const RSCFRSTSIZE: u32 = 0x1f << 17;
 }
@@ -280,6 +284,8 @@ pub(super) const DTXTCPFLGL: Reg<u32> = Reg::at(0x04a88);
 pub(super) const DTXTCPFLGH: Reg<u32> = Reg::at(0x04a8c);
 pub(super) const DTXMXSZRQ: Reg<u32> = Reg::at(0x08100);
 pub(super) const MTQC: Reg<u32> = Reg::at(0x08120);
+pub(super) const RTTDQSEL: Reg<u32> = Reg::at(0x04904);
+pub(super) const RTTBCNRC: Reg<u32> = Reg::at(0x04984);
 pub(super) const RTTDCS: Reg<u32> = Reg::at(0x04900);
 pub(super) const TXPBTHRESH: RegArray<u32> = RegArray::at(0x04950, 4, 8);
 pub(super) const TXPBSIZE: RegArray<u32> = RegArray::at(0x0cc00, 4, 8);

@@ -5,8 +5,8 @@ use core::time::Duration;
 use super::card::Card;
 use super::device::Family;
 use super::registers::{
-    CTRL, EICR, EIMC, EIMC_EX, GCR_EXT, HLREG0, MMNGC, QUEUES, RDRXCTL, RXCTRL, RXDCTL, STATUS, TXDCTL, ctrl, eec,
-    eicr, gcr_ext, hlreg0, mmngc, queue, rdrxctl, rxctrl, status,
+    CTRL, CTRL_EXT, EICR, EIMC, EIMC_EX, GCR_EXT, HLREG0, MMNGC, QUEUES, RDRXCTL, RXCTRL, RXDCTL, STATUS, TXDCTL, ctrl,
+    ctrl_ext, eec, eicr, gcr_ext, hlreg0, mmngc, queue, rdrxctl, rxctrl, status,
 };
 use super::semaphore::{self, Resource};
 use crate::bus::{Bar, PciFunction};
@@ -21,7 +21,7 @@ const READY_LIMIT: Duration = Duration::from_secs(1);
 const QUEUE_LIMIT: Duration = Duration::from_millis(10);
 
 /// No interrupts, and no cause of one (4.6.3.1).
-pub(super) fn silence<B: Bar>(card: &Card<B>) {
+fn silence<B: Bar>(card: &Card<B>) {
     card.store(&EIMC, eicr::ALL);
     card.fill(&EIMC_EX, u32::MAX);
     // Clears on read where no vector is in use, and on write where one is.
@@ -53,8 +53,8 @@ pub(super) fn halt<F: PciFunction>(
 
 /// Stops everything, then resets.
 fn reset<B: Bar>(card: &Card<B>, limit: Duration) -> Result<(), NicError> {
-    silence(card);
-    stop_queues(card);
+    quiesce(card);
+    card.change(&CTRL_EXT, ctrl_ext::DRV_LOAD, 0);
     let idle = disable_master(card)?;
     once(card, limit)?;
     if !idle {
@@ -67,8 +67,9 @@ fn reset<B: Bar>(card: &Card<B>, limit: Duration) -> Result<(), NicError> {
     Ok(())
 }
 
-/// Receiver off, then all queues (4.6.7.1.2, 4.6.8.1.2).
-fn stop_queues<B: Bar>(card: &Card<B>) {
+/// No interrupts, receiver off, then all queues (4.6.7.1.2, 4.6.8.1.2).
+pub(super) fn quiesce<B: Bar>(card: &Card<B>) {
+    silence(card);
     card.change(&RXCTRL, rxctrl::RXEN, 0);
     let mut running = false;
     for index in 0..QUEUES {

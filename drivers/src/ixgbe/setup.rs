@@ -6,12 +6,12 @@ use hugemem::Iova;
 
 use super::card::Card;
 use super::doorbell::Doorbell;
-use super::options::USUAL_MTU;
 use super::registers::{
     CTRL_EXT, DCA_CTRL, DCA_RXCTRL, DCA_TXCTRL, DMATXCTL, DTXMXSZRQ, DTXTCPFLGH, DTXTCPFLGL, HLREG0, MAXFRS, MTQC,
-    RDBAH, RDBAL, RDH, RDLEN, RDRXCTL, RDT, RFCTL, RTTDCS, RXCSUM, RXCTRL, RXDCTL, RXPBSIZE, SECRXCTRL, SECRXSTAT,
-    SRRCTL, TDBAH, TDBAL, TDH, TDLEN, TDT, TDWBAH, TDWBAL, TXDCTL, TXPBSIZE, TXPBTHRESH, ctrl_ext, dca_ctrl,
-    dca_rxctrl, dca_txctrl, dmatxctl, hlreg0, queue, rdrxctl, rfctl, rttdcs, rxcsum, rxctrl, secrx, srrctl,
+    QUEUES, RDBAH, RDBAL, RDH, RDLEN, RDRXCTL, RDT, RFCTL, RTTBCNRC, RTTDCS, RTTDQSEL, RXCSUM, RXCTRL, RXDCTL,
+    RXPBSIZE, SECRXCTRL, SECRXSTAT, SRRCTL, TDBAH, TDBAL, TDH, TDLEN, TDT, TDWBAH, TDWBAL, TXDCTL, TXPBSIZE,
+    TXPBTHRESH, ctrl_ext, dca_ctrl, dca_rxctrl, dca_txctrl, dmatxctl, hlreg0, queue, rdrxctl, rfctl, rttdcs, rxcsum,
+    rxctrl, secrx, srrctl,
 };
 use crate::bus::{Bar, Width};
 use crate::nic::NicError;
@@ -24,8 +24,10 @@ const STEP: Duration = Duration::from_micros(100);
 const DESCRIPTOR: u32 = 16;
 /// Largest frame of the MAC, with its frame check sequence.
 const LARGEST_FRAME: u32 = 9728;
-/// Kilobytes of packet memory for sending, and the mark from which on no more is fetched (8.2.3.9.15).
+/// Kilobytes of packet memory for sending, and the mark from which on no more is fetched: room for the largest frame
+/// is left (8.2.3.9.15, 8.2.3.9.16).
 const TRANSMIT_MEMORY: u32 = 160;
+const TRANSMIT_THRESHOLD: u32 = 150;
 /// Prefetch when so few descriptors are on the card, as soon as so many are in memory (8.2.3.9.10). Descriptors are
 /// written back as soon as they are done: their write-back threshold is 0, as RS needs it (7.2.3.3).
 const PREFETCH: u32 = 36 | 8 << 8;
@@ -42,10 +44,10 @@ pub(super) fn receive_side<B: Bar>(card: &Card<B>, mtu: u16) {
     card.fill(&RXPBSIZE, 0);
     card.store_at(&RXPBSIZE, 0, card.kind.family.receive_memory() << 10);
     // The frame check sequence is checked and cut off. Short frames are padded when they are sent.
-    let jumbo = if mtu > USUAL_MTU { hlreg0::JUMBOEN } else { 0 };
-    let modes = hlreg0::TXCRCEN | hlreg0::RXCRCSTRP | hlreg0::TXPADEN | jumbo;
-    card.change(&HLREG0, hlreg0::JUMBOEN | hlreg0::LPBK, modes);
-    card.change(&RDRXCTL, rdrxctl::RSCFRSTSIZE, rdrxctl::CRCSTRIP);
+    // MAXFRS counts only with jumbo frames on.
+    let modes = hlreg0::TXCRCEN | hlreg0::RXCRCSTRP | hlreg0::TXPADEN | hlreg0::JUMBOEN;
+    card.change(&HLREG0, hlreg0::LPBK, modes);
+    card.change(&RDRXCTL, rdrxctl::RSCFRSTSIZE, rdrxctl::CRCSTRIP | rdrxctl::ALWAYS);
     // The card allows one VLAN tag beyond this by itself; a second is allowed here.
     let frame = (u32::from(mtu) + 14 + 4 + 4).min(LARGEST_FRAME);
     card.store(&MAXFRS, frame << 16);
@@ -67,7 +69,7 @@ pub(super) fn receive_queue<B: Bar>(
 ) -> Result<Doorbell<B>, NicError> {
     place(card, [&RDBAL, &RDBAH, &RDLEN], index, address, size);
     // DROP_EN is decided with flow control.
-    card.store_at(&SRRCTL, index, u32::from(buffer_kib) | srrctl::ADVANCED_ONE_BUFFER);
+    card.store_at(&SRRCTL, index, u32::from(buffer_kib) | srrctl::HEADER | srrctl::ADVANCED_ONE_BUFFER);
     card.change_at(&DCA_RXCTRL, index, dca_rxctrl::RESERVED_12, 0);
     card.store_at(&RDH, index, 0);
     card.store_at(&RDT, index, 0);
@@ -101,8 +103,13 @@ pub(super) fn transmit_side<B: Bar>(card: &Card<B>) {
     card.fill(&TXPBSIZE, 0);
     card.fill(&TXPBTHRESH, 0);
     card.store_at(&TXPBSIZE, 0, TRANSMIT_MEMORY << 10);
-    card.store_at(&TXPBTHRESH, 0, TRANSMIT_MEMORY);
+    card.store_at(&TXPBTHRESH, 0, TRANSMIT_THRESHOLD);
     card.store(&DTXMXSZRQ, 0xfff);
+    // No rates; these are memory that no reset clears.
+    for index in 0..QUEUES {
+        card.store(&RTTDQSEL, index);
+        card.store(&RTTBCNRC, 0);
+    }
     card.change(&RTTDCS, rttdcs::ARBDIS, 0);
     card.store(&DTXTCPFLGL, MIDDLE_FLAGS << 16 | FIRST_FLAGS);
     card.store(&DTXTCPFLGH, LAST_FLAGS);

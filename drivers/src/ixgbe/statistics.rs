@@ -27,6 +27,8 @@ const fn long(offset: u32) -> Source {
     Source::Long(Reg::at(offset), Reg::at(offset + 4))
 }
 
+const PAUSES: &str = "rx_xoff_packets";
+
 /// Counters by their names in `ethtool -S` and DPDK, with the datasheet's.
 const COUNTERS: [(&str, Source); 43] = [
     ("rx_good_packets", word(0x04074)),                                    // GPRC
@@ -68,7 +70,7 @@ const COUNTERS: [(&str, Source); 43] = [
     ("tx_xon_packets", word(0x03f60)),                                     // LXONTXC
     ("rx_xon_packets", word(0x041a4)),                                     // LXONRXCNT
     ("tx_xoff_packets", word(0x03f68)),                                    // LXOFFTXC
-    ("rx_xoff_packets", word(0x041a8)),                                    // LXOFFRXCNT
+    (PAUSES, word(0x041a8)),                                               // LXOFFRXCNT
     ("rx_management_packets", word(0x040b4)),                              // MNGPRC
     ("rx_management_dropped", word(0x040b8)),                              // MNGPDC
     ("tx_management_packets", word(0x0cf90)),                              // MNGPTC
@@ -103,6 +105,11 @@ impl Statistics {
         for (sum, count) in self.0.iter_mut().zip(counted) {
             *sum = sum.wrapping_add(count);
         }
+    }
+
+    /// Pause frames that were received.
+    pub(super) fn pauses(&self) -> u64 {
+        COUNTERS.iter().zip(self.0.iter()).find(|((name, _), _)| *name == PAUSES).map_or(0, |(_, sum)| *sum)
     }
 
     /// All sums with their names.
