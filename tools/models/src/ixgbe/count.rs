@@ -4,6 +4,22 @@ use super::registers::{self, Register};
 use super::statistics::Statistics;
 use super::steering::{CHECK_BYTES, SHORTEST};
 
+/// How often the card did something for the driver that the wire does not show.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
+pub struct Offloaded {
+    /// Frames to transmit that were cut into segments.
+    pub tx_segmentations: u64,
+    /// Frames to transmit that a checksum was inserted into, segmented ones not counted.
+    pub tx_checksums: u64,
+    /// Frames to transmit that a VLAN tag was inserted into.
+    pub tx_tags: u64,
+    /// Received frames that a VLAN tag was taken out of.
+    pub rx_tags: u64,
+    /// Received frames whose transport checksum was reported good.
+    pub rx_checksums: u64,
+}
+
 /// Frames and their bytes.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Amount {
@@ -84,6 +100,8 @@ pub(super) struct Counts {
     /// No room: the packet buffer ran over.
     pub(super) missed: u64,
     pub(super) bad_checksums: u64,
+    /// Never cleared.
+    pub(super) offloaded: Offloaded,
 }
 
 impl Counts {

@@ -2,17 +2,16 @@
 
 use std::collections::VecDeque;
 
-use super::count::Counts;
-use super::count::wire_bytes;
+use super::count::{Counts, Offloaded, wire_bytes};
 use super::fault::{Fault, Trick};
 use super::interrupts::Interrupts;
 use super::queue::{ENABLE, Page, QUEUES, Word};
-use super::receive::{Outcome, Receiver};
+use super::receive::{Inlet, Outcome, Receiver};
 use super::registers::{self, Registers};
 use super::statistics::Statistics;
 use super::steering::{Rejected, Steering};
 use super::transmit::{Outlet, Sender, Settings, Workshop};
-use crate::card::{Bus, Work};
+use crate::card::{Bus, Hint, Work};
 use crate::wire::Wire;
 
 /// What happens to frames from the wire while the driver has no descriptor for them.
@@ -155,7 +154,14 @@ impl DataPath {
             Page::receive(queue).reset(bus, &[(Word::Split, SPLIT)]);
             Page::transmit(queue).reset(bus, &[]);
         }
+        let offloaded = self.counts.offloaded;
         *self = Self::new();
+        self.counts.offloaded = offloaded;
+    }
+
+    /// What was done for the driver since power on.
+    pub(super) fn offloaded(&self) -> Offloaded {
+        self.counts.offloaded
     }
 
     /// A register outside the queue pages changed.
@@ -186,6 +192,9 @@ impl DataPath {
         }
         if work.transmitted | work.received != 0 {
             self.counts.flush(rest.statistics);
+            if rest.trick.is(Fault::DmaStray) {
+                let _stray = bus.read(&mut Hint::default(), 0xdead_d000, &mut [0; 8]);
+            }
         }
         self.idle = work == Work::default();
         work
@@ -234,7 +243,7 @@ impl DataPath {
         let Some(settings) = self.settings.as_ref().filter(|settings| settings.enabled) else { return 0 };
         let (senders, counts, workshop) = (&mut self.senders, &mut self.counts, &mut self.workshop);
         let looped = settings.loops.then_some(&mut self.looped);
-        let mut outlet = Outlet { wire, looped, sent: &mut counts.sent };
+        let mut outlet = Outlet { wire, looped, sent: &mut counts.sent, offloaded: &mut counts.offloaded };
         let (mut total, mut reports) = (0, 0_u128);
         each(senders.mask, |queue| {
             let Some(sender) = senders.get(queue) else { return };
@@ -315,7 +324,14 @@ impl DataPath {
         let outcome = match self.receivers.get(queue) {
             None => None,
             Some(receiver) => {
-                let outcome = receiver.deliver(bus, steering, frame, &accepted, rest.trick, &mut self.scratch);
+                let inlet = Inlet {
+                    steering,
+                    trick: rest.trick,
+                    scratch: &mut self.scratch,
+                    bad_checksums: &mut counts.bad_checksums,
+                    offloaded: &mut counts.offloaded,
+                };
+                let outcome = receiver.deliver(bus, inlet, frame, &accepted);
                 let drops = match rest.overrun {
                     Overrun::AsConfigured => receiver.drops,
                     Overrun::Wait => false,
@@ -360,7 +376,6 @@ impl DataPath {
             receiver.show(bus, rest.trick);
             counts.delivered.frames += receiver.delivered.frames;
             counts.delivered.bytes += receiver.delivered.bytes;
-            counts.bad_checksums += std::mem::take(&mut receiver.bad_checksums);
             filled |= u128::from(receiver.delivered.frames != 0) << queue;
             let dropped = std::mem::take(&mut receiver.dropped);
             if rest.trapped {

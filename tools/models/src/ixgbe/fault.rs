@@ -59,6 +59,8 @@ crate::fault::named_faults! {
     ResetSpontaneous = "reset-spontaneous",
     /// Under traffic, all memory is gone for the card.
     DmaRefused = "dma-refused",
+    /// Under traffic, the card also reads at 0xdeadd000, where nothing is mapped.
+    DmaStray = "dma-stray",
     /// Interrupts do not arrive.
     InterruptsLost = "interrupts-lost",
     /// Interrupts arrive all the time.
@@ -95,6 +97,7 @@ impl Fault {
                 | Self::Removed
                 | Self::ResetSpontaneous
                 | Self::DmaRefused
+                | Self::DmaStray
         )
     }
 }

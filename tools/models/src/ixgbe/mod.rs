@@ -10,7 +10,7 @@
 //!
 //! Not modelled: virtual functions, traffic classes and rate limits (their registers only store), flow director matches (its commands
 //! are taken, and no frame matches), receive coalescing, header split, LinkSec and IPsec, FCoE, wake up, and the
-//! management controller, which reports itself absent.
+//! management controller.
 
 mod config;
 mod control;
@@ -19,6 +19,7 @@ mod eeprom;
 mod i2c;
 mod interrupts;
 mod link;
+mod management;
 mod mdio;
 mod registers;
 mod rules;
@@ -58,6 +59,7 @@ use self::fault::Trick;
 use self::i2c::I2c;
 use self::interrupts::{Interrupts, cause};
 use self::link::Link;
+use self::management::Management;
 use self::mdio::Mdio;
 use self::registers::{Access, Part, Registers};
 use self::semaphore::Semaphore;
@@ -67,6 +69,7 @@ use crate::card::{Bus, Chip, Layout, WindowLayout, Work};
 use crate::wire::Wire;
 
 pub use self::config::{Config, Doorbells, Kind, Module, Speed};
+pub use self::count::Offloaded;
 pub use self::data::Overrun;
 pub use self::fault::{Chaos, Fault, UnknownFault};
 
@@ -90,6 +93,7 @@ pub struct Ixgbe {
     i2c: I2c,
     link: Link,
     director: Director,
+    management: Management,
     time: Time,
     data: DataPath,
     trick: Trick,
@@ -113,6 +117,7 @@ impl Ixgbe {
             i2c: I2c::new(&config),
             link: Link::new(&config),
             director: Director::default(),
+            management: Management::new(config.kind),
             time: Time::default(),
             data: DataPath::new(),
             trick,
@@ -136,6 +141,12 @@ impl Ixgbe {
     #[must_use]
     pub fn is_link_up(&self) -> bool {
         self.link.is_up()
+    }
+
+    /// What the card did for the driver that the wire does not show.
+    #[must_use]
+    pub fn offloads(&self) -> Offloaded {
+        self.data.offloaded()
     }
 
     /// Lets the card misbehave from now on, or behave again.
@@ -190,7 +201,7 @@ impl Ixgbe {
             Part::Clock => self.time.load(bus.now(), offset),
             Part::Security => control::load_security(&self.registers, offset),
             Part::Director => self.director.load(offset),
-            Part::Management => 0,
+            Part::Management => self.management.load(),
         }
     }
 
@@ -243,7 +254,10 @@ impl Ixgbe {
             Part::Clock => self.time.store(bus.now(), offset, value),
             Part::Security => control::store_security(&mut self.registers, offset, value),
             Part::Director => self.director.store(offset, value),
-            Part::Management => {}
+            Part::Management => {
+                self.management.store(&mut self.registers, &mut self.nvm, value);
+                self.data.stored(offset);
+            }
         }
     }
 

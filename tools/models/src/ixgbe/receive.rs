@@ -1,7 +1,7 @@
 //! Receive queues: a frame goes into the driver's buffers (section 7.1).
 
 use super::checksum::frame_check;
-use super::count::Amount;
+use super::count::{Amount, Offloaded};
 use super::descriptor::{Descriptor, ReceiveError, ReceiveStatus, WriteBack};
 use super::fault::{Deed, Fault, Trick};
 use super::offload;
@@ -27,6 +27,15 @@ pub(super) enum Outcome {
     Wrong(&'static str),
 }
 
+/// What all receive queues share.
+pub(super) struct Inlet<'poll> {
+    pub(super) steering: &'poll Steering,
+    pub(super) trick: &'poll mut Trick,
+    pub(super) scratch: &'poll mut Vec<u8>,
+    pub(super) bad_checksums: &'poll mut u64,
+    pub(super) offloaded: &'poll mut Offloaded,
+}
+
 /// A receive queue that runs.
 #[derive(Debug)]
 pub(super) struct Receiver {
@@ -48,7 +57,6 @@ pub(super) struct Receiver {
     shown: u32,
     pub(super) delivered: Amount,
     pub(super) dropped: u64,
-    pub(super) bad_checksums: u64,
 }
 
 impl Receiver {
@@ -90,7 +98,6 @@ impl Receiver {
             buffers: Hint::default(),
             delivered: Amount::default(),
             dropped: 0,
-            bad_checksums: 0,
         };
         receiver.control(page.get(bus, Word::Control));
         Ok(receiver)
@@ -132,15 +139,8 @@ impl Receiver {
 
     /// Puts a frame into the driver's buffers.
     #[inline]
-    pub(super) fn deliver(
-        &mut self,
-        bus: &mut Bus,
-        steering: &Steering,
-        frame: &[u8],
-        accepted: &Accepted,
-        trick: &mut Trick,
-        scratch: &mut Vec<u8>,
-    ) -> Outcome {
+    pub(super) fn deliver(&mut self, bus: &mut Bus, inlet: Inlet<'_>, frame: &[u8], accepted: &Accepted) -> Outcome {
+        let Inlet { steering, trick, scratch, bad_checksums, offloaded } = inlet;
         let (stored, tag) = self.stored(frame, accepted, steering.strips_check, scratch);
         let buffers = stored.len().div_ceil(self.room);
         if buffers > HELD || buffers >= self.ring.size() as usize || stored.len() > self.longest {
@@ -153,10 +153,13 @@ impl Receiver {
         }
         let mut last = describe(steering, frame, accepted);
         if last.error.intersects(ReceiveError::IPE | ReceiveError::L4E) {
-            self.bad_checksums += 1;
+            *bad_checksums += 1;
+        } else if last.status.contains(ReceiveStatus::L4CS) {
+            offloaded.rx_checksums += 1;
         }
         if let Some(tag) = tag {
             last.tag = tag;
+            offloaded.rx_tags += 1;
         }
         if self.legacy && steering.reports_hash {
             last.hash = 0;

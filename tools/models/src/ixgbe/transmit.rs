@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::count::{Amount, Good};
+use super::count::{Amount, Good, Offloaded};
 use super::descriptor::{self, Command, Context, DataOffload, Descriptor, LegacyOffload, Piece, Transmit};
 use super::fault::{Fault, Trick};
 use super::queue::{FETCH, Page, Ring, Word};
@@ -64,6 +64,7 @@ pub(super) struct Outlet<'poll> {
     pub(super) wire: &'poll mut dyn Wire,
     pub(super) looped: Option<&'poll mut VecDeque<Vec<u8>>>,
     pub(super) sent: &'poll mut Good,
+    pub(super) offloaded: &'poll mut Offloaded,
 }
 
 impl Outlet<'_> {
@@ -319,6 +320,8 @@ impl Sender {
                 self.segments += 1;
             }
             self.segments = 0;
+            outlet.offloaded.tx_segmentations += 1;
+            outlet.offloaded.tx_tags += u64::from(tag.is_some());
             return Ok(Progress::Done);
         }
         if let Some(legacy) = order.legacy {
@@ -331,8 +334,13 @@ impl Sender {
         // Without IFCS the driver brings the check sequence along; the wire here has none.
         let check = if order.command.contains(Command::IFCS) { 0 } else { CHECK_BYTES };
         let bare = whole.len() - check;
-        let done = put(whole.get_mut(..bare).unwrap_or(&mut []));
-        Ok(if done { Progress::Done } else { Progress::Later })
+        if !put(whole.get_mut(..bare).unwrap_or(&mut [])) {
+            return Ok(Progress::Later);
+        }
+        let legacy = order.legacy.is_some() && order.command.contains(Command::IC);
+        outlet.offloaded.tx_checksums += u64::from(legacy || checksums != Checksums::default());
+        outlet.offloaded.tx_tags += u64::from(tag.is_some());
+        Ok(Progress::Done)
     }
 
     /// Reads a frame's buffers. When some have to travel, all of them set out at once.
