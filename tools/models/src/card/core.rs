@@ -28,6 +28,14 @@ impl<C: Chip> Core<C> {
         self.chip.reset(&mut self.bus);
     }
 
+    /// Whoever used the card is gone, with all memory and vectors.
+    pub(super) fn unplug(&mut self) {
+        self.bus.vectors.iter_mut().for_each(|vector| *vector = super::bus::Vector::default());
+        self.bus.memory.clear();
+        self.bus.mail.connect(None);
+        self.reset();
+    }
+
     pub(super) fn set_bus_master(&mut self, enabled: bool) {
         self.space.set_bus_master(enabled);
         self.bus.set_master(enabled);

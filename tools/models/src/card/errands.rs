@@ -67,6 +67,16 @@ impl Mail {
         self.kept.clear();
     }
 
+    /// Forgets what came from a range of addresses: they mean something else now.
+    pub(super) fn forget(&mut self, first: u64, len: u64) {
+        let last = first.saturating_add(len);
+        let apart = |kept: &Kept| {
+            let len = kept.bytes.as_ref().map_or(1, Vec::len) as u64;
+            last <= kept.address || kept.address.saturating_add(len) <= first
+        };
+        self.kept.retain(apart);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.posted.is_empty() && self.wanted.is_empty()
     }
@@ -121,12 +131,7 @@ impl Mail {
 
     /// A write that has to travel, or to wait for one that does.
     pub(super) fn post(&mut self, address: u64, bytes: &[u8]) {
-        let last = address.saturating_add(bytes.len() as u64);
-        let apart = |kept: &Kept| {
-            let len = kept.bytes.as_ref().map_or(0, Vec::len) as u64;
-            last <= kept.address || kept.address.saturating_add(len) <= address
-        };
-        self.kept.retain(apart);
+        self.forget(address, bytes.len() as u64);
         self.posted.push(Message::Write(address, bytes.to_vec()));
     }
 

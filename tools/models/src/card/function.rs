@@ -168,11 +168,7 @@ impl<C: Chip> PciFunction for Function<C> {
 
 impl<C: Chip> Drop for Function<C> {
     fn drop(&mut self) {
-        let mut core = self.shared.lock();
-        core.reset();
-        core.bus.vectors.iter_mut().for_each(|vector| vector.event = None);
-        core.bus.memory.clear();
-        core.bus.mail.connect(None);
+        self.shared.lock().unplug();
     }
 }
 

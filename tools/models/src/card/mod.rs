@@ -1,7 +1,8 @@
 //! What all chips have in common: a card with a chip on it, plugged into a bus on one side and a wire on the other.
 //!
 //! A chip's model implements [`Chip`]. [`new`] makes a card of it, in two halves: [`Function`] is the PCI function for a driver in this
-//! process, [`Device`] is polled to move the card on, from whichever thread. [`Control`] looks into the card and meddles with it.
+//! process, [`Device`] is polled to move the card on, from whichever thread. [`serve`] makes one for the clients of a vfio-user socket, on threads of its own.
+//! [`Control`] looks into the card and meddles with it.
 //!
 //! # Registers
 //!
@@ -30,15 +31,18 @@ mod core;
 mod device;
 mod errands;
 mod function;
+mod idle;
 mod options;
 mod registers;
 mod remote;
+mod serve;
 
 pub use bus::{Bus, Dma};
 pub use chip::{Chip, Layout, WindowLayout, Work};
 pub use device::{Control, Device, new};
 pub use function::{Function, Window};
 pub use options::{Options, Time};
+pub use serve::{Served, serve};
 
 pub use crate::memory::Hint;
 

@@ -53,7 +53,7 @@ pub(crate) enum Source {
     /// A region of this process.
     Region(Region),
     /// A file that this process has mapped.
-    File(Arc<FileMemory>),
+    File(#[expect(dead_code, reason = "held so that the mapping stays")] Arc<FileMemory>),
     /// Reached by message only.
     Away,
 }

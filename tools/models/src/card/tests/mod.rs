@@ -1,6 +1,8 @@
 //! Tests of the frame, with a chip of a few registers.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod served;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
