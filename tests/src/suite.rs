@@ -90,8 +90,8 @@ impl Suite {
             if result.starts_with("ok") {
                 self.passed += 1;
             } else {
-                // Its reasons are at the end of what it printed.
-                self.failures.push((format!("{name}::{other}"), printed.clone()));
+                let reason = reason(&printed, other).unwrap_or("it gave no reason").to_owned();
+                self.failures.push((format!("{name}::{other}"), reason));
             }
         }
     }
@@ -116,6 +116,13 @@ impl Suite {
     }
 }
 
+/// What a suite printed at its end about a check that failed: see [`Suite::finish`].
+fn reason<'a>(printed: &'a str, check: &str) -> Option<&'a str> {
+    let (_, rest) = printed.split_once(&format!("\n---- {check} ----\n"))?;
+    let end = ["\n---- ", "\n\ntest result: "].into_iter().filter_map(|next| rest.find(next)).min();
+    rest.get(..end.unwrap_or(rest.len())).map(str::trim)
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::bail;
@@ -133,14 +140,16 @@ mod tests {
     }
 
     #[test]
-    fn checks_made_elsewhere_count_here() {
+    fn checks_made_elsewhere_count_here_and_keep_their_reasons() {
         let mut suite = Suite::new(Vec::new(), false);
-        suite.adopt("guest", || {
-            Ok("test a ... ok\ntest b ... FAILED (0.1 s)\ntest result: FAILED. 1 passed".to_owned())
-        });
-        assert_eq!((suite.passed, suite.failures.len()), (2, 1), "the run itself and one of its checks passed");
+        let printed = "test a ... ok\ntest b ... FAILED (0.1 s)\ntest c ... FAILED\n\n---- b ----\nwhy\nnot\n\n---- c ----\nno\n\n\
+                       test result: FAILED. 1 passed";
+        suite.adopt("guest", || Ok(printed.to_owned()));
+        assert_eq!(suite.passed, 2, "the run itself and one of its checks");
+        let failures = [("guest::b", "why\nnot"), ("guest::c", "no")];
+        assert_eq!(suite.failures, failures.map(|(name, reason)| (name.to_owned(), reason.to_owned())));
         suite.adopt("dead", || Ok("test a ... ok".to_owned()));
-        assert_eq!((suite.passed, suite.failures.len()), (2, 2), "it has no closing line");
+        assert_eq!((suite.passed, suite.failures.len()), (2, 3), "it has no closing line");
     }
 
     #[test]
