@@ -90,6 +90,8 @@ struct Station {
     silent: bool,
     /// It is stopped for good: at the end, or because it failed and did not come back.
     stopped: bool,
+    /// What its device had counted when it was asked last.
+    device: Vec<(&'static str, u64)>,
     /// When it was started anew, as far as that counts for [`RESTARTS`].
     restarts: Vec<Instant>,
 }
@@ -155,6 +157,7 @@ impl Forwarder {
                 control: opened.control,
                 queues: opened.queues.len(),
                 stopped: false,
+                device: Vec::new(),
                 restarts: Vec::new(),
             });
             let ids = (0..).map(|queue| QueueId { port, queue });
@@ -272,6 +275,7 @@ impl Forwarder {
             }
             port.latency =
                 self.stations.get(index).and_then(|station| station.control.generator()).map(|report| report.latency);
+            port.device = self.stations.get(index).map(|station| station.device.clone()).unwrap_or_default();
         }
         Statistics { elapsed: self.started.elapsed(), ports }
     }
@@ -331,8 +335,10 @@ impl Forwarder {
             if self.is_lost(port) {
                 continue;
             }
-            if let Some(Err(error)) = self.stations.get_mut(port).map(|station| station.control.check()) {
-                sick.push((port, error));
+            let Some(station) = self.stations.get_mut(port) else { continue };
+            match station.control.check() {
+                Ok(()) => station.device = station.control.statistics(),
+                Err(error) => sick.push((port, error)),
             }
         }
         if sick.is_empty() { Health::Well } else { self.restart(sick) }
@@ -405,6 +411,7 @@ impl Forwarder {
                 continue;
             }
             station.stopped = true;
+            station.device = station.control.statistics();
             let after = queues.split_off(&QueueId { port: port + 1, queue: 0 });
             let own = std::mem::replace(&mut queues, after);
             if let Err(error) = station.control.stop(own.into_values().collect()) {

@@ -152,7 +152,7 @@ impl PortCells {
     #[must_use]
     pub fn read(&self) -> PortStatistics {
         let read = |cells: &[QueueCell]| cells.iter().map(QueueCell::read).collect();
-        PortStatistics { name: self.name.clone(), rx: read(&self.rx), tx: read(&self.tx), latency: None }
+        PortStatistics { name: self.name.clone(), rx: read(&self.rx), tx: read(&self.tx), ..PortStatistics::default() }
     }
 }
 
@@ -167,6 +167,8 @@ pub struct PortStatistics {
     pub tx: Vec<QueueStatistics>,
     /// Nanoseconds from generation to arrival, for ports that measure it.
     pub latency: Option<Histogram>,
+    /// Counters of the device itself, by name.
+    pub device: Vec<(&'static str, u64)>,
 }
 
 impl PortStatistics {
@@ -214,6 +216,12 @@ impl PortStatistics {
     }
 }
 
+/// What device counters gained. A name that was not there before counts from 0.
+fn since(now: &[(&'static str, u64)], then: &[(&'static str, u64)]) -> Vec<(&'static str, u64)> {
+    let before = |name| then.iter().find(|(known, _)| *known == name).map_or(0, |(_, value)| *value);
+    now.iter().map(|(name, value)| (*name, value.saturating_sub(before(*name)))).collect()
+}
+
 fn total(queues: &[QueueStatistics]) -> QueueStatistics {
     queues.iter().fold(QueueStatistics::default(), |sum, queue| sum.plus(queue))
 }
@@ -246,6 +254,7 @@ impl Statistics {
                     Some(then) => now.since(then),
                     None => now.clone(),
                 }),
+                device: since(&port.device, &then.device),
             }
         });
         Self { elapsed: self.elapsed.saturating_sub(earlier.elapsed), ports: ports.collect() }
@@ -318,10 +327,13 @@ mod tests {
         let port =
             |a, b| PortStatistics { name: "p".into(), rx: vec![sample(a), sample(b)], ..PortStatistics::default() };
         let before = Statistics { elapsed: Duration::from_secs(1), ports: vec![port(10, 20)] };
-        let after = Statistics { elapsed: Duration::from_secs(3), ports: vec![port(110, 220)] };
+        let mut after = Statistics { elapsed: Duration::from_secs(3), ports: vec![port(110, 220)] };
+        after.ports[0].device = vec![("rx_crc_errors", 3)];
         let between = after.since(&before);
         assert_eq!(between.elapsed, Duration::from_secs(2));
         assert_eq!(between.received().counters.packets, 300);
+        assert_eq!(between.ports[0].device, [("rx_crc_errors", 3)]);
+        assert_eq!(after.since(&after).ports[0].device, [("rx_crc_errors", 0)]);
         assert_eq!(between.received().counters.dropped(DropReason::BadLength), 30);
         assert_eq!(between.received().cycles_per_packet(), Some(50.0));
         assert!((between.mpps(4_000_000) - 2.0).abs() < 1e-9);

@@ -37,12 +37,7 @@ pub enum Kind {
 }
 
 const INTEL: u16 = 0x8086;
-const VIRTIO: u16 = 0x1af4;
 
-const IXGBE: [u16; 21] = [
-    0x10f7, 0x10f8, 0x10f9, 0x10fb, 0x10fc, 0x1507, 0x1514, 0x151c, 0x1517, 0x1528, 0x1529, 0x152a, 0x154a, 0x154d,
-    0x1557, 0x1558, 0x1560, 0x1563, 0x15d1, 0x15aa, 0x15ab,
-];
 const I40E: [u16; 12] =
     [0x1572, 0x1580, 0x1581, 0x1583, 0x1584, 0x1585, 0x1586, 0x1587, 0x1588, 0x1589, 0x158a, 0x158b];
 /// Crystal Beach DMA of the Xeons from Sandy Bridge to Ice Lake: first and last id.
@@ -73,9 +68,8 @@ pub fn kind(id: PciId) -> Option<Kind> {
 #[must_use]
 pub fn support(id: PciId) -> Support {
     match (id.vendor, id.device) {
-        // 1000 is the transitional device; the driver uses its modern half.
-        (VIRTIO, 0x1041 | 0x1000) => Support::Ready("virtio-net"),
-        (INTEL, device) if IXGBE.contains(&device) => Support::Planned("ixgbe"),
+        _ if drivers::virtio::matches(id) => Support::Ready("virtio-net"),
+        _ if drivers::ixgbe::matches(id) => Support::Ready("ixgbe"),
         (INTEL, device) if I40E.contains(&device) => Support::Planned("i40e"),
         _ if is_ioat(id) => Support::Planned("ioat"),
         _ if is_dsa(id) => Support::Planned("dsa"),
@@ -165,7 +159,7 @@ mod tests {
     #[test]
     fn what_is_not_driven_yet_says_so() {
         assert_eq!(support(id(0x1af4, 0x1041, 0)), Support::Ready("virtio-net"));
-        assert_eq!(support(id(0x8086, 0x10fb, 0)), Support::Planned("ixgbe"));
+        assert_eq!(support(id(0x8086, 0x10fb, 0)), Support::Ready("ixgbe"));
         assert_eq!(support(id(0x8086, 0x0b25, 0)), Support::Planned("dsa"));
         assert_eq!(support(id(0x10ec, 0x8168, 0)), Support::None);
         assert_eq!(Support::Planned("i40e").to_string(), "not yet (i40e is planned)");

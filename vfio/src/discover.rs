@@ -245,7 +245,7 @@ mod tests {
         let devices = discover(&machine.sysfs(), &Network::default()).unwrap();
         assert_eq!(devices[0].group, None);
         assert_eq!(devices[0].numa_node, None);
-        assert_eq!(devices[0].support, Support::Planned("ixgbe"));
+        assert_eq!(devices[0].support, Support::Ready("ixgbe"));
         assert!(!devices[0].is_active());
     }
 

@@ -196,6 +196,11 @@ pub trait PortControl: Send {
         Supply::Endless
     }
 
+    /// Counters of the device itself, by name, since it was opened; empty where there are none. Always the same names.
+    fn statistics(&mut self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
     /// What a generator and its sink have counted; `None` for other kinds.
     fn generator(&self) -> Option<GeneratorReport> {
         None

@@ -193,6 +193,10 @@ where
         self.nic.check().map_err(|error| self.failed(error))
     }
 
+    fn statistics(&mut self) -> Vec<(&'static str, u64)> {
+        self.nic.statistics()
+    }
+
     fn stop(&mut self, queues: Vec<PortQueue>) -> Result<(), PortError> {
         self.halt(queues)
     }

@@ -16,8 +16,8 @@ use super::tap::Tap;
 use super::{Port, PortControl, PortError, PortKind, PortQueue, PortSpec, generator, null, pcap, size};
 use crate::clock::CycleClock;
 
-/// Bytes of a frame that one buffer holds; with the headroom, a buffer takes 2 KiB. Longer frames span several.
-pub const BUFFER_ROOM: usize = 2048 - hugemem::HEADROOM;
+/// Bytes of a frame that one buffer holds behind its headroom: cards count buffers in whole KiB. Longer frames span several.
+pub const BUFFER_ROOM: usize = 2048;
 /// Buffers of a queue pair that receives from outside: a receive ring of 256 that is full, as many frames in the other
 /// port's transmit ring, two bursts in flight, and as much again, because a frame of 64 KiB takes 35.
 const RECEIVING_BUFFERS: usize = 2048;
@@ -367,9 +367,9 @@ fn twice_the_device(openings: &[Opening<'_>]) -> Result<(), PortError> {
     let mut used = BTreeSet::new();
     for opening in openings {
         if let Resource::Pci(device) = &opening.resource
-            && !used.insert(device.address())
+            && !used.insert(device.identity())
         {
-            let what = format!("device {}", device.address());
+            let what = format!("device {}", device.identity());
             return Err(PortError::Twice { port: opening.name.clone(), what });
         }
     }

@@ -1,118 +1,215 @@
-//! A PCI device as a port: finds it, takes it through VFIO, and gives it to the driver that knows it.
+//! A PCI device as a port: finds it, takes it through VFIO or a vfio-user socket, and gives it to the driver that knows it.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use drivers::bus::{BusError, PciAddress, PciFunction};
-use drivers::nic::{NicError, Offloads, ReceiveFilter};
-use drivers::virtio::{self, Config, VirtioNet};
+use drivers::bus::{BusError, PciAddress, PciFunction, PciId};
+use drivers::ixgbe::{self, Ixgbe};
+use drivers::nic::{self, NicError, Offloads, ReceiveFilter};
+use drivers::virtio::{self, VirtioNet};
 use hugemem::{IovaRange, PacketPool, Region};
 use vfio::discover::{ResolveError, resolve};
-use vfio::{Function, Interface, Sysfs, SystemClock};
+use vfio::{Interface, Sysfs, SystemClock, user};
 
-use super::nic::{self, NicPort};
+use super::nic::{self as nic_port, NicPort};
 use super::{PciName, PciSpec, PortError, RingChoice, VfioChoice};
 
 /// A device that is open and not started.
 pub(super) struct PciDevice {
     name: String,
-    address: PciAddress,
-    function: Function,
-    config: Config,
+    /// The device itself, however it was named.
+    identity: String,
+    bus: Bus,
+    driver: Driver,
+}
+
+/// How the device is reached.
+enum Bus {
+    Kernel(vfio::Function),
+    Socket(user::Function),
+}
+
+/// The driver that knows it, and what is asked of that.
+enum Driver {
+    Virtio(virtio::Config),
+    Ixgbe(ixgbe::Config),
+}
+
+impl Driver {
+    fn choose(name: &str, id: PciId, spec: &PciSpec, nic: nic::Config) -> Result<Self, PortError> {
+        let refused = |reason| Err(PortError::Device { port: name.into(), reason });
+        if virtio::matches(id) {
+            if spec.pause.is_some() {
+                return refused("virtio devices know no pause frames; leave pause= out".into());
+            }
+            let ring = match spec.ring {
+                RingChoice::Auto => virtio::RingChoice::Auto,
+                RingChoice::Split => virtio::RingChoice::Split,
+                RingChoice::Packed => virtio::RingChoice::Packed,
+            };
+            return Ok(Self::Virtio(virtio::Config { nic, ring }));
+        }
+        if ixgbe::matches(id) {
+            if spec.ring != RingChoice::Auto {
+                return refused("ring= is for virtio devices, and this one is an ixgbe; leave it out".into());
+            }
+            let mut config = ixgbe::Config { nic, ..ixgbe::Config::default() };
+            if let Some(pause) = spec.pause {
+                config.flow_control = pause;
+            }
+            return Ok(Self::Ixgbe(config));
+        }
+        refused(format!(
+            "{} is {:04x}:{:04x}, and there are drivers for virtio-net (1af4:1041, 1af4:1000) and ixgbe (82599, X540, X550) \
+             only; a PCI device goes back to its own driver with: mirach unbind {}",
+            spec.device, id.vendor, id.device, spec.device
+        ))
+    }
+
+    fn nic(&self) -> &nic::Config {
+        match self {
+            Self::Virtio(config) => &config.nic,
+            Self::Ixgbe(config) => &config.nic,
+        }
+    }
 }
 
 impl PciDevice {
     /// Opens the device. Of the offloads of reception, those in `offloads` are of use to whoever gets its packets.
     pub(super) fn open(name: &str, spec: &PciSpec, offloads: Offloads) -> Result<Self, PortError> {
-        let address = address(name, &spec.device)?;
-        let interface = match spec.vfio {
-            VfioChoice::Auto => Interface::Auto,
-            VfioChoice::Type1 => Interface::Type1,
-            VfioChoice::Iommufd => Interface::Iommufd,
+        let (bus, identity) = match &spec.device {
+            PciName::Socket(path) => {
+                let options = user::Options { name: Some(name.into()), ..user::Options::default() };
+                let function = user::Function::connect(path, options).map_err(|error| failed(name, error))?;
+                (Bus::Socket(function), spec.device.to_string())
+            }
+            PciName::Address(address) => (Bus::Kernel(take(name, *address, spec.vfio)?), address.to_string()),
+            PciName::Interface(interface) => {
+                let address = address(name, interface)?;
+                (Bus::Kernel(take(name, address, spec.vfio)?), address.to_string())
+            }
         };
-        let function = Function::open(address, interface).map_err(|error| failed(name, error))?;
-        let id = function.id();
-        if !virtio::matches(id) {
-            let reason = format!(
-                "{address} is {:04x}:{:04x}, and there is a driver for virtio network devices only (1af4:1041, 1af4:1000); \
-                 give it back with: mirach unbind {address}",
-                id.vendor, id.device
-            );
-            return Err(PortError::Device { port: name.into(), reason });
-        }
-        let config = Config {
-            nic: drivers::nic::Config {
-                queue_pairs: spec.queues.unwrap_or(1),
-                interrupts: true,
-                filter: if spec.promiscuous { ReceiveFilter::everything() } else { ReceiveFilter::host() },
-                mac: spec.mac,
-                offloads,
-                ..drivers::nic::Config::default()
-            },
-            ring: match spec.ring {
-                RingChoice::Auto => virtio::RingChoice::Auto,
-                RingChoice::Split => virtio::RingChoice::Split,
-                RingChoice::Packed => virtio::RingChoice::Packed,
-            },
+        let id = match &bus {
+            Bus::Kernel(function) => function.id(),
+            Bus::Socket(function) => function.id(),
         };
-        Ok(Self { name: name.into(), address, function, config })
+        let wishes = nic::Config {
+            queue_pairs: spec.queues.unwrap_or(1),
+            interrupts: true,
+            mtu: spec.mtu,
+            mac: spec.mac,
+            filter: if spec.promiscuous { ReceiveFilter::everything() } else { ReceiveFilter::host() },
+            // A forwarder that does not look at tags has no use for having them taken out.
+            offloads: offloads - Offloads::VLAN_STRIP,
+            ..nic::Config::default()
+        };
+        Ok(Self { name: name.into(), identity, bus, driver: Driver::choose(name, id, spec, wishes)? })
     }
 
-    pub(super) fn address(&self) -> PciAddress {
-        self.address
+    /// What no other port may have.
+    pub(super) fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// Queue pairs that are asked for.
     pub(super) fn queue_pairs(&self) -> usize {
-        self.config.nic.queue_pairs.into()
+        self.driver.nic().queue_pairs.into()
     }
 
     /// Bytes of memory for its rings.
     pub(super) fn ring_memory(&self) -> usize {
-        self.config.ring_memory()
+        match &self.driver {
+            Driver::Virtio(config) => config.ring_memory(),
+            Driver::Ixgbe(config) => config.ring_memory(),
+        }
     }
 
     /// Where addresses for it may lie.
     pub(super) fn iova_ranges(&self) -> Result<Vec<IovaRange>, PortError> {
-        self.function.iova_ranges().map_err(|error| failed(&self.name, error))
+        let ranges = match &self.bus {
+            Bus::Kernel(function) => function.iova_ranges(),
+            Bus::Socket(function) => function.iova_ranges(),
+        };
+        ranges.map_err(|error| failed(&self.name, error))
     }
 
     /// Lets it reach `region`.
     pub(super) fn map(&mut self, region: &Region) -> Result<(), PortError> {
-        self.function.map(region).map_err(|error| failed(&self.name, error))
+        let mapped = match &mut self.bus {
+            Bus::Kernel(function) => function.map(region),
+            Bus::Socket(function) => function.map(region),
+        };
+        mapped.map_err(|error| failed(&self.name, error))
     }
 
     /// Starts it with rings in `rings`, which no other device reaches, and a pool for each queue pair.
     pub(super) fn start(self, rings: &Region, pools: Vec<PacketPool>) -> Result<NicPort, PortError> {
-        let Self { name, function, config, .. } = self;
-        let promiscuous = config.nic.filter.promiscuous;
-        let wanted = config.nic.queue_pairs;
-        let clock = Arc::new(SystemClock::new());
-        let nic = VirtioNet::open(function, clock, rings, pools, config)
-            .map_err(|source| PortError::Nic { port: name.clone(), source })?;
-        let summary = nic.summary();
-        tracing::info!("port `{name}`: {summary}");
-        let (pairs, most) = (summary.queue_pairs, summary.device_queue_pairs);
-        let details = format!("driver virtio-net ring {} vfio {}", summary.ring, nic.function().interface());
-        let mut port = nic::open(&name, nic, promiscuous, details)?;
-        if pairs < wanted {
-            port.notices.push(format!(
-                "port `{name}`: uses {pairs} queue pairs instead of {wanted}, because the device has {most}; ask for queues={pairs}"
-            ));
+        let Self { name, bus, driver, .. } = self;
+        match bus {
+            Bus::Kernel(function) => {
+                let interface = format!("vfio {}", function.interface());
+                start(&name, function, &interface, driver, rings, pools)
+            }
+            Bus::Socket(function) => start(&name, function, "vfio user", driver, rings, pools),
         }
-        Ok(port)
     }
+}
+
+/// Starts `driver` on `function`, whose bus is described by `bus`.
+fn start<F>(
+    name: &str,
+    function: F,
+    bus: &str,
+    driver: Driver,
+    rings: &Region,
+    pools: Vec<PacketPool>,
+) -> Result<NicPort, PortError>
+where
+    F: PciFunction,
+    F::Interrupt: AsFd,
+{
+    let clock = Arc::new(SystemClock::new());
+    let failed = |source| PortError::Nic { port: name.into(), source };
+    let (wanted, promiscuous) = (driver.nic().queue_pairs, driver.nic().filter.promiscuous);
+    let (mut port, pairs, most) = match driver {
+        Driver::Virtio(config) => {
+            let nic = VirtioNet::open(function, clock, rings, pools, config).map_err(failed)?;
+            let summary = nic.summary().clone();
+            tracing::info!("port `{name}`: {summary}");
+            let details = format!("driver virtio-net ring {} {bus}", summary.ring);
+            (nic_port::open(name, nic, promiscuous, details)?, summary.queue_pairs, summary.device_queue_pairs)
+        }
+        Driver::Ixgbe(config) => {
+            let nic = Ixgbe::open(function, clock, rings, pools, config).map_err(failed)?;
+            let summary = nic.summary().clone();
+            tracing::info!("port `{name}`: {summary}");
+            let details = format!("driver ixgbe {bus}");
+            (nic_port::open(name, nic, promiscuous, details)?, summary.queue_pairs, summary.device_queue_pairs)
+        }
+    };
+    if pairs < wanted {
+        port.notices.push(format!(
+            "port `{name}`: uses {pairs} queue pairs instead of {wanted}, because the device has {most}; ask for queues={pairs}"
+        ));
+    }
+    Ok(port)
+}
+
+fn take(port: &str, address: PciAddress, choice: VfioChoice) -> Result<vfio::Function, PortError> {
+    let interface = match choice {
+        VfioChoice::Auto => Interface::Auto,
+        VfioChoice::Type1 => Interface::Type1,
+        VfioChoice::Iommufd => Interface::Iommufd,
+    };
+    vfio::Function::open(address, interface).map_err(|error| failed(port, error))
 }
 
 fn failed(name: &str, error: BusError) -> PortError {
     PortError::Nic { port: name.into(), source: NicError::Bus(error) }
 }
 
-/// The address of the device that the user named.
-fn address(port: &str, device: &PciName) -> Result<PciAddress, PortError> {
-    let name = match device {
-        PciName::Address(address) => return Ok(*address),
-        PciName::Interface(name) => name,
-    };
+/// The address of the device that the kernel's interface `name` is on.
+fn address(port: &str, name: &str) -> Result<PciAddress, PortError> {
     resolve(&Sysfs::default(), name).map_err(|error| {
         let reason = match error {
             ResolveError::NotPci(_) => format!(
@@ -134,12 +231,12 @@ mod tests {
 
     #[test]
     fn an_interface_that_is_no_pci_device_is_refused_by_name() {
-        let error = address("x", &PciName::Interface("lo".into())).unwrap_err().to_string();
+        let error = address("x", "lo").unwrap_err().to_string();
         assert_eq!(
             error,
             "port `x`: the interface `lo` is on no PCI device, so there is no driver for it; name a PCI device or a tap"
         );
-        let error = address("x", &PciName::Interface("nonesuch".into())).unwrap_err().to_string();
+        let error = address("x", "nonesuch").unwrap_err().to_string();
         assert!(error.contains("there is no interface `nonesuch`"), "{error}");
     }
 

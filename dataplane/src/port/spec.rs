@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use drivers::bus::PciAddress;
-use drivers::nic::MacAddress;
+use drivers::nic::{FlowControl, MacAddress};
 
 mod parse;
 mod print;
@@ -25,7 +25,7 @@ pub const MAXIMUM_FLOWS: u32 = 65_536;
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PortSpec {
-    /// A network card that is bound to vfio-pci.
+    /// A network card that is bound to vfio-pci, or a software model of one behind a socket.
     Pci(PciSpec),
     /// A Linux tap interface.
     Tap(TapSpec),
@@ -37,19 +37,24 @@ pub enum PortSpec {
     Generator(GeneratorSpec),
 }
 
-/// `0000:00:03.0[,queues=N][,ring=auto|split|packed][,vfio=auto|type1|iommufd][,mac=..][,promiscuous=on|off]`
+/// `0000:00:03.0[,queues=N][,ring=auto|split|packed][,vfio=auto|type1|iommufd][,mac=..][,mtu=N][,pause=on|off|rx|tx]`
+/// `[,promiscuous=on|off]`, or `vfio-user=SOCKET` with the same keys but `vfio`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PciSpec {
     /// Which device.
     pub device: PciName,
     /// Queue pairs to use; `None` leaves it at one.
     pub queues: Option<u16>,
-    /// Layout of the virtqueues, for devices that have any.
+    /// Layout of the virtqueues, for devices that have any; an error for others unless it is left to them.
     pub ring: RingChoice,
     /// Kernel interface to take the device by.
     pub vfio: VfioChoice,
     /// Ethernet address to set instead of the device's own.
     pub mac: Option<MacAddress>,
+    /// Largest payload of a frame in bytes; `None` keeps the device's own.
+    pub mtu: Option<u16>,
+    /// Pause frames to offer to the other end of the link, for devices that have them; `None` leaves that to the driver.
+    pub pause: Option<FlowControl>,
     /// Whether to receive frames for every address. On unless said otherwise, because a forwarder needs it.
     pub promiscuous: bool,
 }
@@ -58,7 +63,16 @@ impl PciSpec {
     /// The device with everything at its default.
     #[must_use]
     pub const fn new(device: PciName) -> Self {
-        Self { device, queues: None, ring: RingChoice::Auto, vfio: VfioChoice::Auto, mac: None, promiscuous: true }
+        Self {
+            device,
+            queues: None,
+            ring: RingChoice::Auto,
+            vfio: VfioChoice::Auto,
+            mac: None,
+            mtu: None,
+            pause: None,
+            promiscuous: true,
+        }
     }
 }
 
@@ -69,6 +83,8 @@ pub enum PciName {
     Address(PciAddress),
     /// By the name of the kernel's interface on it. Such a name only exists while a kernel driver holds the device.
     Interface(String),
+    /// By the Unix socket of a vfio-user server, such as `mirach device`.
+    Socket(PathBuf),
 }
 
 /// Layout of virtqueues (virtio 1.3, sections 2.7 and 2.8).
@@ -194,7 +210,8 @@ pub enum SpecError {
     },
 }
 
-const KINDS: &str = "a PCI address (0000:00:03.0), an interface name, tap=NAME, pcap=FILE, gen=RATE or null";
+const KINDS: &str =
+    "a PCI address (0000:00:03.0), an interface name, vfio-user=SOCKET, tap=NAME, pcap=FILE, gen=RATE or null";
 
 /// The text was no rate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 use super::*;
+use drivers::nic::FlowControl;
 use proptest::prelude::*;
 
 fn printed(text: &str) -> String {
@@ -40,7 +41,7 @@ fn a_spec_prints_as_it_was_written_less_defaults() {
 
 #[test]
 fn what_is_no_spec_is_refused_with_what_would_be_right() {
-    let kinds = "; a port is a PCI address (0000:00:03.0), an interface name, tap=NAME, pcap=FILE, gen=RATE or null";
+    let kinds = "; a port is a PCI address (0000:00:03.0), an interface name, vfio-user=SOCKET, tap=NAME, pcap=FILE, gen=RATE or null";
     let table = [
         ("", format!("port ``: nothing is named{kinds}")),
         ("vhost=/x", format!("port `vhost=/x`: there is no kind `vhost=`{kinds}")),
@@ -54,7 +55,7 @@ fn what_is_no_spec_is_refused_with_what_would_be_right() {
         (
             "00:03.0,queue=2",
             "port `00:03.0,queue=2`: unknown key `queue`; a PCI device takes queues=N, ring=auto|split|packed, \
-             vfio=auto|type1|iommufd, mac=ADDRESS and promiscuous=on|off"
+             mac=ADDRESS, mtu=BYTES, pause=on|off|rx|tx, promiscuous=on|off and vfio=auto|type1|iommufd"
                 .into(),
         ),
         ("tap=t,mac=x", "port `tap=t,mac=x`: unknown key `mac`; tap takes queues=N".into()),
@@ -129,22 +130,27 @@ fn any_spec() -> impl Strategy<Value = PortSpec> {
         PciName::Address(drivers::bus::PciAddress { domain, bus, device, function })
     });
     // Names of kinds mean the kind.
-    let name =
-        "[a-z][a-z0-9.@_-]{0,14}".prop_filter("a kind", |name| !matches!(&**name, "null" | "tap" | "gen" | "pcap"));
+    let name = "[a-z][a-z0-9.@_-]{0,14}"
+        .prop_filter("a kind", |name| !matches!(&**name, "null" | "tap" | "gen" | "pcap" | "vfio-user"));
     let mac = any::<[u8; 6]>().prop_map(|mut mac| {
         mac[0] = mac[0] & 0xfe | 2;
         MacAddress(mac)
     });
+    let socket = "[a-zA-Z0-9./=_ äß-]{1,20}".prop_map(|path| PciName::Socket(path.into()));
+    let pause = (any::<bool>(), any::<bool>()).prop_map(|(rx, tx)| FlowControl { rx, tx });
     let pci = (
-        prop_oneof![address, name.clone().prop_map(PciName::Interface)],
+        prop_oneof![address, name.clone().prop_map(PciName::Interface), socket],
         prop::option::of(any_queues()),
         prop::sample::select(vec![RingChoice::Auto, RingChoice::Split, RingChoice::Packed]),
         prop::sample::select(vec![VfioChoice::Auto, VfioChoice::Type1, VfioChoice::Iommufd]),
         prop::option::of(mac),
+        prop::option::of(68_u16..=9710),
+        prop::option::of(pause),
         any::<bool>(),
     );
-    let pci = pci.prop_map(|(device, queues, ring, vfio, mac, promiscuous)| {
-        PortSpec::Pci(PciSpec { device, queues, ring, vfio, mac, promiscuous })
+    let pci = pci.prop_map(|(device, queues, ring, vfio, mac, mtu, pause, promiscuous)| {
+        let vfio = if matches!(device, PciName::Socket(_)) { VfioChoice::Auto } else { vfio };
+        PortSpec::Pci(PciSpec { device, queues, ring, vfio, mac, mtu, pause, promiscuous })
     });
     let tap = (name, any_queues()).prop_map(|(name, queues)| PortSpec::Tap(TapSpec { name, queues }));
     let path = || "[a-zA-Z0-9./=_ äß-]{1,20}".prop_map(PathBuf::from);
@@ -191,6 +197,19 @@ proptest! {
             prop_assert_eq!(spec.to_string().parse::<PortSpec>(), Ok(spec));
         }
     }
+}
+
+#[test]
+fn a_socket_is_a_device_without_a_choice_of_vfio() {
+    let spec: PortSpec = "vfio-user=/run/nic0.sock,queues=2,mtu=9000,pause=rx".parse().unwrap();
+    let PortSpec::Pci(pci) = spec else { panic!("{spec:?}") };
+    assert_eq!(pci.device, PciName::Socket("/run/nic0.sock".into()));
+    assert_eq!((pci.queues, pci.mtu, pci.pause), (Some(2), Some(9000), Some(FlowControl { rx: true, tx: false })));
+    let error = "vfio-user=/x,vfio=type1".parse::<PortSpec>().unwrap_err().to_string();
+    assert!(error.contains("unknown key `vfio`; vfio-user takes queues=N, ring="), "{error}");
+    let error = "00:03.0,mtu=67".parse::<PortSpec>().unwrap_err().to_string();
+    assert!(error.contains("`mtu=67` is not usable: give a number from 68 to 9710"), "{error}");
+    assert!("vfio-user=".parse::<PortSpec>().is_err() && "vfio-user".parse::<PortSpec>().is_err());
 }
 
 #[test]

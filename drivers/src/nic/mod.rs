@@ -103,8 +103,8 @@ pub trait Nic: Send {
     /// # Errors
     /// When the device cannot, refuses or does not answer. What it receives then is more than was asked for, as far as that is possible.
     fn set_filter(&mut self, filter: &ReceiveFilter) -> Result<(), NicError>;
-    /// Counters of the card itself, by the names of `ethtool -S` and DPDK (`rx_missed_errors`, `rx_crc_errors`), since
-    /// it was started. Empty when it has none.
+    /// Counters of the card itself, by the names of `ethtool -S` and DPDK (`rx_missed_errors`, `rx_crc_errors`), since it
+    /// was opened: starting it anew does not clear them. Always the same names in the same order; empty when it has none.
     fn statistics(&mut self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }

@@ -209,7 +209,8 @@ impl<F: PciFunction> VirtioNet<F> {
         let stopped = halt(&mut self.function, &self.transport, &*self.clock, RESET_LIMIT)?;
         self.health.clear();
         self.watches.fill(Watch::default());
-        let longest = self.device.mtu.map_or(header::LONGEST, |mtu| usize::from(mtu) + ETHERNET);
+        let limit = self.config.nic.mtu.or(self.device.mtu);
+        let longest = limit.map_or(header::LONGEST, |mtu| usize::from(mtu) + ETHERNET);
         for rx in self.receivers.iter_mut().flatten() {
             rx.reset(&stopped, self.features);
         }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use dataplane::port::nic::{self, NicPort};
+use dataplane::port::open::BUFFER_ROOM;
 use dataplane::port::{Port, PortKind};
 use drivers::nic::{Config as NicConfig, MacAddress};
 use drivers::virtio::{Config as DriverConfig, RingChoice, VirtioNet};
@@ -21,8 +22,6 @@ use models::virtio_net::{
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-/// Bytes of a buffer behind its headroom.
-const ROOM: usize = 2048 - HEADROOM;
 /// Buffers of a queue pair: its full receive ring, as many in the other card's transmit ring, and as many on the way.
 const BUFFERS: usize = 1024;
 /// Empty polls after which the cards' thread lets others run.
@@ -133,11 +132,12 @@ impl Cards {
             ring: plan.ring,
         };
         let pools = usize::from(plan.queues) * 2;
-        let bytes = 2 * driver.ring_memory() + pools * (BUFFERS * (ROOM + HEADROOM) + 4096) + (1 << 20);
+        let bytes = 2 * driver.ring_memory() + pools * (BUFFERS * (BUFFER_ROOM + HEADROOM) + 4096) + (1 << 20);
         let region = Region::on_heap(bytes, Iova::new(1 << 30)).context("cannot allocate packet memory")?;
         let mut ports = Vec::with_capacity(2);
         for (name, function) in [("card0", left), ("card1", right)] {
-            let pools = (0..plan.queues).map(|_| region.packets(BUFFERS, ROOM)).collect::<Result<Vec<_>, _>>()?;
+            let pools =
+                (0..plan.queues).map(|_| region.packets(BUFFERS, BUFFER_ROOM)).collect::<Result<Vec<_>, _>>()?;
             let clock = Arc::new(WallClock::default());
             let nic = VirtioNet::open(function, clock, &region, pools, driver.clone())?;
             let details = format!("driver virtio-net ring {}", nic.summary().ring);

@@ -167,7 +167,29 @@ fn port_object(port: &PortStatistics, statistics: &Statistics, clock: CycleClock
         let queues = queues.iter().enumerate().map(|(index, queue)| queue_object(index, queue, statistics, clock));
         object.insert(format!("{direction}_queues"), queues.collect());
     }
+    let device: Map<String, Value> = device(port).map(|(name, value)| (name.to_owned(), json!(value))).collect();
+    if !device.is_empty() {
+        object.insert("device".into(), Value::Object(device));
+    }
     Value::Object(object)
+}
+
+/// Counters of a port's device that are not zero.
+fn device(port: &PortStatistics) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+    port.device.iter().copied().filter(|(_, value)| *value > 0)
+}
+
+/// A line for each port whose device has counted anything: `0000:03:00.0 device: rx_good_packets 12 tx_good_packets 9`.
+pub(crate) fn devices(statistics: &Statistics) -> String {
+    let mut text = String::new();
+    for port in &statistics.ports {
+        let list: Vec<String> = device(port).map(|(name, value)| format!("{name} {}", grouped(value))).collect();
+        if !list.is_empty() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{} device: {}", port.name, list.join(", "));
+        }
+    }
+    text
 }
 
 fn queue_object(index: usize, queue: &QueueStatistics, statistics: &Statistics, clock: CycleClock) -> Value {
@@ -217,6 +239,7 @@ mod tests {
             rx: vec![queue(received)],
             tx: vec![queue(sent), QueueStatistics::default()],
             latency: None,
+            device: vec![("rx_crc_errors", 0), ("rx_missed_errors", 5)],
         };
         Statistics { elapsed: Duration::from_secs(1), ports: vec![port] }
     }
@@ -237,5 +260,7 @@ mod tests {
         assert_eq!(object["ports"][0]["tx_queues"][0]["dropped"], 7);
         assert_eq!(object["ports"][0]["tx_queue_full"], 7);
         assert!(object.get("latency_ns").is_none());
+        assert_eq!(object["ports"][0]["device"], json!({ "rx_missed_errors": 5 }));
+        assert_eq!(devices(&sample()), "0000:00:03.0 device: rx_missed_errors 5\n");
     }
 }

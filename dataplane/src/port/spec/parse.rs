@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use drivers::nic::MacAddress;
+use drivers::nic::{FlowControl, MacAddress};
 use serde::{Deserialize, Deserializer};
 
 use super::{
@@ -62,6 +62,10 @@ impl<'a> Keys<'a> {
     }
 }
 
+/// Payloads that a port may be asked to carry: from the least that IPv4 lets a link have (RFC 791) to the longest frame of the
+/// cards that have drivers here.
+const MTU: std::ops::RangeInclusive<u16> = 68..=9710;
+
 /// Digits alone, without a sign.
 fn whole<T: FromStr>(text: &str) -> Option<T> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
@@ -86,9 +90,13 @@ impl FromStr for PortSpec {
             Some(("tap", name)) => tap(spec, name, rest),
             Some(("pcap", path)) => pcap(spec, path, rest),
             Some(("gen", rate)) => generator(spec, rate, rest),
+            Some(("vfio-user", "")) => Err(unknown("`vfio-user=` lacks its socket".into())),
+            Some(("vfio-user", socket)) => pci(spec, PciName::Socket(socket.into()), rest),
             Some((kind, _)) => Err(unknown(format!("there is no kind `{kind}=`"))),
             None if head == "null" => Keys::new(spec, rest, "null", &[], "no keys").map(|_| Self::Null),
-            None if matches!(head, "tap" | "pcap" | "gen") => Err(unknown(format!("`{head}` lacks its value"))),
+            None if matches!(head, "tap" | "pcap" | "gen" | "vfio-user") => {
+                Err(unknown(format!("`{head}` lacks its value")))
+            }
             None => {
                 let device = if head.contains(':') {
                     PciName::Address(head.parse().map_err(|error| unknown(format!("`{head}`: {error}")))?)
@@ -106,8 +114,16 @@ impl FromStr for PortSpec {
 }
 
 fn pci(spec: &str, device: PciName, rest: Option<&str>) -> Result<PortSpec, SpecError> {
-    const LIST: &str = "queues=N, ring=auto|split|packed, vfio=auto|type1|iommufd, mac=ADDRESS and promiscuous=on|off";
-    let keys = Keys::new(spec, rest, "a PCI device", &["queues", "ring", "vfio", "mac", "promiscuous"], LIST)?;
+    const KEYS: [&str; 7] = ["queues", "ring", "mac", "mtu", "pause", "promiscuous", "vfio"];
+    const LIST: &str = "queues=N, ring=auto|split|packed, mac=ADDRESS, mtu=BYTES, pause=on|off|rx|tx, promiscuous=on|off and \
+                        vfio=auto|type1|iommufd";
+    const SOCKET_KEYS: &[&str] = KEYS.split_at(6).0;
+    const SOCKET_LIST: &str =
+        "queues=N, ring=auto|split|packed, mac=ADDRESS, mtu=BYTES, pause=on|off|rx|tx and promiscuous=on|off";
+    let keys = match device {
+        PciName::Socket(_) => Keys::new(spec, rest, "vfio-user", SOCKET_KEYS, SOCKET_LIST)?,
+        _ => Keys::new(spec, rest, "a PCI device", &KEYS, LIST)?,
+    };
     let ring = keys.take("ring", "auto, split or packed", |value| match value {
         "auto" => Some(RingChoice::Auto),
         "split" => Some(RingChoice::Split),
@@ -123,6 +139,14 @@ fn pci(spec: &str, device: PciName, rest: Option<&str>) -> Result<PortSpec, Spec
     let mac = keys.take("mac", "a unicast Ethernet address such as 52:54:00:12:34:56", |value| {
         value.parse::<MacAddress>().ok().filter(|mac| mac.0[0] & 1 == 0 && mac.0 != [0; 6])
     })?;
+    let mtu = keys.take("mtu", "a number from 68 to 9710", |value| whole(value).filter(|mtu| MTU.contains(mtu)))?;
+    let pause = keys.take("pause", "on, off, rx or tx", |value| match value {
+        "on" => Some(FlowControl { rx: true, tx: true }),
+        "off" => Some(FlowControl { rx: false, tx: false }),
+        "rx" => Some(FlowControl { rx: true, tx: false }),
+        "tx" => Some(FlowControl { rx: false, tx: true }),
+        _ => None,
+    })?;
     let promiscuous = keys.take("promiscuous", "on or off", |value| match value {
         "on" => Some(true),
         "off" => Some(false),
@@ -134,6 +158,8 @@ fn pci(spec: &str, device: PciName, rest: Option<&str>) -> Result<PortSpec, Spec
         ring: ring.unwrap_or_default(),
         vfio: vfio.unwrap_or_default(),
         mac,
+        mtu,
+        pause,
         promiscuous: promiscuous.unwrap_or(true),
     }))
 }

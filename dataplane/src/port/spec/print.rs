@@ -11,6 +11,7 @@ impl fmt::Display for PciName {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Interface(name) => f.write_str(name),
+            Self::Socket(path) => write!(f, "vfio-user={}", path.display()),
         }
     }
 }
@@ -82,6 +83,18 @@ impl fmt::Display for PciSpec {
         }
         if let Some(mac) = self.mac {
             write!(f, ",mac={mac}")?;
+        }
+        if let Some(mtu) = self.mtu {
+            write!(f, ",mtu={mtu}")?;
+        }
+        if let Some(pause) = self.pause {
+            let word = match (pause.rx, pause.tx) {
+                (true, true) => "on",
+                (false, false) => "off",
+                (true, false) => "rx",
+                (false, true) => "tx",
+            };
+            write!(f, ",pause={word}")?;
         }
         if self.promiscuous { Ok(()) } else { f.write_str(",promiscuous=off") }
     }

@@ -181,6 +181,10 @@ fn summarise(stopped: &Stopped, clock: dataplane::clock::CycleClock, json: bool)
     ))?;
     output::line(&format!("          {}", report::headline(statistics, clock)))?;
     output::line(&report::queues(statistics, clock))?;
+    let devices = report::devices(statistics);
+    if !devices.is_empty() {
+        output::line(devices.trim_end())?;
+    }
     for (name, report) in generators {
         output::line(&generator_text(name, report))?;
     }

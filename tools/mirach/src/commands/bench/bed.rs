@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use dataplane::clock::CycleClock;
+use dataplane::port::open::BUFFER_ROOM;
 use dataplane::port::{MemoryOptions, Port, PortQueue, PortSpec, Ports, generator, null};
 use drivers::virtio::RingChoice;
 use hugemem::{HEADROOM, Iova, Region};
@@ -81,10 +82,9 @@ pub(crate) fn floor(sizes: &[u16], visit: &mut Visit<'_>) -> anyhow::Result<()> 
     for size in sizes {
         let spec = generator_spec(*size)?;
         let PortSpec::Generator(generator) = &spec else { continue };
-        let room = 2048 - HEADROOM;
-        let region =
-            Region::on_heap(1024 * 2048 + 65_536, Iova::new(1 << 30)).context("cannot allocate packet memory")?;
-        let pool = region.packets(1024, room)?;
+        let region = Region::on_heap(1024 * (BUFFER_ROOM + HEADROOM) + 65_536, Iova::new(1 << 30))
+            .context("cannot allocate packet memory")?;
+        let pool = region.packets(1024, BUFFER_ROOM)?;
         let (mut queues, _control) = generator::open(generator, CycleClock::calibrate(), vec![pool]);
         queues.push(null::queue());
         let passes = vec![Pass { from: 0, to: 1, cases: ALL }];
