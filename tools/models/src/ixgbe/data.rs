@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::count::{Counts, Offloaded, wire_bytes};
 use super::fault::{Fault, Trick};
-use super::interrupts::Interrupts;
+use super::interrupts::{Interrupts, cause};
 use super::queue::{ENABLE, Page, QUEUES, Word};
 use super::receive::{Inlet, Outcome, Receiver};
 use super::registers::{self, Registers};
@@ -345,6 +345,7 @@ impl DataPath {
                     receiver.dropped += 1;
                 } else if outcome != Outcome::Delivered {
                     counts.missed += 1;
+                    rest.interrupts.other(cause::RECEIVE_MISS);
                 }
                 Some(outcome)
             }

@@ -95,12 +95,17 @@ impl Nvm {
             }
             // The X540 and later write words without the pins.
             _ if offset == EEWR.offset && value & START != 0 && self.kind.is_copper() => {
-                if let Some(word) = self.words.get_mut(address(value)) {
-                    *word = u16::try_from(value >> 16).unwrap_or(0);
-                }
+                self.write(address(value), u16::try_from(value >> 16).unwrap_or(0));
                 self.written = value & !START | DONE;
             }
             _ => {}
+        }
+    }
+
+    /// Writes a word.
+    pub(super) fn write(&mut self, at: usize, value: u16) {
+        if let Some(word) = self.words.get_mut(at) {
+            *word = value;
         }
     }
 
@@ -186,25 +191,28 @@ fn optics(image: &mut Image) {
     }
 }
 
-/// Adds up what the checksum covers: the first words, and the sections that words 3 to 14 point to (6.2). The X540 and later count from
-/// word 2, without the PHY's and the option ROM's.
+/// Adds up what the checksum covers: the first words, and the sections that words 3 to 14 point to (6.2). The X540 and later leave out the
+/// PHY's and the option ROM's; on the X550 the first words are two more, and three sections have a fixed length.
 fn sum(kind: Kind, words: &[u16]) -> u16 {
     let get = |at: usize| words.get(at).copied().unwrap_or(0);
-    let mut sum = (0..CHECKSUM).fold(0_u16, |sum, at| sum.wrapping_add(get(at)));
-    let first = if kind.is_copper() { 2 } else { 3 };
-    for pointer in first..0x0f {
+    let last = if kind == Kind::X550 { 0x42 } else { CHECKSUM };
+    let mut sum = (0..last).filter(|at| *at != CHECKSUM).fold(0_u16, |sum, at| sum.wrapping_add(get(at)));
+    for pointer in 3..0x0f {
         if kind.is_copper() && (pointer == 4 || pointer == 5) {
             continue;
         }
         let start = usize::from(get(pointer));
-        if start == 0 || start == 0xffff || start >= words.len() {
+        if start == 0 || start >= words.len() {
             continue;
         }
-        let length = usize::from(get(start));
-        if length == 0xffff || start + length >= words.len() {
-            continue;
+        let covered = match (kind, pointer) {
+            (Kind::X550, 6) => start..start + 0x24,
+            (Kind::X550, 7 | 8) => start..start + 8,
+            _ => start + 1..start + 1 + usize::from(get(start)),
+        };
+        if covered.end <= words.len() {
+            sum = covered.fold(sum, |sum, at| sum.wrapping_add(get(at)));
         }
-        sum = (start + 1..=start + length).fold(sum, |sum, at| sum.wrapping_add(get(at)));
     }
     sum
 }

@@ -84,12 +84,8 @@ impl I2c {
     fn rise(&mut self) {
         match self.state {
             State::Idle => return,
-            State::Send if self.bits == 8 => {
-                // The driver acknowledges to have more, or ends it.
-                if self.data {
-                    self.state = State::Idle;
-                }
-            }
+            // The driver acknowledges to have more, or ends it.
+            State::Send if self.bits == 8 && self.data => self.state = State::Idle,
             State::Send => {}
             _ if self.bits < 8 => self.byte = self.byte << 1 | u8::from(self.data),
             _ => {}

@@ -134,13 +134,7 @@ impl Link {
                 if self.settings & (4 << MODE_SHIFT) == 0 { 0 } else { NEGOTIATING }
             }
             // 1 Gb/s: synchronised, negotiation complete.
-            _ if offset == PCS1GLSTA.offset => {
-                if self.up && self.partner == Speed::Gigabit {
-                    0x0001_0011
-                } else {
-                    0
-                }
-            }
+            _ if offset == PCS1GLSTA.offset && self.up && self.partner == Speed::Gigabit => 0x0001_0011,
             _ => 0,
         }
     }

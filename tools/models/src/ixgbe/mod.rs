@@ -319,7 +319,8 @@ impl Chip for Ixgbe {
             shared: registers::QUEUE_PAGES.to_vec(),
             trapped: self.config.doorbells == Doorbells::Trapped,
         };
-        let table = WindowLayout { bar: MSIX, bytes: 0x4000, wide: true, shared: Vec::<Range<u32>>::new(), trapped: false };
+        let table =
+            WindowLayout { bar: MSIX, bytes: 0x4000, wide: true, shared: Vec::<Range<u32>>::new(), trapped: false };
         Layout {
             id: PciId {
                 vendor: 0x8086,
@@ -360,7 +361,9 @@ impl Chip for Ixgbe {
                     self.store_word(bus, offset.wrapping_add(4), u32::from_le_bytes([e, f, g, h]));
                 }
             }
-            _ => bus.violation(format!("the driver wrote {bytes} byte(s) at {offset:#07x}: registers take 32 bits (8.2.1)")),
+            _ => bus.violation(format!(
+                "the driver wrote {bytes} byte(s) at {offset:#07x}: registers take 32 bits (8.2.1)"
+            )),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Semaphores between drivers of both ports and the firmware (8.2.3.4.11 to 8.2.3.4.13). There is no firmware, so nobody else ever holds one.
+//! Semaphores between drivers of both ports and the firmware (8.2.3.4.11 to 8.2.3.4.13). The firmware never takes one, so all are free for the driver.
 
 use super::config::Kind;
 use super::fault::{Fault, Trick};
@@ -9,6 +9,9 @@ const BETWEEN_DRIVERS: u32 = 1;
 const WITH_FIRMWARE: u32 = 2;
 /// SW_FW_SYNC of the X540 and later: a semaphore for the register itself, taken by reading.
 const REGISTER: u32 = 1 << 31;
+
+/// FWSM: the firmware works.
+const FIRMWARE_VALID: u32 = 1 << 15;
 
 /// Who holds what.
 #[derive(Debug)]
@@ -38,8 +41,8 @@ impl Semaphore {
                 }
                 if stuck { u32::MAX } else { seen }
             }
-            // FWSM: no firmware.
-            _ => 0,
+            // FWSM: the firmware works, and manages nothing.
+            _ => FIRMWARE_VALID,
         }
     }
 

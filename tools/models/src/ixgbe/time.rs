@@ -39,7 +39,8 @@ impl Time {
             _ if offset == TIMINCA.offset => self.increment,
             _ if offset == FRTIMER.offset => {
                 let micros = now.as_micros();
-                u32::try_from((micros / 1000 % 0x40_0000) << 10 | micros % 1000).unwrap_or(0)
+                let (milliseconds, rest) = (micros / 1000 % 0x40_0000, micros % 1000);
+                u32::try_from((milliseconds << 10) + rest).unwrap_or(0)
             }
             _ => 0,
         }

@@ -166,6 +166,10 @@ table! {
     PCIESPARE = at(0x110bc);
     /// Error correction of PCIe memories, its status, 8.2.3.4.
     ECC_STATUS = at(0x110e0).fixed();
+    /// Indirect access to the PHY's inside (X550 datasheet).
+    SB_IOSF = at(0x11144).times(2, 4).bits(0x7fff_ffff);
+    /// What management does with the PHY (X550 datasheet).
+    NW_MNG_IF_SEL = at(0x11178).fixed();
     /// Fuses (X550 datasheet).
     FUSES0 = at(0x11158).times(4, 4).fixed();
     /// Configuration space of virtual functions, address and data (X550 datasheet).

@@ -196,7 +196,8 @@ pub(super) fn canonical(offset: u32) -> u32 {
         .find_map(|alias| {
             let distance = offset.wrapping_sub(alias.from);
             let index = distance / alias.from_stride;
-            (distance.is_multiple_of(alias.from_stride) && index < alias.count).then(|| alias.to + index * alias.to_stride)
+            (distance.is_multiple_of(alias.from_stride) && index < alias.count)
+                .then(|| alias.to + index * alias.to_stride)
         })
         .unwrap_or(offset)
 }

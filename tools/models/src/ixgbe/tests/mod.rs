@@ -1,3 +1,6 @@
 //! The chip as a driver sees it.
 
+mod bench;
 pub(super) mod frames;
+mod interrupts;
+mod registers;
