@@ -54,7 +54,8 @@ impl Batch {
     /// Gives the packet back when the batch is full.
     #[inline]
     pub fn push(&mut self, packet: Packet) -> Result<(), Packet> {
-        if self.packets.len() == self.capacity {
+        // The second never is without the first, but it tells the compiler that nothing has to grow.
+        if self.packets.len() == self.capacity || self.packets.len() == self.packets.capacity() {
             return Err(packet);
         }
         self.packets.push(packet);

@@ -4,6 +4,7 @@ use core::fmt;
 use core::mem::ManuallyDrop;
 
 use crate::iova::Iova;
+use crate::metadata::Metadata;
 use crate::packet::{Packet, prefetch};
 use crate::pool::Header;
 
@@ -68,7 +69,7 @@ impl Lent {
         prefetch(self.0.header().pointer());
     }
 
-    /// Takes a receive buffer back into which the device wrote `len` bytes. `None` when it cannot have, because that exceeds
+    /// Takes a receive buffer back into which the device wrote `len` bytes, of which nothing else is known yet. `None` when it cannot have, because that exceeds
     /// the buffer; the buffer has then gone home.
     ///
     /// # Safety
@@ -80,6 +81,7 @@ impl Lent {
         let mut packet = ManuallyDrop::into_inner(self.0);
         let len = usize::try_from(len).ok()?;
         packet.resize(len).ok()?;
+        *packet.metadata_mut() = Metadata::default();
         Some(packet)
     }
 

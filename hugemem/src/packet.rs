@@ -38,6 +38,19 @@ impl Packet {
     #[inline]
     #[expect(unsafe_code, reason = "the slot changes hands")]
     pub(crate) unsafe fn fresh(header: NonNull<Header>) -> Self {
+        // SAFETY: passed on to the caller.
+        let mut packet = unsafe { Self::blank(header) };
+        packet.header_mut().metadata = Metadata::default();
+        packet
+    }
+
+    /// As [`Packet::fresh`], with whatever metadata the slot's last packet had.
+    ///
+    /// # Safety
+    /// The slot's owner gives it up to this packet.
+    #[inline]
+    #[expect(unsafe_code, reason = "the slot changes hands")]
+    pub(crate) unsafe fn blank(header: NonNull<Header>) -> Self {
         let mut packet = Self(header);
         let header = packet.header_mut();
         header.last = header.slot;
@@ -45,7 +58,6 @@ impl Packet {
         header.segments = 1;
         header.start = HEADROOM as u16;
         header.len = 0;
-        header.metadata = Metadata::default();
         packet
     }
 

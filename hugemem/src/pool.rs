@@ -7,6 +7,7 @@ use core::ptr::NonNull;
 
 use crate::home::{END, Home, MOST};
 use crate::iova::Iova;
+use crate::lent::Lent;
 use crate::metadata::Metadata;
 use crate::packet::Packet;
 use crate::region::{OutOfMemory, Region};
@@ -149,6 +150,31 @@ impl PacketPool {
     /// Takes an empty packet. `None` when all are in use.
     #[inline]
     pub fn take(&mut self) -> Option<Packet> {
+        let header = self.take_slot()?;
+        #[expect(unsafe_code, reason = "the slot changes hands")]
+        // SAFETY: the slot was free, and nobody else can take it now.
+        Some(unsafe { Packet::fresh(header) })
+    }
+
+    /// Lends an empty packet to a device for each of `places`, until places or packets end. Gives how many it lent. What
+    /// [`PacketPool::take`] and [`Packet::lend`] do for one.
+    #[inline]
+    pub fn lend_to<P>(&mut self, places: impl IntoIterator<Item = P>, mut lend: impl FnMut(P, Lent)) -> usize {
+        let mut count = 0;
+        for place in places {
+            let Some(header) = self.take_slot() else { break };
+            #[expect(unsafe_code, reason = "the slot changes hands")]
+            // SAFETY: the slot was free, and nobody else can take it now.
+            let packet = unsafe { Packet::blank(header) };
+            lend(place, packet.lend());
+            count += 1;
+        }
+        count
+    }
+
+    /// Takes a free slot.
+    #[inline]
+    fn take_slot(&mut self) -> Option<NonNull<Header>> {
         if self.free == END && !self.collect() {
             return None;
         }
@@ -156,9 +182,7 @@ impl PacketPool {
         let shared = self.shared();
         let header = shared.header(slot);
         self.free = shared.home.next(slot);
-        #[expect(unsafe_code, reason = "the slot changes hands")]
-        // SAFETY: the slot was free, and nobody else can take it now.
-        Some(unsafe { Packet::fresh(header) })
+        Some(header)
     }
 
     /// Fetches what came home. `false` when nothing did. Only called with an empty free chain.

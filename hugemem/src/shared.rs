@@ -64,6 +64,15 @@ impl<W: SharedWord> DmaArray<W> {
     pub fn iova_of(&self, index: usize) -> Option<Iova> {
         (index < self.len).then(|| self.iova.offset(index * size_of::<W>()))
     }
+
+    /// Fetches the cache line of word `index` from whoever has it, to be written soon: a line that a device on another
+    /// core wrote or read is then travelling while the processor does other things. Beyond the end it does nothing.
+    #[inline(always)]
+    pub fn prefetch_to_write(&self, index: usize) {
+        if let Some(word) = self.get(index) {
+            prefetch_to_write(word);
+        }
+    }
 }
 
 impl<W: SharedWord> Deref for DmaArray<W> {
@@ -85,5 +94,17 @@ impl<W> fmt::Debug for DmaArray<W> {
             .field("iova", iova)
             .field("region", &region.id())
             .finish_non_exhaustive()
+    }
+}
+
+#[inline(always)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "no prefetch there"))]
+fn prefetch_to_write<W>(word: &W) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        #![expect(unsafe_code, reason = "prefetching is a raw instruction, and the intrinsic may prefetch for reading")]
+        let word: *const W = word;
+        // SAFETY: prefetching neither faults nor changes memory, whatever the address; processors without it do nothing.
+        unsafe { core::arch::asm!("prefetchw [{}]", in(reg) word, options(nostack, preserves_flags, readonly)) };
     }
 }

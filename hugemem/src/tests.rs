@@ -46,6 +46,31 @@ fn a_pool_gives_out_each_buffer_once_and_gets_all_back() {
 }
 
 #[test]
+#[expect(unsafe_code, reason = "the test is the device, and done")]
+fn buffers_lent_straight_from_the_pool_come_back_with_what_was_written_and_nothing_else_known() {
+    let mut pool = pool(3);
+    let mut used = packet(&mut pool, &[1; 100]);
+    used.metadata_mut().hash = Some(5);
+    used.prepend(20).unwrap();
+    drop(used);
+    let mut places: Vec<Option<Lent>> = (0..5).map(|_| None).collect();
+    assert_eq!(pool.lend_to(places.iter_mut().take(2), |place, lent| *place = Some(lent)), 2);
+    assert_eq!(pool.lend_to(places.iter_mut().skip(2), |place, lent| *place = Some(lent)), 1);
+    assert_eq!(pool.lend_to([()], |(), _| panic!("none is left")), 0);
+    let addresses: Vec<_> = places.iter().flatten().map(|lent| lent.iova().raw()).collect();
+    assert_eq!(addresses.len(), 3);
+    assert!(addresses.windows(2).all(|pair| pair[0].abs_diff(pair[1]) >= (HEADROOM + 256) as u64));
+    for lent in places.iter_mut().filter_map(Option::take) {
+        assert_eq!((lent.capacity(), lent.len()), (256, 0));
+        // SAFETY: there is no device.
+        let packet = unsafe { lent.reclaim_received(77) }.unwrap();
+        assert_eq!((packet.len(), packet.bytes().len(), packet.headroom()), (77, 77, HEADROOM));
+        assert_eq!((*packet.metadata(), packet.segment_count()), (Metadata::default(), 1));
+    }
+    assert_eq!(pool.available(), 3);
+}
+
+#[test]
 fn packets_may_be_dropped_on_another_thread_and_after_their_pool() {
     let mut pool = pool(8);
     let packets: Vec<_> = core::iter::from_fn(|| pool.take()).collect();
