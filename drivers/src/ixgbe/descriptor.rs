@@ -12,8 +12,8 @@ pub(super) type Descriptor = [AtomicU64; 2];
 
 /// Writes a descriptor. Nothing is ordered here: the card looks at it only after the tail was published.
 #[inline(always)]
-pub(super) fn write(descriptor: &Descriptor, first: u64, second: u64) {
-    let [low, high] = descriptor;
+pub(super) fn write([low, high]: &Descriptor, words: [u64; 2]) {
+    let [first, second] = words;
     low.store(first.to_le(), Ordering::Relaxed);
     high.store(second.to_le(), Ordering::Relaxed);
 }
@@ -22,7 +22,7 @@ pub(super) fn write(descriptor: &Descriptor, first: u64, second: u64) {
 /// which shares its place.
 #[inline(always)]
 pub(super) fn write_buffer(descriptor: &Descriptor, buffer: Iova) {
-    write(descriptor, buffer.raw(), 0);
+    write(descriptor, [buffer.raw(), 0]);
 }
 
 /// The card is done with a transmit descriptor that asked for a report (write-back format, 7.2.3.2.5).

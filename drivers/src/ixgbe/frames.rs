@@ -9,7 +9,7 @@ use super::ring::Returned;
 use crate::nic::{Counters, DropReason, Offloads};
 
 /// Shortest frame: an Ethernet header.
-pub(super) const SHORTEST: usize = 14;
+pub(super) const SHORTEST: u16 = 14;
 
 /// A frame of which buffers are still to come.
 enum Partial {
@@ -48,14 +48,17 @@ impl Frames {
     /// Takes the next buffer; gives the frame that it completes.
     #[inline(always)]
     pub(super) fn accept(&mut self, buffer: Returned, status: ReceiveStatus, info: ReceiveInfo) -> Option<Packet> {
-        if self.partial.is_some() || !status.is_good_end() {
+        let length = status.length();
+        let fits = (SHORTEST..=self.buffer).contains(&length);
+        if self.partial.is_some() || !fits || !status.is_good_end() {
             return self.piece(buffer, status, info);
         }
-        let frame = buffer.received(status.length(), self.buffer);
-        let Some(mut frame) = frame.filter(|frame| frame.len() >= SHORTEST) else {
+        // Before the packet is touched, so that its metadata is written once.
+        let metadata = self.metadata(status, info);
+        let Some(mut frame) = buffer.received(length) else {
             return self.lose(DropReason::BadLength);
         };
-        *frame.metadata_mut() = self.metadata(status, info);
+        *frame.metadata_mut() = metadata;
         frame.prefetch();
         Some(frame)
     }
@@ -79,7 +82,14 @@ impl Frames {
     fn piece(&mut self, buffer: Returned, status: ReceiveStatus, info: ReceiveInfo) -> Option<Packet> {
         let end = status.is_end();
         // Only a last buffer can be empty, see `reset`.
-        let piece = buffer.received(status.length(), self.buffer).filter(|piece| end || !piece.is_empty());
+        let length = status.length();
+        let fits = length <= self.buffer && (end || length > 0);
+        let piece = if fits {
+            buffer.received(length)
+        } else {
+            drop(buffer.sent());
+            None
+        };
         let kept = match (self.partial.take(), piece) {
             (Some(Partial::Dropped), _) => None,
             (None, Some(piece)) => Some(piece),
@@ -94,7 +104,7 @@ impl Frames {
         if status.is_damaged() {
             return self.lose(DropReason::Damaged);
         }
-        if frame.len() < SHORTEST {
+        if frame.len() < usize::from(SHORTEST) {
             return self.lose(DropReason::BadLength);
         }
         *frame.metadata_mut() = self.metadata(status, info);

@@ -4,11 +4,10 @@
 //! buffer a descriptor means, whatever the card writes there. Descriptors are looked at in groups: first the done words
 //! of a group, so that the misses of its cache lines overlap, then everything else.
 
-use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::fmt;
 
-use hugemem::{Batch, Iova, Lent, OutOfMemory, PacketPool, Region};
+use hugemem::{Batch, Iova, OutOfMemory, PacketPool, Region};
 
 use super::descriptor::{ReceiveInfo, ReceiveStatus, write_buffer};
 use super::doorbell::Doorbell;
@@ -33,12 +32,14 @@ const MOST_KIB: u8 = 16;
 pub struct Rx<B: Bar> {
     ring: Ring,
     pool: PacketPool,
-    /// The buffers that the card holds, in the order of their descriptors.
-    held: VecDeque<Lent>,
-    /// The descriptor of the first of them.
+    /// The descriptor that the card is to be done with next.
     next: u16,
+    /// Descriptors from there on whose buffers the card holds.
+    held: u16,
+    /// What the last burst brought, and so perhaps the next.
+    expected: usize,
     frames: Frames,
-    refill_at: usize,
+    refill_at: u16,
     buffer_kib: u8,
     tail: Option<Doorbell<B>>,
     vector: Option<Vector<B>>,
@@ -59,10 +60,11 @@ impl<B: Bar> Rx<B> {
         Ok(Self {
             ring: Ring::new(memory, size)?,
             pool,
-            held: VecDeque::with_capacity(size.into()),
             next: 0,
+            held: 0,
+            expected: 0,
             frames: Frames::new(u16::from(buffer_kib) << 10),
-            refill_at: REFILL.min(size / 4).max(1).into(),
+            refill_at: REFILL.min(size / 4).max(1),
             buffer_kib,
             tail: None,
             vector: None,
@@ -102,9 +104,8 @@ impl<B: Bar> Rx<B> {
     pub(super) fn reset(&mut self, stopped: &Stopped, setup: ReceiveSetup) {
         self.tail = None;
         self.vector = None;
-        hugemem::recycle(self.held.drain(..).map(|lent| Returned::new(lent).sent()));
-        self.next = 0;
-        self.ring.clear(stopped);
+        self.ring.reset(stopped);
+        (self.next, self.held, self.expected) = (0, 0, 0);
         self.frames.reset(setup);
     }
 
@@ -115,14 +116,23 @@ impl<B: Bar> Rx<B> {
         self.refill();
     }
 
-    /// Looks at up to `most` descriptors in a row. Gives how many of them it looked at and how many were done.
+    /// Descriptors that could be given to the card: all but one, because a tail that meets the head means an empty ring
+    /// (7.1.9).
     #[inline(always)]
-    fn receive_group(&mut self, batch: &mut Batch, bytes: &mut u64) -> (usize, usize) {
-        let most = GROUP.min(batch.room()).min(self.held.len());
-        let run = self.ring.run(self.next, most);
+    fn free(&self) -> u16 {
+        self.ring.size() - 1 - self.held
+    }
+
+    /// Looks at the next descriptors, and takes the buffers of those that are done. `false` when it came to one that is
+    /// not, or to the end of the buffers or the batch.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "no more than a group")]
+    fn receive_group(&mut self, batch: &mut Batch, bytes: &mut u64) -> bool {
+        let most = GROUP.min(batch.room()).min(self.held.into());
+        let (descriptors, buffers) = self.ring.run(self.next, most);
         let mut statuses = [ReceiveStatus::default(); GROUP];
         let mut done = 0;
-        for (descriptor, place) in run.iter().zip(&mut statuses) {
+        for (descriptor, place) in descriptors.iter().zip(&mut statuses) {
             let status = ReceiveStatus::read(descriptor);
             if !status.is_done() {
                 break;
@@ -130,48 +140,49 @@ impl<B: Bar> Rx<B> {
             *place = status;
             done += 1;
         }
-        let buffers = self.held.drain(..done);
-        for ((descriptor, status), lent) in run.iter().zip(statuses).zip(buffers) {
+        let all = done > 0 && done == descriptors.len();
+        for ((descriptor, buffer), status) in
+            descriptors.iter().zip(buffers).zip(statuses.get(..done).unwrap_or_default())
+        {
+            // Always there: the driver's record says that the card holds it.
+            let Some(lent) = buffer.take() else { continue };
             let info = ReceiveInfo::read(descriptor);
-            if let Some(frame) = self.frames.accept(Returned::new(lent), status, info) {
+            if let Some(frame) = self.frames.accept(Returned::new(lent), *status, info) {
                 *bytes += frame.len() as u64;
                 // There is room: a group is no larger.
                 let _ = batch.push(frame);
             }
         }
-        let looked_at = run.len();
         self.next = self.ring.advance(self.next, done);
-        (looked_at, done)
+        self.held -= done as u16;
+        all
     }
 
-    /// Gives the card fresh buffers for all free descriptors but one, or as many as the pool has: a tail that meets the
-    /// head means an empty ring (7.1.9).
+    /// Gives the card fresh buffers for all free descriptors, or as many as the pool has.
+    #[expect(clippy::cast_possible_truncation, reason = "no more than the ring has")]
     fn refill(&mut self) {
-        let before = self.held.len();
-        let full = usize::from(self.ring.size()) - 1;
-        let mut place = self.ring.advance(self.next, before);
-        while self.held.len() < full {
-            let run = self.ring.run(place, full - self.held.len());
-            let mut count = 0;
-            for descriptor in run {
-                let Some(packet) = self.pool.take() else { break };
-                let lent = packet.lend();
+        let before = self.held;
+        loop {
+            let place = self.ring.advance(self.next, self.held.into());
+            let (descriptors, buffers) = self.ring.run(place, self.free().into());
+            let places = descriptors.iter().zip(buffers);
+            let wanted = places.len();
+            let count = self.pool.lend_to(places, |(descriptor, place), lent| {
                 write_buffer(descriptor, lent.iova());
-                self.held.push_back(lent);
-                count += 1;
-            }
-            place = self.ring.advance(place, count);
-            if count < run.len() {
+                *place = Some(lent);
+            });
+            self.held += count as u16;
+            if count == 0 || count < wanted {
                 break;
             }
         }
-        if self.held.is_empty() {
+        if self.held == 0 {
             self.frames.give_up();
         }
-        if self.held.len() > before
+        if self.held > before
             && let Some(tail) = &self.tail
         {
-            tail.ring(place);
+            tail.ring(self.ring.advance(self.next, self.held.into()));
         }
     }
 }
@@ -184,17 +195,14 @@ impl<B: Bar> RxQueue for Rx<B> {
         }
         let before = batch.len();
         let mut bytes = 0;
-        loop {
-            // Ends, because the card holds fewer buffers after each turn.
-            let (looked_at, done) = self.receive_group(batch, &mut bytes);
-            if looked_at == 0 || done < looked_at {
-                break;
-            }
-        }
+        self.ring.prefetch(self.next, self.expected.min(batch.room()));
+        // Ends, because the card holds fewer buffers after each turn.
+        while self.receive_group(batch, &mut bytes) {}
         let received = batch.len() - before;
+        self.expected = received;
         self.frames.counters.packets += received as u64;
         self.frames.counters.bytes += bytes;
-        if usize::from(self.ring.size()) - 1 - self.held.len() >= self.refill_at {
+        if self.free() >= self.refill_at {
             self.refill();
         }
         received
@@ -206,7 +214,7 @@ impl<B: Bar> RxQueue for Rx<B> {
         }
         self.refill();
         // With no buffer out there is nothing that could ever interrupt: the pool is dry and has to be asked again.
-        let Some(vector) = self.vector.as_ref().filter(|_| !self.held.is_empty()) else {
+        let Some(vector) = self.vector.as_ref().filter(|_| self.held > 0) else {
             return false;
         };
         vector.arm();

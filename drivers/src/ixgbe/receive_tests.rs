@@ -6,6 +6,7 @@ use hugemem::{Checksum, Metadata};
 use std::vec::Vec;
 
 use super::*;
+use crate::ixgbe::registers::{EIMC, EIMS};
 use crate::ixgbe::scripted::{Bench, Registers, TAIL, words, write_back};
 use crate::nic::{DropReason, Offloads};
 
@@ -135,7 +136,7 @@ fn lengths_that_cannot_be_and_damaged_frames_are_dropped_and_counted() {
     assert_eq!((card.dropped(DropReason::BadLength), card.dropped(DropReason::Damaged)), (4, 1));
     assert_eq!(card.rx.counters().dropped_total(), 5);
     drop(batch);
-    let outstanding = card.rx.held.len();
+    let outstanding = usize::from(card.rx.held);
     assert_eq!(card.rx.pool().available(), 128 - outstanding, "no buffer is lost");
 }
 
@@ -180,7 +181,7 @@ fn a_frame_that_never_ends_is_dropped_once_and_holds_few_buffers() {
         assert!(card.receive().is_empty());
         assert!(card.send(&frame(4)));
         assert_eq!(card.receive().as_slice()[0].bytes(), frame(4));
-        let outstanding = card.rx.held.len();
+        let outstanding = usize::from(card.rx.held);
         assert_eq!(card.rx.pool().available(), 128 - outstanding);
     }
 }
@@ -239,7 +240,7 @@ fn done_bits_that_come_early_give_no_buffer_twice() {
         places.sort_unstable();
         places.dedup();
         assert_eq!(places.len(), count);
-        assert_eq!(card.rx.held.len() + count + card.rx.pool().available(), 256);
+        assert_eq!(usize::from(card.rx.held) + count + card.rx.pool().available(), 256);
     }
 }
 
@@ -286,4 +287,28 @@ fn the_tail_is_written_once_for_many_buffers() {
     }
     assert_eq!(card.receive().len(), 32);
     assert_eq!(card.bench.registers.get(TAIL.offset()), Some(39));
+}
+
+#[test]
+fn an_armed_queue_sleeps_only_when_nothing_waits_and_something_can_come() {
+    let mut card = Card::new(20, 1522);
+    assert!(!card.rx.arm(), "it has no interrupt");
+    let registers = card.bench.registers.clone();
+    card.rx.begin(card.bench.doorbell(), Some(Vector::new(registers.clone(), 3)));
+    assert!(card.rx.arm());
+    assert_eq!((registers.take(EIMS.offset()), registers.take(EIMC.offset())), (Some(8), None));
+    card.rx.disarm();
+    assert_eq!(registers.take(EIMC.offset()), Some(8));
+    assert!(card.send(&frame(1)));
+    assert!(!card.rx.arm(), "a frame came first");
+    assert_eq!(registers.take(EIMC.offset()), Some(8));
+    while card.send(&frame(2)) {}
+    let batch = card.receive();
+    assert_eq!(batch.len(), 20);
+    assert!(!card.rx.arm(), "the card has no buffer to write to");
+    drop(batch);
+    assert!(card.rx.arm());
+    assert_eq!(card.available(), 20);
+    card.rx.reset(&Stopped::confirmed(), ReceiveSetup::default());
+    assert!(!card.rx.arm());
 }

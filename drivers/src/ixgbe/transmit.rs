@@ -9,7 +9,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::fmt;
 
-use hugemem::{Batch, Checksum, Iova, Lent, OutOfMemory, Packet, Piece, Region};
+use hugemem::{Batch, Checksum, Iova, OutOfMemory, Packet, Piece, Region};
 
 use super::descriptor::{self, data};
 use super::doorbell::Doorbell;
@@ -23,7 +23,7 @@ use crate::nic::{Counters, DropReason, TxQueue};
 use crate::stopped::Stopped;
 
 /// Descriptors after which the card is asked to report.
-const REPORT: usize = 32;
+const REPORT: u16 = 32;
 /// Descriptors in use from which on finished ones are looked for. Few, so that their buffers are reused while they are in
 /// the cache.
 const RECLAIM: u16 = 64;
@@ -32,31 +32,21 @@ const MOST_PIECES: usize = 38;
 /// Shortest packet that the card takes; it pads to the shortest frame itself (7.2.1.1).
 const SHORTEST_SENT: usize = 17;
 
-/// A place where the card was asked to report, and what is finished when it does.
-#[derive(Clone, Copy, Default, Debug)]
-struct Report {
-    descriptor: u16,
-    packets: u16,
-    descriptors: u16,
-}
-
 /// Sends on one queue of an 82599 or one of its kin.
 pub struct Tx<B: Bar> {
     ring: Ring,
-    /// The packets that the card holds, in order.
-    held: VecDeque<Lent>,
-    /// Reports that are still to come, in order.
-    reports: VecDeque<Report>,
-    /// What the next report will be for; its descriptor is the one written last.
-    open: Report,
-    /// Upper word of the descriptor written last.
-    last_word: u64,
-    /// Lower word of the descriptor written last.
-    last_address: u64,
+    /// The first descriptor that the card holds.
+    oldest: u16,
     /// The descriptor to be written next.
     next: u16,
-    /// Descriptors that the card holds.
-    used: u16,
+    /// Packets that the card holds.
+    held: u16,
+    /// The descriptors that ask for a report, in order.
+    reports: VecDeque<u16>,
+    /// Descriptors written since the last that asks for one.
+    unasked: u16,
+    /// What the descriptor in front of `next` says, which must not be read back.
+    last: [u64; 2],
     reclaim_at: u16,
     setup: TransmitSetup,
     contexts: Contexts,
@@ -72,13 +62,12 @@ impl<B: Bar> Tx<B> {
     pub(super) fn new(memory: &Region, size: u16, health: Arc<Health>, pair: u16) -> Result<Self, OutOfMemory> {
         Ok(Self {
             ring: Ring::new(memory, size)?,
-            held: VecDeque::with_capacity(size.into()),
-            reports: VecDeque::with_capacity(size.into()),
-            open: Report::default(),
-            last_word: 0,
-            last_address: 0,
+            oldest: 0,
             next: 0,
-            used: 0,
+            held: 0,
+            reports: VecDeque::with_capacity(size.into()),
+            unasked: 0,
+            last: [0; 2],
             reclaim_at: RECLAIM.min(size / 2).max(1),
             setup: TransmitSetup::default(),
             contexts: Contexts::default(),
@@ -110,11 +99,9 @@ impl<B: Bar> Tx<B> {
     /// Takes all packets back from a card that has stopped, and makes the ring as new.
     pub(super) fn reset(&mut self, stopped: &Stopped, setup: TransmitSetup) {
         self.tail = None;
-        hugemem::recycle(self.held.drain(..).map(|lent| Returned::new(lent).sent()));
+        self.ring.reset(stopped);
+        (self.oldest, self.next, self.held, self.unasked) = (0, 0, 0, 0);
         self.reports.clear();
-        self.open = Report::default();
-        (self.next, self.used) = (0, 0);
-        self.ring.clear(stopped);
         self.setup = setup;
         self.contexts = Contexts::default();
         self.progress = Progress::default();
@@ -125,57 +112,63 @@ impl<B: Bar> Tx<B> {
         self.tail = Some(tail);
     }
 
+    /// Descriptors that the card holds.
+    #[inline(always)]
+    fn used(&self) -> u16 {
+        self.ring.distance(self.oldest, self.next)
+    }
+
     /// Descriptors that can be written: all but one, because a tail that meets the head means an empty ring (7.2.1.2).
     #[inline(always)]
     fn free(&self) -> usize {
-        usize::from(self.ring.size() - 1 - self.used)
+        usize::from(self.ring.size() - 1 - self.used())
     }
 
     /// Writes packets of which [`is_plain`] is true, and for which there is room. Gives their bytes.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "no more than the ring has")]
     fn write_plain(&mut self, mut packets: impl ExactSizeIterator<Item = Packet>) -> u64 {
         let mut bytes = 0;
         while packets.len() > 0 {
-            let most = REPORT.saturating_sub(self.open.descriptors.into()).max(1);
-            let run = self.ring.run(self.next, packets.len().min(most));
-            let (mut address, mut word) = (0, 0);
-            for (descriptor, packet) in run.iter().zip(&mut packets) {
+            let most = usize::from(REPORT - self.unasked).min(packets.len());
+            let (descriptors, places) = self.ring.run(self.next, most);
+            let count = descriptors.len();
+            let mut last = [0; 2];
+            for ((descriptor, place), packet) in descriptors.iter().zip(places).zip(&mut packets) {
                 let length = packet.len() as u64;
                 bytes += length;
                 let lent = packet.lend();
-                address = lent.iova().raw();
-                word = data::BASE | data::EOP | length | length << data::PAYLEN;
-                descriptor::write(descriptor, address, word);
-                self.held.push_back(lent);
+                last = [lent.iova().raw(), data::BASE | data::EOP | length | length << data::PAYLEN];
+                descriptor::write(descriptor, last);
+                *place = Some(lent);
             }
-            (self.last_address, self.last_word) = (address, word);
-            let count = run.len();
-            self.wrote(count, count);
+            self.last = last;
+            self.held += count as u16;
+            self.wrote(count);
         }
         bytes
     }
 
-    /// Keeps the books after `descriptors` were written for `packets`; asks for a report when it is time.
+    /// Keeps the books after `count` descriptors were written; asks for a report when it is time.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "no more than the ring has")]
-    fn wrote(&mut self, descriptors: usize, packets: usize) {
-        self.open.descriptor = self.ring.advance(self.next, descriptors - 1);
-        self.open.packets += packets as u16;
-        self.open.descriptors += descriptors as u16;
-        self.next = self.ring.advance(self.next, descriptors);
-        self.used += descriptors as u16;
-        if usize::from(self.open.descriptors) >= REPORT {
+    fn wrote(&mut self, count: usize) {
+        self.next = self.ring.advance(self.next, count);
+        self.unasked += count as u16;
+        if self.unasked >= REPORT {
             self.ask();
         }
     }
 
-    /// Asks for a report at the packet written last. The card has not seen it yet.
+    /// Asks for a report in the descriptor written last, which the card has not seen yet.
     #[inline(always)]
     fn ask(&mut self) {
-        let report = core::mem::take(&mut self.open);
-        if let Some(descriptor) = self.ring.get(report.descriptor) {
-            descriptor::write(descriptor, self.last_address, self.last_word | data::RS);
-            self.reports.push_back(report);
+        self.unasked = 0;
+        let index = self.ring.distance(1, self.next);
+        if let Some(descriptor) = self.ring.get(index) {
+            let [low, high] = self.last;
+            descriptor::write(descriptor, [low, high | data::RS]);
+            self.reports.push_back(index);
         }
     }
 
@@ -210,40 +203,38 @@ impl<B: Bar> Tx<B> {
     /// Writes the descriptors of one packet. There is room.
     fn write_planned(&mut self, packet: Packet, plan: Plan) {
         let mut command = data::BASE | plan.command | (plan.payload as u64) << data::PAYLEN;
-        let mut place = self.next;
-        let mut count = 0;
         if let Some(context) = plan.context {
             let (index, new) = self.contexts.place(context);
             command |= u64::from(index) << data::IDX;
-            if new && let Some(descriptor) = self.ring.get(place) {
-                let [low, high] = context.words(index);
-                descriptor::write(descriptor, low, high);
-                place = self.ring.advance(place, 1);
-                count += 1;
+            if new {
+                self.write(context.words(index));
             }
         }
         let lent = packet.lend();
         // Each is written when the next is known to follow, so that the last one can say that it is the last.
-        let mut waiting: Option<Piece> = None;
+        let mut waiting: Option<[u64; 2]> = None;
         for piece in lent.pieces().flat_map(parts) {
-            if let Some(before) = waiting.replace(piece)
-                && let Some(descriptor) = self.ring.get(place)
-            {
-                descriptor::write(descriptor, before.iova.raw(), command | u64::from(before.len));
-                place = self.ring.advance(place, 1);
-                count += 1;
+            if let Some(words) = waiting.replace([piece.iova.raw(), command | u64::from(piece.len)]) {
+                self.write(words);
             }
         }
-        if let Some(last) = waiting
-            && let Some(descriptor) = self.ring.get(place)
-        {
-            self.last_address = last.iova.raw();
-            self.last_word = command | data::EOP | u64::from(last.len);
-            descriptor::write(descriptor, self.last_address, self.last_word);
-            count += 1;
+        let end = self.next;
+        if let Some([low, high]) = waiting {
+            self.write([low, high | data::EOP]);
         }
-        self.held.push_back(lent);
-        self.wrote(count, 1);
+        self.ring.lend(end, lent);
+        self.held += 1;
+        self.wrote(0);
+    }
+
+    /// Writes the next descriptor.
+    fn write(&mut self, words: [u64; 2]) {
+        if let Some(descriptor) = self.ring.get(self.next) {
+            descriptor::write(descriptor, words);
+        }
+        self.last = words;
+        self.next = self.ring.advance(self.next, 1);
+        self.unasked += 1;
     }
 
     /// Writes as many packets from the front of `batch` as there is room for. Gives how many it took.
@@ -258,21 +249,23 @@ impl<B: Bar> Tx<B> {
 
     /// Takes back what the card reported, all of a pool with one atomic operation.
     fn take_back(&mut self) {
-        if self.tail.is_none() || self.held.is_empty() {
+        if self.tail.is_none() || self.held == 0 {
             return;
         }
-        let (mut reports, mut packets, mut descriptors) = (0, 0_u16, 0);
-        for report in &self.reports {
-            if !self.ring.get(report.descriptor).is_some_and(descriptor::is_sent) {
-                break;
+        let done = |index: &&u16| self.ring.get(**index).is_some_and(descriptor::is_sent);
+        let done = self.reports.iter().take_while(done).count();
+        let mut packets = 0;
+        if let Some(last) = self.reports.drain(..done).next_back() {
+            let end = self.ring.advance(last, 1);
+            while self.oldest != end {
+                let (run, lent) = self.ring.run(self.oldest, self.ring.distance(self.oldest, end).into());
+                let count = run.len();
+                let returned = lent.iter_mut().filter_map(Option::take).inspect(|_| packets += 1);
+                hugemem::recycle(returned.map(|lent| Returned::new(lent).sent()));
+                self.oldest = self.ring.advance(self.oldest, count);
             }
-            reports += 1;
-            packets += report.packets;
-            descriptors += report.descriptors;
         }
-        self.reports.drain(..reports);
-        hugemem::recycle(self.held.drain(..usize::from(packets)).map(|lent| Returned::new(lent).sent()));
-        self.used -= descriptors;
+        self.held -= packets;
         self.progress.looked(packets);
         self.health.publish(2 * self.pair + 1, self.progress);
     }
@@ -292,7 +285,8 @@ impl<B: Bar> TxQueue for Tx<B> {
         if self.tail.is_none() {
             return self.discard(batch);
         }
-        if self.used >= self.reclaim_at {
+        self.ring.prefetch(self.next, batch.len().min(self.free()));
+        if self.used() >= self.reclaim_at {
             self.take_back();
         }
         let next = self.next;
@@ -301,7 +295,7 @@ impl<B: Bar> TxQueue for Tx<B> {
             self.take_back();
             taken += self.send(batch);
         }
-        if self.open.packets > 0 {
+        if self.unasked > 0 {
             self.ask();
         }
         if self.next != next
@@ -314,7 +308,7 @@ impl<B: Bar> TxQueue for Tx<B> {
 
     fn reclaim(&mut self) -> usize {
         self.take_back();
-        if self.tail.is_none() { 0 } else { self.held.len() }
+        if self.tail.is_none() { 0 } else { self.held.into() }
     }
 
     fn counters(&self) -> Counters {
@@ -342,7 +336,7 @@ fn descriptors_for(packet: &Packet) -> Option<usize> {
 
 /// Checks and mends what the card would choke on.
 fn check(packet: &mut Packet) -> Result<(), DropReason> {
-    if packet.len() < SHORTEST {
+    if packet.len() < usize::from(SHORTEST) {
         return Err(DropReason::BadLength);
     }
     if descriptors_for(packet).is_none() {

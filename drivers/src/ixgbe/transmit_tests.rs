@@ -172,7 +172,7 @@ fn packets_leave_in_order_around_the_ring_and_come_back_as_they_are_reported() {
             assert!(sent.context.is_none() && sent.commands[0] & !data::RS == data::BASE | data::EOP);
         }
         let asked = sent.iter().filter(|packet| packet.commands[0] & data::RS != 0).count();
-        assert_eq!(asked, count.div_ceil(REPORT), "few reports");
+        assert_eq!(asked, count.div_ceil(REPORT.into()), "few reports");
         assert_eq!(card.tx.reclaim(), count, "nothing is reported yet");
         card.report(&sent);
         assert_eq!(card.tx.reclaim(), 0);
