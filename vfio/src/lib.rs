@@ -1,13 +1,14 @@
-//! The bus under the drivers on Linux: kernel VFIO, and all that belongs to getting a device there.
+//! The bus under the drivers on Linux: kernel VFIO with all that belongs to getting a device there, and vfio-user.
 //!
 //! - [`kernel`]: [`Function`], the [`PciFunction`](drivers::bus::PciFunction) behind a device that is bound to
 //!   vfio-pci, by group and container or by iommufd.
+//! - [`user`]: [`user::Function`], a device that another process plays, reached over a socket; and [`user::server`] to play one.
 //! - [`bar`]: register windows; the only code that touches them.
 //! - [`discover`]: network cards and DMA engines with what the kernel does with them.
 //! - [`bind`]: takes a device from its kernel driver, and gives it back.
 //! - [`doctor`]: what this machine has and lacks for all that, with the command that mends it.
 //!
-//! It does no DMA without an IOMMU, allocates no DMA memory (that is `hugemem`'s) and drives no device itself.
+//! It maps memory for a kernel's device only behind an IOMMU, allocates no DMA memory (that is `hugemem`'s) and drives no device itself.
 
 pub mod bar;
 pub mod bind;

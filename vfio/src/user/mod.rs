@@ -3,7 +3,30 @@
 //! vfio-user is VFIO's device interface as messages on a Unix stream socket. What the kernel would do by `ioctl`, `mmap` and
 //! eventfd, a server does by answering requests and by passing file descriptors.
 //!
-//! - [`server`]: serves a device ([`server::Device`]) to QEMU's `vfio-user-pci` and to other clients.
+//! - [`Function`] is a device behind such a socket, as a [`PciFunction`](drivers::bus::PciFunction) like any other.
+//! - [`server`] serves a device ([`server::Device`]) to QEMU's `vfio-user-pci`, to [`Function`] and to other clients.
+//!
+//! # How things travel
+//!
+//! | what | by descriptor | by message |
+//! |---|---|---|
+//! | registers | pages that the server shares are mapped: a store is a store | all others, and those of servers that share none |
+//! | memory for DMA | its memfd is passed, the server maps it | memory without a file, or [`Options::message_dma`]: the server asks for each piece |
+//! | interrupts | one eventfd a vector | never |
+//!
+//! A register load by message waits for the server, some microseconds. A store does not wait: it is posted, and done before any later load, because
+//! the server takes messages in order.
+//!
+//! # Trust and deadlines
+//!
+//! Neither end trusts the other: lengths are checked before use, files are mapped only when they are sealed against shrinking, and descriptors that
+//! nobody asked for are closed. What a peer does wrong ends the connection, and only that.
+//!
+//! Every request has a deadline. A server that dies, breaks the protocol or stays silent is a device that was removed: requests fail with
+//! [`BusError::Gone`](drivers::bus::BusError::Gone) at once, and register windows read all ones, mapped pages included.
+//!
+//! What a peer has mapped cannot be taken from it by force: a server that does not honour an unmap still reaches the memory that was shared with it.
+//! Servers that are not trusted that far get [`Options::message_dma`].
 
 mod channel;
 mod client;
