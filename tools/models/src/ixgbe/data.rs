@@ -126,7 +126,7 @@ pub(super) struct DataPath {
     scratch: Vec<u8>,
     workshop: Workshop,
     looped: VecDeque<Vec<u8>>,
-    /// The last poll found nothing to do: time to look at all queues.
+    /// The last poll moved no frame: time to look at all queues.
     idle: bool,
 }
 
@@ -189,14 +189,17 @@ impl DataPath {
         if bus.is_master() && !quiet && rest.link_up {
             work.transmitted = self.transmit(&mut rest, bus, wire, budget);
             work.received = self.receive(&mut rest, bus, wire, budget);
+            if self.counts.missed != 0 {
+                rest.interrupts.other(cause::RECEIVE_MISS);
+            }
         }
-        if work.transmitted | work.received != 0 {
+        self.idle = work.transmitted | work.received == 0;
+        if !self.idle {
             self.counts.flush(rest.statistics);
             if rest.trick.is(Fault::DmaStray) {
                 let _stray = bus.read(&mut Hint::default(), 0xdead_d000, &mut [0; 8]);
             }
         }
-        self.idle = work == Work::default();
         work
     }
 
@@ -322,7 +325,11 @@ impl DataPath {
             follow_receiver(&mut self.receivers, bus, queue, never);
         }
         let outcome = match self.receivers.get(queue) {
-            None => None,
+            // Nobody is there to receive it.
+            None => {
+                counts.missed += 1;
+                None
+            }
             Some(receiver) => {
                 let inlet = Inlet {
                     steering,

@@ -192,6 +192,12 @@ impl Ring {
         let _refused = bus.write(&mut self.hint, address, &super::descriptor::image(descriptor));
     }
 
+    /// Writes the second word of a descriptor only, so that the address in the first one stays the driver's.
+    pub(super) fn write_status(&mut self, bus: &mut Bus, index: u32, word: u64) {
+        let address = self.address(index).wrapping_add(8);
+        let _refused = bus.write(&mut self.hint, address, &word.to_le_bytes());
+    }
+
     fn address(&self, index: u32) -> u64 {
         self.base.wrapping_add(BYTES * u64::from(index))
     }

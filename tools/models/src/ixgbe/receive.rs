@@ -179,17 +179,23 @@ impl Receiver {
                 WriteBack { status: ReceiveStatus::DD, error: ReceiveError::empty(), tag: 0, ..last }
             };
             report.length = u16::try_from(part.len()).unwrap_or(u16::MAX);
-            let mut at = self.ring.head;
+            let at = self.ring.head;
             self.ring.advance(1);
+            let mut ahead = false;
             if !honest {
                 match trick.receive(&mut report, u16::try_from(self.room).unwrap_or(u16::MAX)) {
                     Deed::Write => {}
                     Deed::Withhold => continue,
-                    Deed::Ahead => at = self.ring.index(self.ring.filled()),
+                    Deed::Ahead => ahead = true,
                 }
             }
             let descriptor = if self.legacy { report.legacy(address) } else { report.advanced() };
-            self.ring.write(bus, at, descriptor);
+            if ahead {
+                let behind = self.ring.index(self.ring.filled());
+                self.ring.write_status(bus, behind, descriptor[1]);
+            } else {
+                self.ring.write(bus, at, descriptor);
+            }
         }
         self.delivered.add(stored.len());
         Outcome::Delivered

@@ -3,4 +3,6 @@
 mod bench;
 pub(super) mod frames;
 mod interrupts;
+mod mini;
 mod registers;
+mod rings;
