@@ -1,8 +1,10 @@
-//! The two wires to the module's management interface (I2CCTL, 8.2.3.1.5), and the memory at their other end.
+//! The cage of the module: the pin that says whether there is one (ESDP, 8.2.3.1.4), the two wires to the module's management interface
+//! (I2CCTL, 8.2.3.1.5), and the memory at their other end.
 //!
 //! The driver moves clock and data by hand. The module answers at address A0h (identification) and acknowledges nothing else.
 
 use super::config::Config;
+use super::registers::ESDP;
 use super::sfp;
 
 /// I2CCTL: clock and data, as they are and as the driver drives them. Both wires are pulled up and either side can pull them down.
@@ -10,6 +12,10 @@ const CLOCK_IN: u32 = 1 << 0;
 const CLOCK_OUT: u32 = 1 << 1;
 const DATA_IN: u32 = 1 << 2;
 const DATA_OUT: u32 = 1 << 3;
+/// ESDP: values of pins 0 to 7, and which of them the driver drives. Pin 2 is high while there is a module.
+const PINS: u32 = 0xff;
+const DIRECTION_SHIFT: u32 = 8;
+const MODULE: u32 = 1 << 2;
 /// Address of the identification, with the direction in bit 0.
 const IDENTIFICATION: u8 = 0xa0;
 
@@ -31,6 +37,8 @@ enum State {
 #[derive(Debug)]
 pub(super) struct I2c {
     memory: Option<Box<[u8; 256]>>,
+    /// ESDP as the driver wrote it.
+    pins: u32,
     /// What the driver drives.
     clock: bool,
     data: bool,
@@ -47,6 +55,7 @@ impl I2c {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             memory: sfp::image(config.module, config.speed).filter(|_| !config.kind.is_copper()).map(Box::new),
+            pins: 0,
             clock: true,
             data: true,
             released: true,
@@ -57,12 +66,28 @@ impl I2c {
         }
     }
 
-    pub(super) fn load(&self) -> u32 {
+    /// A reset of the chip: the driver drives nothing.
+    pub(super) fn reset(&mut self) {
+        self.pins = 0;
+    }
+
+    /// Reads one of its registers.
+    pub(super) fn load(&self, offset: u32) -> u32 {
+        if offset == ESDP.offset {
+            let driven = self.pins >> DIRECTION_SHIFT & PINS;
+            let input = if self.memory.is_some() { MODULE } else { 0 };
+            return self.pins & !(PINS & !driven) | input & !driven;
+        }
         let bit = |on: bool, bit: u32| if on { bit } else { 0 };
         bit(self.clock, CLOCK_IN | CLOCK_OUT) | bit(self.data, DATA_OUT) | bit(self.data && self.released, DATA_IN)
     }
 
-    pub(super) fn store(&mut self, value: u32) {
+    /// Writes one of its registers.
+    pub(super) fn store(&mut self, offset: u32, value: u32) {
+        if offset == ESDP.offset {
+            self.pins = value;
+            return;
+        }
         let (clock, data) = (value & CLOCK_OUT != 0, value & DATA_OUT != 0);
         let (was_clock, was_data) = (self.clock, self.data);
         (self.clock, self.data) = (clock, data);
@@ -155,6 +180,7 @@ impl I2c {
 #[cfg(test)]
 mod tests {
     use super::super::config::Module;
+    use super::super::registers::I2CCTL;
     use super::*;
 
     /// A driver's end of the wires.
@@ -162,8 +188,8 @@ mod tests {
 
     impl Master {
         fn wires(&mut self, clock: bool, data: bool) -> bool {
-            self.0.store(if clock { CLOCK_OUT } else { 0 } | if data { DATA_OUT } else { 0 });
-            self.0.load() & DATA_IN != 0
+            self.0.store(I2CCTL.offset, if clock { CLOCK_OUT } else { 0 } | if data { DATA_OUT } else { 0 });
+            self.0.load(I2CCTL.offset) & DATA_IN != 0
         }
 
         fn start(&mut self) {

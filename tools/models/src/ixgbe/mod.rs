@@ -195,7 +195,7 @@ impl Ixgbe {
             Part::Nvm => self.nvm.load(&self.control, &self.trick, bus, offset),
             Part::Semaphore => self.semaphore.load(&self.trick, offset),
             Part::Mdio => self.mdio.load(offset),
-            Part::I2c => self.i2c.load(),
+            Part::I2c => self.i2c.load(offset),
             Part::Link => self.link.load(offset),
             Part::Interrupts => self.interrupts.load(offset),
             Part::Clock => self.time.load(bus.now(), offset),
@@ -209,7 +209,7 @@ impl Ixgbe {
         let offset = registers::canonical(offset);
         let Some(register) = self.registers.find(offset) else {
             if registers::is_queue(offset) {
-                bus.set_register(REGISTERS, offset, value);
+                bus.set_register(REGISTERS, offset, value & registers::queue_bits(offset));
             } else {
                 self.blame(bus, offset, true);
             }
@@ -248,7 +248,7 @@ impl Ixgbe {
                     self.link.negotiate();
                 }
             }
-            Part::I2c => self.i2c.store(value),
+            Part::I2c => self.i2c.store(offset, value),
             Part::Link => self.link.store(offset, value),
             Part::Interrupts => self.interrupts.store(offset, value),
             Part::Clock => self.time.store(bus.now(), offset, value),
@@ -276,6 +276,7 @@ impl Ixgbe {
         self.interrupts = Interrupts::new();
         self.director = Director::default();
         self.time = Time::default();
+        self.i2c.reset();
         self.nvm.reload(&mut self.registers);
         self.data.reset(bus);
         self.trick.reset();
@@ -389,6 +390,12 @@ impl Chip for Ixgbe {
             overrun: self.config.overrun,
         };
         let mut work = self.data.poll(rest, bus, wire, budget);
+        if work.received != 0
+            && let Some(sentence) = rules::broken_by_receive(&self.registers)
+            && self.blamed.insert((registers::RDRXCTL.offset, true))
+        {
+            bus.violation(sentence);
+        }
         self.strike(bus);
         work.other |= self.interrupts.poll(bus, &self.trick);
         work

@@ -13,7 +13,7 @@ table! {
     /// Extended device control, 8.2.3.1.3. Bit 14 notifies that the function is out of reset, bit 28 that a driver is loaded.
     CTRL_EXT = at(0x00018).bits(0x1403_7c00);
     /// Software definable pins, 8.2.3.1.4.
-    ESDP = at(0x00020);
+    ESDP = at(0x00020).of(I2c);
     /// I2C control of the module's management interface, 8.2.3.1.5.
     I2CCTL = at(0x00028).of(I2c);
     /// Pins of the MAC (X540 datasheet).

@@ -210,6 +210,17 @@ pub(super) fn is_queue(offset: u32) -> bool {
     QUEUE_PAGES.iter().any(|page| page.contains(&offset))
 }
 
+/// What the driver can write of the queue register at `offset`: base and length of a ring are multiples of 128, head and tail have 16 bits
+/// (8.2.3.8, 8.2.3.9). Only the card can hold drivers to this, so on shared pages nobody does.
+pub(super) const fn queue_bits(offset: u32) -> u32 {
+    match offset % 0x40 {
+        0x00 => 0xffff_ff80,
+        0x08 => 0x000f_ff80,
+        0x10 | 0x18 => 0xffff,
+        _ => u32::MAX,
+    }
+}
+
 /// The registers that store what was written.
 #[derive(Debug)]
 pub(super) struct Registers {

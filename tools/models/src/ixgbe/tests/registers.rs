@@ -189,6 +189,9 @@ fn the_link_follows_settings_cable_and_module() {
     slow.store(0x42a0, slow.load(0x42a0) & !0xe000 | 2 << 13);
     slow.milliseconds(30);
     assert!(!up(&slow));
+    // The pin that says so.
+    assert_eq!(bench.load(0x20) & 4, 4);
+    assert_eq!(Bench::new(Config { module: Module::Empty, ..Config::default() }).load(0x20) & 4, 0);
     for config in [
         Config { module: Module::Empty, ..Config::default() },
         Config { fault: Some(Fault::LinkNeverUp), ..Config::default() },
@@ -286,4 +289,15 @@ fn faults_of_the_bring_up_last() {
     assert_eq!(with(Fault::EepromNeverReady).load(0x1_0010) & 0x200, 0);
     assert_eq!(with(Fault::MacInvalid).load(0xa200), u32::MAX);
     assert_eq!(with(Fault::StatisticsJump).load(0x4074), u32::MAX);
+}
+
+#[test]
+fn queue_registers_keep_what_can_be_written_when_the_card_sees_the_access() {
+    let bench = Bench::new(Config { doorbells: Doorbells::Trapped, ..Config::default() });
+    for base in [0x1040, 0xd000, 0x6080] {
+        for (register, kept) in [(0, 0xffff_ff80), (4, u32::MAX), (8, 0x000f_ff80), (0x18, 0xffff)] {
+            bench.store(base + register, u32::MAX);
+            assert_eq!(bench.load(base + register), kept, "{:#x}", base + register);
+        }
+    }
 }
