@@ -6,13 +6,19 @@ use clap::{Args, Parser, Subcommand};
 use dataplane::config::{ByteSize, CoreList, PageSize, Poll};
 use dataplane::port::{MAXIMUM_FRAME, MINIMUM_FRAME, PortSpec};
 
+use crate::embedded::Driver;
+
+use crate::commands::device::DeviceArguments;
+
 /// Lengths of frames.
 const FRAMES: std::ops::RangeInclusive<i64> = MINIMUM_FRAME as i64..=MAXIMUM_FRAME as i64;
 
 const PORTS_HELP: &str = "\
 Ports:
-  0000:00:03.0[,queues=N][,ring=auto|split|packed][,vfio=auto|type1|iommufd][,mac=ADDRESS][,promiscuous=on|off]
-                                a network card bound to vfio-pci; 00:03.0 and the kernel's interface name work too
+  0000:00:03.0[,queues=N][,mac=ADDRESS][,mtu=BYTES][,promiscuous=on|off][,vfio=auto|type1|iommufd]
+                                a network card bound to vfio-pci; 00:03.0 and the kernel's interface name work too;
+                                virtio cards take ring=auto|split|packed, ixgbe cards pause=on|off|rx|tx
+  vfio-user=SOCKET[,...]        a card behind a socket, such as those of `mirach device`; keys as above, but vfio
   tap=NAME[,queues=N]           a Linux tap interface
   pcap=IN[,out=OUT][,loop=N]    capture files; IN may be left out (pcap=,out=OUT); loop=0 plays IN for ever
   gen=RATE[,size=64|64-1514][,count=N][,flows=N][,queues=N]
@@ -47,6 +53,8 @@ pub(crate) enum Command {
     Bind(BindArguments),
     /// Give devices back to their kernel driver
     Unbind(UnbindArguments),
+    /// Serve software network cards to emulators and drivers on vfio-user sockets
+    Device(DeviceArguments),
     /// Say what this machine has and lacks for mirach, and what mends it
     Doctor(DoctorArguments),
     /// Print what lets a shell complete mirach's commands and flags
@@ -104,6 +112,9 @@ pub(crate) struct DemoArguments {
     /// Most packets received at once
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=128))]
     pub(crate) burst: u16,
+    /// Driver to show, with the software card that goes with it
+    #[arg(long, value_enum, default_value_t = Driver::Ixgbe)]
+    pub(crate) driver: Driver,
     /// Print one JSON object a line: statistics once a second, then a summary
     #[arg(long)]
     pub(crate) json: bool,
@@ -111,9 +122,12 @@ pub(crate) struct DemoArguments {
 
 #[derive(Args, Debug)]
 pub(crate) struct BenchArguments {
-    /// Port to measure [default: the forwarder's own floor, and the virtio-net driver on a card model]
-    #[arg(long, value_name = "SPEC")]
+    /// Port to measure [default: the forwarder's own floor, and each driver on a card model]
+    #[arg(long, value_name = "SPEC", conflicts_with = "driver")]
     pub(crate) port: Option<PortSpec>,
+    /// Drivers to measure, on card models that work on another core
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
+    pub(crate) driver: Vec<Driver>,
     /// How long to measure each case, over all its runs
     #[arg(long, value_name = "SECONDS", default_value_t = 0.05, value_parser = seconds)]
     pub(crate) seconds_per_case: f64,

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Devices(devices) => commands::devices::execute(&devices),
         Command::Bind(bind) => commands::bind::bind(&bind),
         Command::Unbind(unbind) => commands::bind::unbind(&unbind),
+        Command::Device(device) => commands::device::execute(device),
         Command::Doctor(doctor) => commands::doctor::execute(&doctor),
         Command::Completions(completions) => commands::completions::execute(&completions),
     };

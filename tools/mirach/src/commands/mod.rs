@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod bind;
 pub(crate) mod completions;
 pub(crate) mod demo;
+pub(crate) mod device;
 pub(crate) mod devices;
 pub(crate) mod doctor;
 pub(crate) mod run;

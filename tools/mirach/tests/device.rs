@@ -1,0 +1,198 @@
+//! `mirach device` as its users meet it: cards on sockets, words on stdin.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use drivers::bus::{Bar, PciFunction};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use vfio::user::{Function, Options};
+
+fn mirach(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mirach"));
+    command.args(["device", "ixgbe"]).args(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).env_remove("RUST_LOG");
+    command
+}
+
+/// A process with cards. Killed, if it still runs, when this is dropped.
+struct Cards {
+    child: Child,
+    words: Option<ChildStdin>,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Cards {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = mirach(arguments).spawn().unwrap();
+        let (words, stdout) = (child.stdin.take(), child.stdout.take().unwrap());
+        Self { child, words, lines: BufReader::new(stdout).lines() }
+    }
+
+    fn tell(&mut self, word: &str) {
+        writeln!(self.words.as_mut().unwrap(), "{word}").unwrap();
+    }
+
+    fn object(&mut self, kind: &str) -> Value {
+        let line = self.lines.next().unwrap().unwrap();
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["type"], kind, "{line}");
+        value
+    }
+
+    /// What `show` says once `done` agrees, which has twenty seconds.
+    fn shown(&mut self, done: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            self.tell("show");
+            let shown = self.object("show");
+            if done(&shown) {
+                return shown;
+            }
+            assert!(Instant::now() < deadline, "{shown}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn end(mut self) -> (i32, String) {
+        self.words = None;
+        let status = self.child.wait().unwrap();
+        let mut errors = String::new();
+        std::io::Read::read_to_string(&mut self.child.stderr.take().unwrap(), &mut errors).unwrap();
+        (status.code().unwrap(), errors)
+    }
+}
+
+impl Drop for Cards {
+    fn drop(&mut self) {
+        let _ended_already = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn connect(path: &Path) -> Function {
+    Function::connect(path, Options::default()).unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn two_cards_on_a_cable_are_served_and_obey() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+    let mut cards = Cards::start(&[
+        "--socket",
+        text(&a),
+        "--socket",
+        text(&b),
+        "--wire",
+        "cable",
+        "--json",
+        "--mac",
+        "02:00:00:00:00:ff",
+    ]);
+    for path in [&a, &b] {
+        let listening = cards.object("listening");
+        assert_eq!(listening["socket"], text(path));
+        assert_eq!(listening["qemu_device"]["socket"]["path"], text(path));
+    }
+    let mut functions = [connect(&a), connect(&b)];
+    for (number, function) in functions.iter_mut().enumerate() {
+        assert_eq!((function.id().vendor, function.id().device), (0x8086, 0x10fb));
+        let bar = function.bar(0).unwrap();
+        // The first receive address: low word, then high word with the valid bit (section 8.2.3.7.9).
+        let (low, high) = (bar.load::<u32>(0xa200), bar.load::<u32>(0xa204));
+        let mac = [low.to_le_bytes(), high.to_le_bytes()].concat();
+        let expected = if number == 0 { [2, 0, 0, 0, 0, 0xff] } else { [2, 0, 0, 0, 1, 0] };
+        assert_eq!(mac[..6], expected);
+    }
+    cards.shown(|shown| shown["cards"].as_array().unwrap().iter().all(|card| card["link"] == "up"));
+    cards.tell("link down 1");
+    let shown = cards.shown(|shown| shown["cards"][1]["link"] == "down");
+    assert_eq!(shown["cards"][0]["link"], "up");
+    cards.tell("fault nosuch");
+    cards.tell("fault none 7");
+    cards.tell("fault removed 0");
+    // A client leaves, and the next one is served.
+    let [first, second] = functions;
+    drop((first, second));
+    assert_eq!(connect(&b).id().device, 0x10fb);
+    cards.tell("quit");
+    let summary = cards.object("summary");
+    assert_eq!(summary["cards"][1]["counters"]["tx_frames"], 0);
+    assert_eq!(summary["cards"][0]["dma_faults"].as_array().unwrap().len(), 0);
+    let (code, errors) = cards.end();
+    assert_eq!(code, 0, "{errors}");
+    assert!(errors.contains("`nosuch` is no fault") && errors.contains("no card 7"), "{errors}");
+    assert!(!a.exists() && !b.exists());
+}
+
+#[test]
+fn a_card_goes_on_without_stdin_and_ends_cleanly_when_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("it's a card");
+    let mut cards = Cards::start(&["--socket", text(&path), "--wire", "null"]);
+    cards.words = None;
+    assert_eq!(cards.lines.next().unwrap().unwrap(), format!("listening on {}", text(&path)));
+    let arguments: Vec<String> = (0..4).map(|_| cards.lines.next().unwrap().unwrap()).collect();
+    assert!(arguments.iter().any(|line| line.contains(r#"it'\''s a card","type":"unix"}}'"#)), "{arguments:?}");
+    let function = connect(&path);
+    kill_process(Pid::from_child(&cards.child), Signal::TERM).unwrap();
+    let summary = cards.lines.next().unwrap().unwrap();
+    assert!(summary.starts_with(&format!("{}: link ", text(&path))), "{summary}");
+    let (code, errors) = cards.end();
+    assert_eq!((code, errors.as_str()), (0, ""));
+    drop(function);
+}
+
+#[test]
+fn strict_fails_when_the_driver_breaks_a_rule() {
+    let folder = tempfile::tempdir().unwrap();
+    for (strict, expected) in [(false, 0), (true, 1)] {
+        let path = folder.path().join("card");
+        let mut arguments = vec!["--socket", text(&path), "--wire", "loop", "--json", "--seconds", "60"];
+        arguments.extend(strict.then_some("--strict"));
+        let mut cards = Cards::start(&arguments);
+        cards.object("listening");
+        let mut function = connect(&path);
+        // An offset at which there is no register.
+        function.bar(0).unwrap().store(0x1_5ff8, 1_u32);
+        cards.shown(|shown| !shown["cards"][0]["violations"].as_array().unwrap().is_empty());
+        cards.tell("quit");
+        cards.object("summary");
+        assert_eq!(cards.end().0, expected);
+    }
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2_and_says_why() {
+    let run = |arguments: &[&str]| -> Output { mirach(arguments).output().unwrap() };
+    for (arguments, words) in [
+        (&["--wire", "null"][..], "--socket"),
+        (&["--socket", "/tmp/x", "--wire", "cable"], "two sockets"),
+        (&["--socket", "/tmp/x", "--wire", "cabel"], "a wire is cable"),
+        (&["--socket", "/tmp/x", "--socket", "/tmp/x", "--wire", "cable"], "given twice"),
+        (
+            &["--socket", "/tmp/x", "--socket", "/tmp/y", "--wire", "tap=a", "--wire", "null", "--wire", "loop"],
+            "3 wires",
+        ),
+        (&["--socket", "/tmp/x", "--wire", "null", "--fault", "nosuch"], "done-never"),
+        (&["--socket", "/tmp/x", "--wire", "null", "--fault-after", "2s"], "--fault"),
+        (&["--socket", "/tmp/x", "--wire", "null", "--fault", "done-never", "--fault-after", "soon"], "500-frames"),
+        (&["--socket", "/tmp/x", "--wire", "null", "--mac", "01:00:00:00:00:00"], "unicast"),
+    ] {
+        let output = run(arguments);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
+        assert!(errors.contains(words), "{arguments:?}: {errors}");
+    }
+    let output = run(&["--socket", "/nonexistent/card", "--wire", "null"]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(errors.contains("/nonexistent/card") && errors.contains("create it first"), "{errors}");
+}
