@@ -18,6 +18,7 @@ mod checksum;
 mod health;
 pub mod ixgbe;
 pub mod nic;
+mod reach;
 pub mod register;
 mod stopped;
 pub mod virtio;

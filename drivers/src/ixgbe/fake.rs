@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::string::ToString;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::vec::Vec;
@@ -30,6 +30,8 @@ pub(super) struct State {
     /// Resets by the bus so far.
     pub(super) bus_resets: u32,
     pub(super) bus_master: bool,
+    /// Regions that it reaches.
+    pub(super) mapped: BTreeSet<u64>,
     /// Everything reads as ones.
     pub(super) gone: bool,
     /// CTRL.RST stays set.
@@ -234,11 +236,13 @@ impl PciFunction for Fake {
         Ok(Vec::new())
     }
 
-    fn map(&mut self, _: &Region) -> Result<(), BusError> {
+    fn map(&mut self, region: &Region) -> Result<(), BusError> {
+        self.state().mapped.insert(region.iova().raw());
         Ok(())
     }
 
-    fn unmap(&mut self, _: &Region) -> Result<(), BusError> {
+    fn unmap(&mut self, region: &Region) -> Result<(), BusError> {
+        self.state().mapped.remove(&region.iova().raw());
         Ok(())
     }
 

@@ -27,7 +27,7 @@ use super::transmit::Tx;
 use crate::bus::{Bar, BusError, Clock, PciFunction, PciId};
 use crate::health::{Health, PATIENCE, Watch};
 use crate::nic::{FlowControl, LinkStatus, MacAddress, Nic, NicError, Offloads, QueuePair, ReceiveFilter};
-use crate::stopped::Stopped;
+use crate::reach::Reach;
 
 /// How long a card may take to reset itself.
 const RESET_LIMIT: Duration = Duration::from_secs(1);
@@ -60,6 +60,7 @@ pub struct Ixgbe<F: PciFunction> {
     receivers: Vec<Option<Rx<F::Bar>>>,
     transmitters: Vec<Option<Tx<F::Bar>>>,
     running: bool,
+    reach: Reach,
     // Last, so that doorbells and registers are let go of before the function is.
     function: F,
 }
@@ -124,9 +125,10 @@ impl<F: PciFunction> Ixgbe<F> {
             None => filters::permanent(&card)
                 .ok_or_else(|| card.misbehaves("its NVM holds no Ethernet address; choose one with mac="))?,
         };
-        function.map(memory)?;
+        let mut reach = Reach::default();
+        reach.map(&mut function, memory)?;
         for pool in pools.iter().take(pairs.into()) {
-            function.map(pool.region())?;
+            reach.map(&mut function, pool.region())?;
             if pool.room() < LEAST_ROOM {
                 return Err(card.refuses(alloc::format!(
                     "receive buffers have room for {} bytes and need room for {LEAST_ROOM}",
@@ -170,6 +172,7 @@ impl<F: PciFunction> Ixgbe<F> {
             receivers,
             transmitters,
             running: false,
+            reach,
             function,
         };
         // So that the link can train, and is known, before the port starts.
@@ -188,7 +191,7 @@ impl<F: PciFunction> Ixgbe<F> {
     /// # Errors
     /// When the bus cannot.
     pub fn map(&mut self, region: &Region) -> Result<(), NicError> {
-        Ok(self.function.map(region)?)
+        Ok(self.reach.map(&mut self.function, region)?)
     }
 
     /// Takes a region away from the card. No packet of it may be underway on this card.
@@ -196,7 +199,7 @@ impl<F: PciFunction> Ixgbe<F> {
     /// # Errors
     /// When the bus cannot.
     pub fn unmap(&mut self, region: &Region) -> Result<(), NicError> {
-        Ok(self.function.unmap(region)?)
+        Ok(self.reach.unmap(&mut self.function, region)?)
     }
 
     /// The function that the card sits on.
@@ -215,12 +218,20 @@ impl<F: PciFunction> Ixgbe<F> {
         self.summary.queue_pairs.into()
     }
 
-    /// Stops the card and takes back the buffers of all queues that are at home.
-    fn empty(&mut self, limit: Duration) -> Result<Stopped, NicError> {
+    /// Stops the card and takes back the buffers of all queues that are at home. Those of a card that does not stop come
+    /// back too, when the bus can take the memory away from it.
+    fn empty(&mut self) -> Result<(), NicError> {
         // The reset clears what was counted, so nothing may be counted meanwhile.
         quiesce(&self.card);
         self.statistics.gather(&self.card);
-        let stopped = halt(&mut self.function, &self.card, limit)?;
+        let halted = halt(&mut self.function, &self.card, RESET_LIMIT);
+        let (stopped, outcome) = match halted {
+            Ok(stopped) => (Some(stopped), Ok(())),
+            Err(error) => (self.reach.withdraw(&mut self.function), Err(error)),
+        };
+        let Some(stopped) = stopped else {
+            return outcome;
+        };
         let Summary { offloads, mtu, .. } = self.summary;
         let longest = longest(mtu);
         for rx in self.receivers.iter_mut().flatten() {
@@ -229,12 +240,13 @@ impl<F: PciFunction> Ixgbe<F> {
         for tx in self.transmitters.iter_mut().flatten() {
             tx.reset(&stopped, TransmitSetup { offloads, longest });
         }
-        Ok(stopped)
+        outcome
     }
 
     /// Brings the card up, in the order of section 4.6.3. All queues are at home.
     fn bring_up(&mut self) -> Result<Vec<Option<F::Interrupt>>, NicError> {
-        self.empty(RESET_LIMIT)?;
+        self.empty()?;
+        self.reach.restore(&mut self.function)?;
         self.health.clear();
         self.watches.fill(Watch::default());
         ready(&self.card)?;
@@ -280,10 +292,10 @@ impl<F: PciFunction> Ixgbe<F> {
     /// Resets the card and takes back the buffers of all queues that are at home.
     fn bring_down(&mut self) -> Result<(), NicError> {
         self.running = false;
-        let stopped = self.empty(RESET_LIMIT);
+        let stopped = self.empty();
         // Vectors are given back; that a bus has none to give back is no failure.
         let _ = self.function.interrupts(0);
-        stopped.map(drop)
+        stopped
     }
 
     fn ask_link(&mut self) -> Result<LinkStatus, NicError> {

@@ -96,6 +96,13 @@ fn a_card_that_is_gone_is_named_at_once() {
         assert!(matches!(error, NicError::Bus(BusError::Gone { .. })), "{error}");
     }
     assert!(nic.statistics().iter().all(|(_, count)| *count == 0), "all ones are no counts");
+    assert_eq!(nic.receivers[0].as_mut().unwrap().pool().available(), 512, "it reaches no memory any more");
+    assert_eq!(fake.state().mapped.len(), 0);
+    fake.state().gone = false;
+    let queues = nic.start().unwrap();
+    assert_eq!(fake.state().mapped.len(), 2);
+    fake.state().gone = true;
+    drop(queues);
     drop(nic);
     assert!(matches!(open_with(&fake, config(1)), Err(NicError::Bus(BusError::Gone { .. }))));
     assert!(fake.now() - start < Duration::from_millis(50), "{:?}", fake.now() - start);

@@ -96,7 +96,8 @@ pub trait Nic: Send {
     /// buffers, which is safe.
     ///
     /// # Errors
-    /// When the device does not confirm the reset; its buffers then stay lent.
+    /// When the device does not confirm the reset. Its buffers come back all the same when the bus can take all memory
+    /// away from it; otherwise they stay lent.
     fn stop(&mut self, queues: Vec<(Self::Rx, Self::Tx)>) -> Result<(), NicError>;
     /// Chooses the frames to receive, now and after each start.
     ///

@@ -20,6 +20,7 @@ use super::transport::{Status, Transport};
 use crate::bus::{BusError, Clock, PciFunction, PciId};
 use crate::health::{Health, PATIENCE, Watch};
 use crate::nic::{LinkStatus, MacAddress, Nic, NicError, Offloads, QueuePair, ReceiveFilter};
+use crate::reach::Reach;
 
 /// How long a device may take to reset itself.
 const RESET_LIMIT: Duration = Duration::from_secs(3);
@@ -60,6 +61,7 @@ pub struct VirtioNet<F: PciFunction> {
     transmitters: Vec<Option<Tx<F::Bar>>>,
     control: Option<Control<F::Bar>>,
     running: bool,
+    reach: Reach,
     // Last, so that doorbells and registers are let go of before the function is.
     function: F,
 }
@@ -118,9 +120,10 @@ impl<F: PciFunction> VirtioNet<F> {
                 transport.refuses(alloc::format!("the device carries payloads of {largest} bytes; lower mtu={mtu}"))
             );
         }
-        function.map(memory)?;
+        let mut reach = Reach::default();
+        reach.map(&mut function, memory)?;
         for pool in pools.iter().take(plan.pairs.into()) {
-            function.map(pool.region())?;
+            reach.map(&mut function, pool.region())?;
             let needed = usize::from(mtu) + ETHERNET;
             if pool.room() < needed && !features.contains(Features::MRG_RXBUF) {
                 return Err(transport.refuses(alloc::format!(
@@ -171,6 +174,7 @@ impl<F: PciFunction> VirtioNet<F> {
             transmitters,
             control,
             running: false,
+            reach,
             function,
         })
     }
@@ -186,7 +190,7 @@ impl<F: PciFunction> VirtioNet<F> {
     /// # Errors
     /// When the bus cannot.
     pub fn map(&mut self, region: &Region) -> Result<(), NicError> {
-        Ok(self.function.map(region)?)
+        Ok(self.reach.map(&mut self.function, region)?)
     }
 
     /// Takes a region away from the device. No packet of it may be underway on this device.
@@ -194,7 +198,7 @@ impl<F: PciFunction> VirtioNet<F> {
     /// # Errors
     /// When the bus cannot.
     pub fn unmap(&mut self, region: &Region) -> Result<(), NicError> {
-        Ok(self.function.unmap(region)?)
+        Ok(self.reach.unmap(&mut self.function, region)?)
     }
 
     /// The function that the device sits on.
@@ -207,6 +211,7 @@ impl<F: PciFunction> VirtioNet<F> {
     fn bring_up(&mut self) -> Result<Vec<Option<F::Interrupt>>, NicError> {
         // Step 1: reset.
         let stopped = halt(&mut self.function, &self.transport, &*self.clock, RESET_LIMIT)?;
+        self.reach.restore(&mut self.function)?;
         self.health.clear();
         self.watches.fill(Watch::default());
         let limit = self.config.nic.mtu.or(self.device.mtu);
@@ -320,10 +325,18 @@ impl<F: PciFunction> VirtioNet<F> {
         )))
     }
 
-    /// Resets the device and takes back the buffers of all queues that are at home.
+    /// Resets the device and takes back the buffers of all queues that are at home. Those of a device that does not
+    /// reset come back too, when the bus can take the memory away from it.
     fn bring_down(&mut self) -> Result<(), NicError> {
         self.running = false;
-        let stopped = halt(&mut self.function, &self.transport, &*self.clock, RESET_LIMIT)?;
+        let halted = halt(&mut self.function, &self.transport, &*self.clock, RESET_LIMIT);
+        let (stopped, outcome) = match halted {
+            Ok(stopped) => (Some(stopped), Ok(())),
+            Err(error) => (self.reach.withdraw(&mut self.function), Err(error)),
+        };
+        let Some(stopped) = stopped else {
+            return outcome;
+        };
         for rx in self.receivers.iter_mut().flatten() {
             rx.reset(&stopped, self.features);
         }
@@ -335,7 +348,7 @@ impl<F: PciFunction> VirtioNet<F> {
         }
         // Vectors are given back; that a bus has none to give back is no failure.
         let _ = self.function.interrupts(0);
-        Ok(())
+        outcome
     }
 }
 
