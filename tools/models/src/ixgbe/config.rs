@@ -63,7 +63,7 @@ pub enum Doorbells {
 }
 
 /// How fast the link is.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub enum Speed {
     /// 100 Mb/s (copper only).
     Megabits100,

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::config::{Config, Kind, Module, Speed};
 use super::fault::{Fault, Trick};
-use super::registers::{ANLP1, AUTOC, AUTOC2, LINKS, PCS1GLSTA};
+use super::registers::{ANLP1, AUTOC, AUTOC2, LINKS, MACC, PCS1GLSTA};
 
+/// AUTOC and MACC: the link is up whatever the other side does, for loopback (8.2.3.22.19, 8.2.3.22.33).
+const FORCED: u32 = 1;
 /// AUTOC: restart (clears itself), and the mode of the link (8.2.3.22.19).
 const RESTART: u32 = 1 << 12;
 const MODE_SHIFT: u32 = 13;
@@ -29,11 +31,13 @@ const FLAP: Duration = Duration::from_millis(40);
 pub(super) struct Link {
     kind: Kind,
     module: Module,
-    partner: Speed,
+    /// Speed of the link partner, or what a copper PHY has agreed on with it.
+    speed: Option<Speed>,
     delay: Duration,
     plugged: bool,
     settings: u32,
     settings2: u32,
+    mac: u32,
     up: bool,
     /// Since when everything agrees.
     training: Option<Duration>,
@@ -48,11 +52,12 @@ impl Link {
         Self {
             kind: config.kind,
             module: config.module,
-            partner: config.speed,
+            speed: Some(config.speed),
             delay: config.link_delay,
             plugged: config.link_up,
             settings: AUTOC_FIRST,
             settings2: AUTOC2_FIRST,
+            mac: 0,
             up: false,
             training: None,
             changed: false,
@@ -68,7 +73,7 @@ impl Link {
 
     /// A link reset: settings as in the EEPROM, and from the start.
     pub(super) fn restart(&mut self) {
-        (self.settings, self.settings2) = (AUTOC_FIRST, AUTOC2_FIRST);
+        (self.settings, self.settings2, self.mac) = (AUTOC_FIRST, AUTOC2_FIRST, 0);
         self.down();
     }
 
@@ -81,8 +86,9 @@ impl Link {
         self.up
     }
 
-    /// The PHY of a copper port negotiates anew.
-    pub(super) fn negotiate(&mut self) {
+    /// The PHY of a copper port negotiates anew, and will agree on `speed`.
+    pub(super) fn negotiate(&mut self, speed: Option<Speed>) {
+        self.speed = speed;
         self.down();
     }
 
@@ -93,16 +99,23 @@ impl Link {
         self.dropped = true;
     }
 
+    fn is_forced(&self) -> bool {
+        (self.settings | self.mac) & FORCED != 0
+    }
+
     /// Settings, module and cable allow a link.
     fn agrees(&self, now: Duration, trick: &Trick) -> bool {
         let mode = (self.settings & MODE) >> MODE_SHIFT;
         let speed = if mode == 0 || mode == 2 { Speed::Gigabit } else { Speed::TenGigabit };
         let ready = match self.kind {
-            Kind::X520 => self.module != Module::Empty && speed == self.partner && mode <= 3 && mode != 1,
-            Kind::X540 | Kind::X550 => true,
+            Kind::X520 => self.module != Module::Empty && Some(speed) == self.speed && mode <= 3 && mode != 1,
+            Kind::X540 | Kind::X550 => self.speed.is_some(),
         };
         let flapped = trick.is(Fault::LinkFlap) && (now.as_nanos() / FLAP.as_nanos()) % 2 == 1;
-        self.plugged && ready && self.settings2 & OFF == 0 && !flapped && !trick.is(Fault::LinkNeverUp)
+        (self.is_forced() || self.plugged && ready)
+            && self.settings2 & OFF == 0
+            && !flapped
+            && !trick.is(Fault::LinkNeverUp)
     }
 
     /// Moves on; `true` when the link came up or went down.
@@ -113,7 +126,7 @@ impl Link {
             }
         } else if !self.up {
             let since = *self.training.get_or_insert(now);
-            if now.saturating_sub(since) >= self.delay || trick.is(Fault::LinkFlap) {
+            if now.saturating_sub(since) >= self.delay || self.is_forced() || trick.is(Fault::LinkFlap) {
                 (self.up, self.changed) = (true, true);
             }
         }
@@ -125,16 +138,17 @@ impl Link {
             _ if offset == LINKS.offset => {
                 let stayed = if self.up && !self.dropped { STAYED_UP } else { 0 };
                 self.dropped = !self.up;
-                if self.up { UP | SIGNAL | stayed | speed_bits(self.partner) } else { 0 }
+                if self.up { UP | SIGNAL | stayed | speed_bits(self.speed) } else { 0 }
             }
             _ if offset == AUTOC.offset => self.settings,
             _ if offset == AUTOC2.offset => self.settings2,
+            _ if offset == MACC.offset => self.mac,
             _ if offset == ANLP1.offset => {
                 // The modes from 4 on negotiate.
                 if self.settings & (4 << MODE_SHIFT) == 0 { 0 } else { NEGOTIATING }
             }
             // 1 Gb/s: synchronised, negotiation complete.
-            _ if offset == PCS1GLSTA.offset && self.up && self.partner == Speed::Gigabit => 0x0001_0011,
+            _ if offset == PCS1GLSTA.offset && self.up && self.speed == Some(Speed::Gigabit) => 0x0001_0011,
             _ => 0,
         }
     }
@@ -148,15 +162,16 @@ impl Link {
                 }
             }
             _ if offset == AUTOC2.offset => self.settings2 = value,
+            _ if offset == MACC.offset => self.mac = value,
             _ => {}
         }
     }
 }
 
-fn speed_bits(speed: Speed) -> u32 {
+fn speed_bits(speed: Option<Speed>) -> u32 {
     match speed {
-        Speed::Megabits100 => 1 << 28,
-        Speed::Gigabit => 2 << 28,
-        Speed::TenGigabit => 3 << 28,
+        Some(Speed::Megabits100) => 1 << 28,
+        Some(Speed::Gigabit) => 2 << 28,
+        Some(Speed::TenGigabit) | None => 3 << 28,
     }
 }

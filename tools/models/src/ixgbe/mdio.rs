@@ -23,6 +23,10 @@ const CODING: u8 = 3;
 const INTERFACE: u8 = 4;
 const NEGOTIATION: u8 = 7;
 const VENDOR: u8 = 30;
+/// What is advertised, of the device for negotiation: 100 Mb/s (bit 8), 10 Gb/s (bit 12), and, in the vendor's register, 1 Gb/s (bit 15).
+const ADVERTISED_100M: u16 = 0x10;
+const ADVERTISED_10G: u16 = 0x20;
+const ADVERTISED_1G: u16 = 0xc400;
 /// Control 1: reset. Negotiation control: restart. Both clear themselves.
 const RESET: u16 = 1 << 15;
 const RESTART: u16 = 1 << 9;
@@ -49,6 +53,18 @@ impl Mdio {
     /// Whether the driver restarted the negotiation since it was asked last.
     pub(super) fn take_restart(&mut self) -> bool {
         std::mem::take(&mut self.restarted)
+    }
+
+    /// What both sides can do: the fastest speed that is advertised here and not above that of the partner.
+    pub(super) fn agreed(&self) -> Option<Speed> {
+        [
+            (Speed::TenGigabit, ADVERTISED_10G, 1 << 12),
+            (Speed::Gigabit, ADVERTISED_1G, 1 << 15),
+            (Speed::Megabits100, ADVERTISED_100M, 1 << 8),
+        ]
+        .into_iter()
+        .find(|(speed, at, bit)| *speed <= self.partner && self.word(NEGOTIATION, *at, false) & bit != 0)
+        .map(|(speed, ..)| speed)
     }
 
     pub(super) fn load(&self, offset: u32) -> u32 {
@@ -103,11 +119,15 @@ impl Mdio {
     }
 
     fn read(&self, device: u8, up: bool) -> u16 {
+        self.word(device, self.place, up)
+    }
+
+    fn word(&self, device: u8, at: u16, up: bool) -> u16 {
         if !matches!(device, MEDIUM | CODING | INTERFACE | NEGOTIATION | VENDOR) {
             return 0xffff;
         }
         let linked = |bit: u16| if up { bit } else { 0 };
-        let place = (device, self.place);
+        let place = (device, at);
         if let Some(value) = self.stored.get(&place) {
             return *value;
         }
@@ -132,15 +152,16 @@ impl Mdio {
             (MEDIUM | CODING | INTERFACE, 8) => 0x8000,
             // Negotiation enabled; what is advertised; what the partner can do.
             (NEGOTIATION, 0) => 0x3000,
-            (NEGOTIATION, 0x10) => 0x0de1,
-            (NEGOTIATION, 0x13) => linked(if self.partner == Speed::Megabits100 { 0x4501 } else { 0x4001 }),
-            (NEGOTIATION, 0x20) => 0x1001,
+            (NEGOTIATION, ADVERTISED_100M) => 0x0de1,
+            (NEGOTIATION, 0x13) => linked(0x4de1),
+            (NEGOTIATION, ADVERTISED_10G) => 0x1001,
+            (NEGOTIATION, ADVERTISED_1G) => 0x8000,
             (NEGOTIATION, 0x21) => linked(if self.partner == Speed::TenGigabit { 0x0800 } else { 0 }),
             // Vendor's status: link and speed.
-            (NEGOTIATION, 0xc800) => linked(match self.partner {
-                Speed::Megabits100 => 0x3,
-                Speed::Gigabit => 0x5,
-                Speed::TenGigabit => 0x7,
+            (NEGOTIATION, 0xc800) => linked(match self.agreed() {
+                Some(Speed::Megabits100) => 0x3,
+                Some(Speed::Gigabit) => 0x5,
+                Some(Speed::TenGigabit) | None => 0x7,
             }),
             _ => 0,
         }

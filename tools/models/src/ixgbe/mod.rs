@@ -245,7 +245,7 @@ impl Ixgbe {
             Part::Mdio => {
                 self.mdio.store(offset, value, self.link.is_up());
                 if self.mdio.take_restart() {
-                    self.link.negotiate();
+                    self.link.negotiate(self.mdio.agreed());
                 }
             }
             Part::I2c => self.i2c.store(offset, value),
@@ -284,6 +284,9 @@ impl Ixgbe {
             self.statistics.clear();
             self.semaphore = Semaphore::new(self.config.kind);
             self.mdio = Mdio::new(self.config.kind, self.config.speed);
+            if self.config.kind.is_copper() {
+                self.link.negotiate(self.mdio.agreed());
+            }
             self.link.power_on();
         }
     }

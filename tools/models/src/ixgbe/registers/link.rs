@@ -110,7 +110,7 @@ table! {
     /// Address in pause frames, 8.2.3.22.
     FCAMAC = at(0x04328).times(2, 4);
     /// MAC control, 8.2.3.22.33.
-    MACC = at(0x04330);
+    MACC = at(0x04330).of(Link);
     /// Energy efficient Ethernet set up (X540 datasheet).
     EEE_SU = at(0x04380);
     /// Energy efficient Ethernet status (X540 datasheet).

@@ -4,6 +4,8 @@ use super::Part::{Control, Director, Security};
 use super::{at, table};
 
 table! {
+    /// Pending bits of MSI-X, kept from the 82598: they are in a window of their own.
+    MSIXPBA = at(0x02000).fixed();
     /// Receive arbiter, 8.2.3.10.1.
     RTRPCS = at(0x02430);
     /// Receive credits of traffic classes, 8.2.3.10.

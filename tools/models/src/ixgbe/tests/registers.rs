@@ -234,6 +234,35 @@ fn copper_ports_have_a_phy_and_cages_have_none() {
     }
 }
 
+/// Writes a register of the PHY at address 0.
+fn set_phy(bench: &Bench, device: u32, at: u32, value: u32) {
+    bench.store(0x4260, value);
+    bench.store(0x425c, at | device << 16 | 1 << 30);
+    bench.store(0x425c, at | device << 16 | 1 << 26 | 1 << 30);
+}
+
+#[test]
+fn copper_links_have_the_fastest_speed_that_both_sides_offer() {
+    let mut bench = Bench::new(Config { kind: Kind::X540, ..Config::default() });
+    // No 10 Gb/s: 1 Gb/s remains. Neither: 100 Mb/s. Nothing: no link.
+    for (at, value, speed) in [(0x20, 1, 0x6000_0000), (0xc400, 0, 0x5000_0000), (0x10, 1, 0)] {
+        set_phy(&bench, 7, at, value);
+        set_phy(&bench, 7, 0, 0x3200);
+        bench.milliseconds(30);
+        assert_eq!(bench.load(0x42a4) & 0x7000_0000, speed);
+    }
+}
+
+#[test]
+fn a_forced_link_needs_no_cable() {
+    for (kind, register) in [(Kind::X520, 0x42a0), (Kind::X540, 0x4330)] {
+        let mut bench = Bench::new(Config { kind, link_up: false, ..Config::default() });
+        bench.store(register, bench.load(register) | 1);
+        bench.milliseconds(1);
+        assert_ne!(bench.load(0x42a4) & 1 << 30, 0);
+    }
+}
+
 #[test]
 fn the_x550_reads_its_nvm_through_the_host_interface() {
     let bench = Bench::new(Config { kind: Kind::X550, ..Config::default() });
