@@ -1,25 +1,27 @@
-//! Two virtio-net cards in this process, driven by the real driver: a forwarder's work with no hardware.
+//! Two cards in this process, driven by the real drivers: a forwarder's work with no hardware.
 //!
 //! The cards are software models on a thread of their own. Each card's wire makes numbered, stamped frames as long as the card
 //! has buffers for them, and checks what the card's driver sends. A card with full rings makes the wire wait; so whatever is
 //! missing in the end was lost by the forwarder.
 
+use std::fmt;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use clap::ValueEnum;
 use dataplane::port::nic::{self, NicPort};
 use dataplane::port::open::BUFFER_ROOM;
 use dataplane::port::{Port, PortKind};
-use drivers::nic::{Config as NicConfig, MacAddress};
-use drivers::virtio::{Config as DriverConfig, RingChoice, VirtioNet};
-use hugemem::{HEADROOM, Iova, Region};
-use models::WallClock;
-use models::virtio_net::{
-    self as card, Control, Device, Features, Incoming, Outgoing, Traffic, TrafficCounters, TrafficPlan, Wire,
-};
+use drivers::ixgbe::{self, Ixgbe};
+use drivers::nic::{Config as NicConfig, MacAddress, Nic, NicError};
+use drivers::virtio::{self, RingChoice, VirtioNet};
+use hugemem::{HEADROOM, Iova, PacketPool, Region};
+use models::wire::{Traffic, TrafficCounters, TrafficPlan};
+use models::{WallClock, card, ixgbe as chip, virtio_net};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// Buffers of a queue pair: its full receive ring, as many in the other card's transmit ring, and as many on the way.
@@ -27,59 +29,74 @@ const BUFFERS: usize = 1024;
 /// Empty polls after which the cards' thread lets others run.
 const PATIENCE: u32 = 200;
 
+/// A driver, and the card that goes with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Driver {
+    /// Intel 82599.
+    Ixgbe,
+    /// virtio-net with split rings.
+    VirtioSplit,
+    /// virtio-net with packed rings.
+    VirtioPacked,
+}
+
+impl Driver {
+    /// What its card is called.
+    pub(crate) const fn card(self) -> &'static str {
+        match self {
+            Self::Ixgbe => "Intel 82599",
+            Self::VirtioSplit | Self::VirtioPacked => "virtio-net",
+        }
+    }
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ixgbe => "ixgbe",
+            Self::VirtioSplit => "virtio-net, split ring",
+            Self::VirtioPacked => "virtio-net, packed ring",
+        })
+    }
+}
+
 /// What the cards are to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
+    /// Their driver.
+    pub(crate) driver: Driver,
     /// Bytes of a frame.
     pub(crate) frame_bytes: u16,
     /// Queue pairs of each card.
     pub(crate) queues: u16,
     /// Frames on their way in each direction at most; 0 fills all rings.
     pub(crate) window: u64,
-    /// Ring format.
-    pub(crate) ring: RingChoice,
     /// Whether the second card's wire makes frames too.
     pub(crate) both_ways: bool,
     /// Core for the cards' thread.
     pub(crate) core: Option<usize>,
 }
 
-/// A wire whose source can be shut.
-struct Gate {
-    traffic: Traffic,
-    open: Arc<AtomicBool>,
+/// The device side of a card, whatever its chip.
+struct Card {
+    /// Moves it on; true when there was nothing to do.
+    poll: Box<dyn FnMut() -> bool + Send>,
+    /// What it holds against its driver.
+    complaints: Complaints,
 }
 
-impl Wire for Gate {
-    #[inline]
-    fn peek(&mut self) -> Option<Incoming<'_>> {
-        if self.open.load(Ordering::Relaxed) { self.traffic.peek() } else { None }
-    }
-
-    #[inline]
-    fn advance(&mut self) {
-        self.traffic.advance();
-    }
-
-    #[inline]
-    fn transmit(&mut self, frame: &Outgoing<'_>) -> bool {
-        self.traffic.transmit(frame)
-    }
-
-    fn begin(&mut self) {
-        self.traffic.begin();
-    }
-}
+type Complaints = Box<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// The cards' side: their thread and what it counts.
 pub(crate) struct Cards {
     thread: Option<JoinHandle<()>>,
-    open: Arc<AtomicBool>,
     end: Arc<AtomicBool>,
     /// Counters of the two wires.
     pub(crate) wires: [Arc<TrafficCounters>; 2],
-    controls: [Control; 2],
+    complaints: [Complaints; 2],
 }
+
+const NAMES: [&str; 2] = ["card0", "card1"];
 
 impl Cards {
     /// Makes two cards and lets the driver take them. The wires are silent until [`Cards::begin`].
@@ -88,6 +105,7 @@ impl Cards {
             frame_bytes: plan.frame_bytes.into(),
             flows: 64,
             window: plan.window,
+            shut: true,
             ..TrafficPlan::default()
         };
         let back = TrafficPlan {
@@ -98,58 +116,53 @@ impl Cards {
         };
         let (first, second) = Traffic::pair(flows, back);
         let wires = [first.counters(), second.counters()];
-        let open = Arc::new(AtomicBool::new(false));
-        let make = |name: &str, traffic: Traffic, last: u8| {
-            let features = match plan.ring {
-                RingChoice::Split => card::Config::USUAL,
-                _ => card::Config::USUAL | Features::RING_PACKED,
-            };
-            let config = card::Config {
-                name: name.to_owned(),
-                pairs: plan.queues,
-                features,
-                mac: MacAddress([0x52, 0x54, 0, 0, 0, last]),
-                vectors: plan.queues.saturating_mul(2).saturating_add(2),
-                ..card::Config::default()
-            };
-            card::new(config, Gate { traffic, open: Arc::clone(&open) })
-        };
-        let (left, left_card) = make("card0", first, 1);
-        let (right, right_card) = make("card1", second, 2);
-        let controls = [left_card.control(), right_card.control()];
         let end = Arc::new(AtomicBool::new(false));
-        let thread = {
-            let (end, core) = (Arc::clone(&end), plan.core);
-            std::thread::Builder::new()
+        let play = |cards: [Card; 2]| -> anyhow::Result<Self> {
+            let [left, right] = cards;
+            let complaints = [left.complaints, right.complaints];
+            let (polls, core, ended) = ([left.poll, right.poll], plan.core, Arc::clone(&end));
+            let thread = std::thread::Builder::new()
                 .name("cards".to_owned())
-                .spawn(move || play(left_card, right_card, core, &end))
-                .context("cannot start a thread for the cards")?
+                .spawn(move || play(polls, core, &ended))
+                .context("cannot start a thread for the cards")?;
+            Ok(Self { thread: Some(thread), end: Arc::clone(&end), wires, complaints })
         };
-        let cards = Self { thread: Some(thread), open, end, wires, controls };
-
-        let driver = DriverConfig {
-            nic: NicConfig { queue_pairs: plan.queues, interrupts: true, ..NicConfig::default() },
-            ring: plan.ring,
-        };
-        let pools = usize::from(plan.queues) * 2;
-        let bytes = 2 * driver.ring_memory() + pools * (BUFFERS * (BUFFER_ROOM + HEADROOM) + 4096) + (1 << 20);
-        let region = Region::on_heap(bytes, Iova::new(1 << 30)).context("cannot allocate packet memory")?;
-        let mut ports = Vec::with_capacity(2);
-        for (name, function) in [("card0", left), ("card1", right)] {
-            let pools =
-                (0..plan.queues).map(|_| region.packets(BUFFERS, BUFFER_ROOM)).collect::<Result<Vec<_>, _>>()?;
-            let clock = Arc::new(WallClock::default());
-            let nic = VirtioNet::open(function, clock, &region, pools, driver.clone())?;
-            let details = format!("driver virtio-net ring {}", nic.summary().ring);
-            let NicPort { queues, control, mac, notices } = nic::open(name, nic, true, details)?;
-            ports.push(Port { name: name.to_owned(), kind: PortKind::Nic, mac: Some(mac), queues, control, notices });
+        let [name, other] = NAMES;
+        let nic = NicConfig { queue_pairs: plan.queues, interrupts: true, ..NicConfig::default() };
+        match plan.driver {
+            Driver::Ixgbe => {
+                let (left, left_card) = ixgbe_card(name, first, 1)?;
+                let (right, right_card) = ixgbe_card(other, second, 2)?;
+                // Drivers wait for their cards while they bring them up, so the cards have to be at work.
+                let cards = play([left_card, right_card])?;
+                let config = ixgbe::Config { nic, ..ixgbe::Config::default() };
+                let open = |function, memory: &Region, pools| {
+                    let clock = Arc::new(WallClock::default());
+                    Ok((Ixgbe::open(function, clock, memory, pools, config.clone())?, "driver ixgbe".to_owned()))
+                };
+                Ok((cards, ports(plan, config.ring_memory(), [left, right], open)?))
+            }
+            Driver::VirtioSplit | Driver::VirtioPacked => {
+                let packed = plan.driver == Driver::VirtioPacked;
+                let (left, left_card) = virtio_card(name, first, 1, plan.queues, packed);
+                let (right, right_card) = virtio_card(other, second, 2, plan.queues, packed);
+                let cards = play([left_card, right_card])?;
+                let ring = if packed { RingChoice::Packed } else { RingChoice::Split };
+                let config = virtio::Config { nic, ring };
+                let open = |function, memory: &Region, pools| {
+                    let clock = Arc::new(WallClock::default());
+                    let nic = VirtioNet::open(function, clock, memory, pools, config.clone())?;
+                    let details = format!("driver virtio-net ring {}", nic.summary().ring);
+                    Ok((nic, details))
+                };
+                Ok((cards, ports(plan, config.ring_memory(), [left, right], open)?))
+            }
         }
-        Ok((cards, ports))
     }
 
     /// Lets the wires make frames.
     pub(crate) fn begin(&self) {
-        self.open.store(true, Ordering::Release);
+        self.wires.iter().for_each(|wire| wire.open());
     }
 
     /// Frames made by both wires.
@@ -174,9 +187,9 @@ impl Cards {
 
     /// Makes no more frames, and waits until those on their way have arrived, at most `limit`.
     pub(crate) fn drain(&self, limit: Duration) {
-        self.open.store(false, Ordering::Relaxed);
+        self.wires.iter().for_each(|wire| wire.shut());
         let deadline = Instant::now() + limit;
-        // A frame may be counted as made just after the gate was shut, so two equal readings in a row are wanted.
+        // A frame may be counted as made just after the wire was shut, so two equal readings in a row are wanted.
         let mut settled = 0;
         while settled < 2 && Instant::now() < deadline {
             settled = if self.made() == self.seen() { settled + 1 } else { 0 };
@@ -187,15 +200,9 @@ impl Cards {
     /// What the cards hold against the driver: broken rules and accesses outside its memory. To be asked after the ports
     /// have stopped.
     pub(crate) fn complaints(&self) -> Vec<String> {
-        let mut complaints = Vec::new();
-        for (number, control) in self.controls.iter().enumerate() {
-            complaints.extend(control.violations().into_iter().map(|text| format!("card{number}: {text}")));
-            let faults = control.fault_count();
-            if faults > 0 {
-                complaints.push(format!("card{number}: {faults} accesses outside the memory that was mapped for it"));
-            }
-        }
-        complaints
+        let both = NAMES.into_iter().zip(&self.complaints);
+        both.flat_map(|(name, complaints)| complaints().into_iter().map(move |text| format!("{name}: {text}")))
+            .collect()
     }
 }
 
@@ -208,8 +215,75 @@ impl Drop for Cards {
     }
 }
 
+fn mac(last: u8) -> MacAddress {
+    MacAddress([0x52, 0x54, 0, 0, 0, last])
+}
+
+/// The sentences of a card about its driver.
+fn complaints(violations: Vec<String>, stray: u64) -> Vec<String> {
+    let mut complaints = violations;
+    if stray > 0 {
+        complaints.push(format!("{stray} accesses outside the memory that was mapped for it"));
+    }
+    complaints
+}
+
+fn ixgbe_card(name: &str, wire: Traffic, last: u8) -> anyhow::Result<(card::Function<chip::Ixgbe>, Card)> {
+    let config = chip::Config { mac: mac(last), link_delay: Duration::ZERO, ..chip::Config::default() };
+    let (function, mut device) = card::new(card::Options::named(name), chip::Ixgbe::new(config), wire)?;
+    let control = device.control();
+    let card = Card {
+        poll: Box::new(move || device.poll().is_idle()),
+        complaints: Box::new(move || complaints(control.violations(), control.fault_count())),
+    };
+    Ok((function, card))
+}
+
+fn virtio_card(name: &str, wire: Traffic, last: u8, pairs: u16, packed: bool) -> (virtio_net::Function, Card) {
+    let usual = virtio_net::Config::USUAL;
+    let config = virtio_net::Config {
+        name: name.to_owned(),
+        pairs,
+        features: if packed { usual | virtio_net::Features::RING_PACKED } else { usual },
+        mac: mac(last),
+        vectors: pairs.saturating_mul(2).saturating_add(2),
+        ..virtio_net::Config::default()
+    };
+    let (function, mut device) = virtio_net::new(config, wire);
+    let control = device.control();
+    let card = Card {
+        poll: Box::new(move || device.poll().is_idle()),
+        complaints: Box::new(move || complaints(control.violations(), control.fault_count())),
+    };
+    (function, card)
+}
+
+/// Opens both cards as ports, with memory that they share.
+fn ports<F, N>(
+    plan: Plan,
+    ring_memory: usize,
+    functions: [F; 2],
+    open: impl Fn(F, &Region, Vec<PacketPool>) -> Result<(N, String), NicError>,
+) -> anyhow::Result<Vec<Port>>
+where
+    N: Nic + 'static,
+    N::Interrupt: AsFd,
+{
+    let pools = usize::from(plan.queues) * 2;
+    let bytes = 2 * ring_memory + pools * (BUFFERS * (BUFFER_ROOM + HEADROOM) + 4096) + (1 << 20);
+    let region = Region::on_heap(bytes, Iova::new(1 << 30)).context("cannot allocate packet memory")?;
+    let mut ports = Vec::with_capacity(2);
+    for (name, function) in NAMES.into_iter().zip(functions) {
+        let pools = (0..plan.queues).map(|_| region.packets(BUFFERS, BUFFER_ROOM)).collect::<Result<_, _>>()?;
+        let (nic, details) = open(function, &region, pools)?;
+        let NicPort { queues, control, mac, notices } = nic::open(name, nic, true, details)?;
+        ports.push(Port { name: name.to_owned(), kind: PortKind::Nic, mac: Some(mac), queues, control, notices });
+    }
+    Ok(ports)
+}
+
 /// The cards at work, until they are to end.
-fn play(mut left: Device<Gate>, mut right: Device<Gate>, core: Option<usize>, end: &AtomicBool) {
+fn play(mut polls: [Box<dyn FnMut() -> bool + Send>; 2], core: Option<usize>, end: &AtomicBool) {
     if let Some(core) = core.filter(|core| *core < CpuSet::MAX_CPU) {
         let mut cores = CpuSet::new();
         cores.set(core);
@@ -218,8 +292,9 @@ fn play(mut left: Device<Gate>, mut right: Device<Gate>, core: Option<usize>, en
     }
     let mut idle = 0_u32;
     while !end.load(Ordering::Relaxed) {
-        let work = [left.poll(), right.poll()];
-        if !work.iter().all(|work| work.is_idle()) {
+        let [left, right] = &mut polls;
+        // Both have their turn.
+        if !(left() & right()) {
             idle = 0;
             continue;
         }

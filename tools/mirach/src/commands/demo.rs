@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use dataplane::config::{CoreList, EngineConfig, Poll};
 use dataplane::forwarder::{Forwarder, Health, Stopped};
-use drivers::virtio::RingChoice;
 use serde_json::{Map, Value, json};
 
 use crate::cli::DemoArguments;
@@ -35,10 +34,10 @@ pub(crate) fn execute(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
     let engine_core = engine_cores.iter().next();
     let cores = CoreList::new(engine_core).context("no core to run on")?;
     let plan = Plan {
+        driver: arguments.driver,
         frame_bytes: arguments.size,
         queues: QUEUES,
         window: WINDOW,
-        ring: RingChoice::Auto,
         both_ways: true,
         core: card_core,
     };
@@ -77,11 +76,13 @@ fn show(forwarder: &mut Forwarder, cards: &Cards, signals: &Signals, arguments: 
             "frame_bytes": arguments.size,
             "burst": arguments.burst,
             "queues": QUEUES,
+            "driver": arguments.driver.to_string(),
         }))?;
     } else {
-        output::line(
-            "Two software virtio-net cards, driven by mirach's own driver; every frame is numbered, stamped and checked.",
-        )?;
+        output::line(&format!(
+            "Two software {} cards, driven by mirach's own driver; every frame is numbered, stamped and checked.",
+            arguments.driver.card()
+        ))?;
         output::line("  frames -> card0 -> driver -> forwarder -> driver -> card1 -> check, and the same way back")?;
         for (name, _, facts) in forwarder.describe() {
             output::line(&format!("port {name}: {facts}"))?;

@@ -4,7 +4,7 @@
 //! sending. All frames of one flow must come back in order.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use drivers::nic::MacAddress;
@@ -29,6 +29,8 @@ pub struct TrafficPlan {
     pub window: u64,
     /// Frames per second; 0 is as fast as they are taken.
     pub rate: u64,
+    /// Nothing is made until [`TrafficCounters::open`].
+    pub shut: bool,
 }
 
 impl Default for TrafficPlan {
@@ -42,6 +44,7 @@ impl Default for TrafficPlan {
             source: MacAddress([0x52, 0x54, 0, 0, 0, 1]),
             window: 0,
             rate: 0,
+            shut: false,
         }
     }
 }
@@ -61,6 +64,19 @@ pub struct TrafficCounters {
     pub disordered: AtomicU64,
     /// How long frames were underway.
     pub latency: Latency,
+    shut: AtomicBool,
+}
+
+impl TrafficCounters {
+    /// Lets the wire make frames.
+    pub fn open(&self) {
+        self.shut.store(false, Ordering::Release);
+    }
+
+    /// Lets the wire make no more frames. One may be counted as made just after this.
+    pub fn shut(&self) {
+        self.shut.store(true, Ordering::Release);
+    }
 }
 
 /// Offset of the mark in a frame: behind Ethernet, IPv4 and UDP.
@@ -121,6 +137,7 @@ impl Traffic {
         other: Arc<TrafficCounters>,
         arriving: u16,
     ) -> Self {
+        counters.shut.store(plan.shut, Ordering::Relaxed);
         let plan = TrafficPlan { frame_bytes: plan.frame_bytes.clamp(HEAD, LONGEST), flows: plan.flows.max(1), ..plan };
         Self {
             frame: template(&plan),
@@ -213,7 +230,10 @@ impl Wire for Traffic {
     fn peek(&mut self) -> Option<&[u8]> {
         if !self.ready {
             let underway = || self.made.saturating_sub(self.other.seen.load(Ordering::Relaxed));
-            if self.made >= self.plan.count || self.plan.window != 0 && underway() >= self.plan.window {
+            if self.counters.shut.load(Ordering::Relaxed)
+                || self.made >= self.plan.count
+                || self.plan.window != 0 && underway() >= self.plan.window
+            {
                 return None;
             }
             if self.plan.rate != 0 && self.made >= self.due() {
@@ -272,5 +292,6 @@ mod tests {
         assert_eq!(made(TrafficPlan { window: 5, ..TrafficPlan::default() }, 0), 5);
         assert_eq!(made(TrafficPlan { count: 7, ..TrafficPlan::default() }, 0), 7);
         assert_eq!(made(TrafficPlan::default(), 0), 100);
+        assert_eq!(made(TrafficPlan { shut: true, ..TrafficPlan::default() }, 0), 0);
     }
 }

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use dataplane::clock::CycleClock;
 use dataplane::port::open::BUFFER_ROOM;
 use dataplane::port::{MemoryOptions, Port, PortQueue, PortSpec, Ports, generator, null};
-use drivers::virtio::RingChoice;
 use hugemem::{HEADROOM, Iova, Region};
 
 use super::measure::{Cost, Meter};
-use crate::embedded::{Cards, Plan};
+use crate::embedded::{Cards, Driver, Plan};
 
 /// What is timed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,21 +92,27 @@ pub(crate) fn floor(sizes: &[u16], visit: &mut Visit<'_>) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// The virtio-net driver on two card models, which work on another core.
-pub(crate) fn virtio(sizes: &[u16], core: Option<usize>, visit: &mut Visit<'_>) -> anyhow::Result<()> {
-    for (ring, name) in [(RingChoice::Split, "virtio-net, split ring"), (RingChoice::Packed, "virtio-net, packed ring")]
-    {
-        for size in sizes {
-            let plan = Plan { frame_bytes: *size, queues: 1, window: 0, ring, both_ways: false, core };
-            let (cards, mut ports) = Cards::plug(plan)?;
-            let queues: Vec<PortQueue> = ports.iter_mut().flat_map(|port| port.queues.drain(..)).collect();
-            let passes = vec![Pass { from: 0, to: 1, cases: ALL }];
-            let mut bed = Bed { name: name.to_owned(), frame_bytes: *size, queues, passes };
-            cards.begin();
-            let visited = visit(&mut bed);
-            cards.drain(Duration::ZERO);
-            stop(ports, bed.queues)?;
-            visited?;
+/// A driver on two card models, which work on another core.
+pub(crate) fn of_driver(
+    driver: Driver,
+    sizes: &[u16],
+    core: Option<usize>,
+    visit: &mut Visit<'_>,
+) -> anyhow::Result<()> {
+    for size in sizes {
+        let plan = Plan { driver, frame_bytes: *size, queues: 1, window: 0, both_ways: false, core };
+        let (cards, mut ports) = Cards::plug(plan)?;
+        let queues: Vec<PortQueue> = ports.iter_mut().flat_map(|port| port.queues.drain(..)).collect();
+        let passes = vec![Pass { from: 0, to: 1, cases: ALL }];
+        let mut bed = Bed { name: driver.to_string(), frame_bytes: *size, queues, passes };
+        cards.begin();
+        let visited = visit(&mut bed);
+        cards.drain(Duration::ZERO);
+        stop(ports, bed.queues)?;
+        visited?;
+        let complaints = cards.complaints();
+        if !complaints.is_empty() {
+            bail!("the card models hold against the driver: {}", complaints.join("; "));
         }
     }
     Ok(())

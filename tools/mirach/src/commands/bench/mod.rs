@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clap::ValueEnum;
 use dataplane::clock::CycleClock;
 use dataplane::config::CoreList;
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -20,6 +21,7 @@ use serde_json::json;
 use self::bed::{Bed, Case};
 use self::measure::{Cost, Meter};
 use crate::cli::BenchArguments;
+use crate::embedded::Driver;
 use crate::output;
 use crate::report::round;
 use crate::table::{Table, optional};
@@ -50,14 +52,18 @@ pub(crate) fn execute(arguments: BenchArguments) -> anyhow::Result<ExitCode> {
         measured |= bench(bed, &arguments.burst, run, &meter, clock, arguments.json)?;
         Ok(())
     };
-    match &arguments.port {
-        Some(spec) => bed::of_port(spec, &arguments.size, &mut visit)?,
-        None => {
-            if !arguments.json {
-                output::line("One queue on one core; costs of one packet, medians of 5 runs.")?;
-            }
+    if let Some(spec) = &arguments.port {
+        bed::of_port(spec, &arguments.size, &mut visit)?;
+    } else {
+        if !arguments.json {
+            output::line("One queue on one core; costs of one packet, medians of 5 runs.")?;
+        }
+        if arguments.driver.is_empty() {
             bed::floor(&arguments.size, &mut visit)?;
-            bed::virtio(&arguments.size, other, &mut visit)?;
+        }
+        let drivers = if arguments.driver.is_empty() { Driver::value_variants() } else { &arguments.driver };
+        for driver in drivers {
+            bed::of_driver(*driver, &arguments.size, other, &mut visit)?;
         }
     }
     if !measured {
