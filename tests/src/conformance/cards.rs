@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use drivers::bus::{Interrupt, PciFunction};
+use drivers::ixgbe;
 use drivers::nic::{Config, Nic, NicError, Offloads};
 use drivers::virtio::{self, RingChoice, VirtioNet};
 use hugemem::{PacketPool, Region};
@@ -95,6 +96,29 @@ impl Driver for Virtio {
     }
 }
 
+/// The driver for the 82599 and its kin.
+#[derive(Clone, Copy, Debug)]
+pub struct Ixgbe;
+
+impl Driver for Ixgbe {
+    type Nic<F: PciFunction> = ixgbe::Ixgbe<F>;
+
+    fn ring_memory(&self, config: &Config) -> usize {
+        ixgbe::Config { nic: config.clone(), ..ixgbe::Config::default() }.ring_memory()
+    }
+
+    fn open<F: PciFunction>(
+        &self,
+        function: F,
+        nic: Config,
+        memory: &Region,
+        pools: Vec<PacketPool>,
+    ) -> Result<ixgbe::Ixgbe<F>, NicError> {
+        let config = ixgbe::Config { nic, ..ixgbe::Config::default() };
+        ixgbe::Ixgbe::open(function, RealTime::shared(), memory, pools, config)
+    }
+}
+
 /// What is expected of cards on a bus with a driver. See [`Rig`] for each.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
@@ -109,6 +133,15 @@ pub struct Expected {
     /// Largest payload of a frame.
     pub largest_mtu: u16,
 }
+
+/// What is expected of an 82599, wherever it is.
+pub const IXGBE: Expected = Expected {
+    not_offered: &[],
+    offloads: Offloads::all().difference(Offloads::LRO4).difference(Offloads::LRO6).difference(Offloads::URO),
+    speed: Some(10_000),
+    frames: 30_000,
+    largest_mtu: 9710,
+};
 
 /// The rig.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ pub mod toeplitz;
 
 use anyhow::{Result, bail};
 
-pub use cards::{Bus, Cards, Driver, Expected, Virtio};
+pub use cards::{Bus, Cards, Driver, Expected, IXGBE, Ixgbe, Virtio};
 pub use kernel::Kernel;
 pub use rig::{RealTime, Rig};
 

@@ -1,5 +1,6 @@
 //! The conformance suite on models of cards: in this process, and over vfio-user sockets.
 
+mod ixgbe;
 mod mover;
 mod virtio;
 
@@ -11,6 +12,9 @@ use lab::suite::Suite;
 fn main() -> ExitCode {
     let mut suite = Suite::from_arguments();
     for (name, mut rig) in virtio::rigs() {
+        conformance::run(&mut suite, &format!("inprocess::{name}"), &mut rig);
+    }
+    for (name, mut rig) in ixgbe::rigs() {
         conformance::run(&mut suite, &format!("inprocess::{name}"), &mut rig);
     }
     suite.finish()

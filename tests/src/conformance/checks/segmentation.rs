@@ -54,12 +54,12 @@ fn cut<R: Rig>(rig: &mut R, needed: Offloads, kind: SegmentationKind, flows: &[F
     }
     // Payload bytes, and bytes of each segment: one whole segment, just more, many, few bytes left over, small ones.
     let shapes = [
-        (1448, 1448),
-        (1449, 1448),
-        (2896, 1448),
+        (1428, 1428),
+        (1429, 1428),
+        (2856, 1428),
         (3000, 1400),
         (9000, 536),
-        (40_000, 1440),
+        (40_000, 1426),
         (64_000, 1400),
         (500, 100),
     ];
