@@ -1,9 +1,10 @@
-//! Software models of network cards: the device side, in the same process, at memory speed.
+//! Software models of network cards: the device side, at memory speed, in the same process or on a vfio-user socket.
 //!
 //! A model is written from the device's public specification alone and shares no constant and no code with the drivers, so a
 //! wrong offset on either side shows. It implements [`drivers::bus::PciFunction`], so a driver cannot tell it
 //! from hardware. It reaches only memory that was mapped for it; any other access is refused and
-//! recorded as an IOMMU fault. And it can lie on purpose: see [`virtio_net::Fault`].
+//! recorded as an IOMMU fault. And it can lie on purpose: see [`virtio_net::Fault`] and
+//! [`ixgbe::Fault`].
 
 pub mod card;
 mod clock;

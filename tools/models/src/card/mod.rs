@@ -20,6 +20,10 @@
 //!
 //! Writes by message go out in order after the poll, and interrupts after them.
 //!
+//! # Time
+//!
+//! A card's time passes as it does, or with each poll alone ([`Time`]), so that a test can be the same each time.
+//!
 //! # What it does not do
 //!
 //! Pins (INTx), power management beyond the registers, virtual functions.

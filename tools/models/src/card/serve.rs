@@ -217,7 +217,12 @@ impl<C: Chip> server::Device for Socket<C> {
     }
 
     fn interrupt_count(&self, kind: InterruptKind) -> u32 {
-        if kind == InterruptKind::Msix { self.shared.layout.vectors.into() } else { 0 }
+        match kind {
+            InterruptKind::Msix => self.shared.layout.vectors.into(),
+            // For errors of the bus, of which there are none: emulators miss it otherwise.
+            InterruptKind::Error => 1,
+            _ => 0,
+        }
     }
 
     fn read(&mut self, region: u32, offset: u64, bytes: &mut [u8]) -> Result<(), Errno> {
@@ -298,7 +303,8 @@ impl<C: Chip> server::Device for Socket<C> {
 
     fn interrupts(&mut self, kind: InterruptKind, first: u32, vectors: Vec<Option<OwnedFd>>) -> Result<(), Errno> {
         if kind != InterruptKind::Msix {
-            return if vectors.iter().all(Option::is_none) { Ok(()) } else { Err(Errno::INVAL) };
+            let allowed = kind == InterruptKind::Error || vectors.iter().all(Option::is_none);
+            return if allowed { Ok(()) } else { Err(Errno::INVAL) };
         }
         let first = usize::try_from(first).map_err(|_| Errno::INVAL)?;
         let mut core = self.shared.lock();

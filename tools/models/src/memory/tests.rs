@@ -67,3 +67,51 @@ fn words_outside_or_misaligned_are_not_touched() {
     words.store16(1, 9);
     assert_eq!((words.load16(6), words.load32(8), words.load64(0)), (0x1122, 0, 0x1122_3344_5566_7788));
 }
+
+#[test]
+fn thousands_of_pieces_of_one_file_are_found_and_taken_away() {
+    let file = rustix::fs::memfd_create("guest", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&file, 4096 * 4096).unwrap();
+    let (mut files, mut memory) = (Files::default(), Memory::default());
+    // Neighbours in the address space are far from each other in the file.
+    for piece in (0..4096_u64).rev() {
+        let open = files.open(file.try_clone().unwrap()).unwrap();
+        let at = (piece * 1021 % 4096) * 4096;
+        assert!(memory.map_file(piece * 8192, 4096, Permission::ALL, open, at));
+    }
+    let mut hint = Hint::default();
+    for piece in 0..4096_u64 {
+        memory.here(&mut hint, piece * 8192 + 8, 8, Access::Write).unwrap().write(&piece.to_le_bytes());
+        assert!(memory.here(&mut hint, piece * 8192 + 4096, 1, Access::Read).is_none());
+    }
+    for piece in [0, 17, 4095_u64] {
+        let mut bytes = [0; 8];
+        rustix::io::pread(&file, &mut bytes, (piece * 1021 % 4096) * 4096 + 8).unwrap();
+        assert_eq!(u64::from_le_bytes(bytes), piece);
+    }
+    assert!(!memory.remove(8192 + 1, 8192), "it would cut a map");
+    assert!(memory.remove(4096, 4096), "nothing is mapped there");
+    assert!(memory.remove(8192, 3 * 8192));
+    assert_eq!(memory.mapped(), 4093);
+    // A hint that is out of date leads nowhere wrong.
+    assert!(memory.here(&mut hint, 8192, 8, Access::Read).is_none());
+    assert!(memory.here(&mut hint, 0, 8, Access::Read).is_some());
+}
+
+#[test]
+fn a_map_can_be_read_only_and_reach_the_last_address() {
+    let mut memory = Memory::default();
+    let file = rustix::fs::memfd_create("guest", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&file, 8192).unwrap();
+    let open = Files::default().open(file).unwrap();
+    let (first, read_only) = (u64::MAX - 4095, Permission { read: true, write: false });
+    assert!(!memory.map_file(0, 4096, read_only, Arc::clone(&open), 4097), "beyond the file");
+    assert!(memory.map_file(first, 4096, read_only, open, 4096));
+    assert!(!memory.map_messages(u64::MAX, 1, Permission::ALL));
+    let hint = &mut Hint::default();
+    assert!(memory.here(hint, u64::MAX - 7, 8, Access::Read).is_some());
+    assert!(memory.here(hint, u64::MAX - 7, 8, Access::Write).is_none());
+    assert!(memory.here(hint, u64::MAX - 7, 9, Access::Read).is_none());
+    assert!(!memory.remove(0, u64::MAX), "all but the last byte");
+    assert!(memory.remove(first, 4096) && memory.mapped() == 0);
+}

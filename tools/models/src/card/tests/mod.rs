@@ -52,7 +52,10 @@ impl Chip for Sender {
         let window = |bar, bytes| WindowLayout { bar, bytes, wide: true, shared: Vec::new(), trapped: self.trapped };
         Layout {
             id: PciId { vendor: 0x1234, device: 0x5678, class: 0x02_0000, ..PciId::default() },
-            windows: vec![WindowLayout { shared: vec![0x1000..0x2000], ..window(0, 0x2000) }, window(4, 0x4000)],
+            windows: vec![
+                WindowLayout { shared: std::iter::once(0x1000..0x2000).collect(), ..window(0, 0x2000) },
+                window(4, 0x4000),
+            ],
             msix_window: 4,
             vectors: 2,
             serial: Some(0x1122_3344_5566_7788),
