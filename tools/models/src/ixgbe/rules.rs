@@ -21,6 +21,8 @@ pub(super) fn broken(registers: &Registers, offset: u32) -> Option<String> {
 
 /// The rule that receiving a frame with these settings breaks.
 pub(super) fn broken_by_receive(registers: &Registers) -> Option<&'static str> {
+    // While receive is off, as after a reset, frames that come in are only dropped.
+    let receives = registers.get(RXCTRL.offset) & RECEIVE != 0;
     let differ = (registers.get(HLREG0.offset) ^ registers.get(RDRXCTL.offset)) & STRIP != 0;
-    differ.then_some("RDRXCTL.CRCSTRIP and HLREG0.RXCRCSTRP differ, and frames are received (8.2.3.8.8)")
+    (receives && differ).then_some("RDRXCTL.CRCSTRIP and HLREG0.RXCRCSTRP differ, and frames are received (8.2.3.8.8)")
 }
