@@ -107,6 +107,9 @@ impl Mdio {
     }
 
     fn write(&mut self, device: u8, value: u16) {
+        if !is_there(device) {
+            return;
+        }
         let cleared = match (device, self.place) {
             (MEDIUM | CODING | INTERFACE, 0) => RESET,
             (NEGOTIATION, 0) => {
@@ -123,7 +126,7 @@ impl Mdio {
     }
 
     fn word(&self, device: u8, at: u16, up: bool) -> u16 {
-        if !matches!(device, MEDIUM | CODING | INTERFACE | NEGOTIATION | VENDOR) {
+        if !is_there(device) {
             return 0xffff;
         }
         let linked = |bit: u16| if up { bit } else { 0 };
@@ -166,4 +169,9 @@ impl Mdio {
             _ => 0,
         }
     }
+}
+
+/// The PHY has this device.
+const fn is_there(device: u8) -> bool {
+    matches!(device, MEDIUM | CODING | INTERFACE | NEGOTIATION | VENDOR)
 }

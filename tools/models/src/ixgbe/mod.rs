@@ -5,12 +5,12 @@
 //! clear, bits that clear themselves, semaphores that reading takes, statistics that stick. The EEPROM has a right checksum
 //! and what stock drivers look for, the SFP+ cage answers on its I2C pins, and link, resets and waits take their time.
 //!
-//! A rule that the driver breaks (a write to a reserved register, a ring of a bad size) is recorded as a violation; the stock drivers of
-//! Linux and DPDK cause none. See [`Fault`] for the ways in which the card itself can lie.
+//! A rule that the driver breaks (a write to a reserved register, a ring of a bad size) is recorded as a violation. The stock driver of
+//! Linux causes none, but for `ethtool`'s offline test, which enables rings that it filled with patterns. See [`Fault`] for the ways in which the card itself can lie.
 //!
 //! Not modelled: virtual functions, traffic classes and rate limits (their registers only store), flow director matches (its commands
-//! are taken, and no frame matches), receive coalescing, header split, LinkSec and IPsec, FCoE, wake up, and the
-//! management controller.
+//! are taken, and no frame matches), receive coalescing, header split, LinkSec and IPsec, FCoE, wake up, pause frames, the
+//! EEPROM's and the flash's serial pins, and the management controller.
 
 mod config;
 mod control;

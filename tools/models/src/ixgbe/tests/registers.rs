@@ -254,6 +254,18 @@ fn copper_links_have_the_fastest_speed_that_both_sides_offer() {
 }
 
 #[test]
+fn a_flapping_link_goes_down_and_up_again() {
+    let mut bench = Bench::new(Config { fault: Some(Fault::LinkFlap), ..Config::default() });
+    let states: Vec<bool> = (0..200)
+        .map(|_| {
+            bench.milliseconds(2);
+            bench.load(0x42a4) & 1 << 30 != 0
+        })
+        .collect();
+    assert!(states.windows(2).filter(|pair| pair[0] != pair[1]).count() >= 8, "{states:?}");
+}
+
+#[test]
 fn a_forced_link_needs_no_cable() {
     for (kind, register) in [(Kind::X520, 0x42a0), (Kind::X540, 0x4330)] {
         let mut bench = Bench::new(Config { kind, link_up: false, ..Config::default() });
