@@ -7,7 +7,7 @@ use super::fault::{Fault, Trick};
 use super::interrupts::{Interrupts, cause};
 use super::queue::{ENABLE, Page, QUEUES, Word};
 use super::receive::{Inlet, Outcome, Receiver};
-use super::registers::{self, Registers};
+use super::registers::{self, Register, Registers};
 use super::statistics::Statistics;
 use super::steering::{Rejected, Steering};
 use super::transmit::{Outlet, Sender, Settings, Workshop};
@@ -164,10 +164,38 @@ impl DataPath {
         self.counts.offloaded
     }
 
-    /// A register outside the queue pages changed.
-    pub(super) fn stored(&mut self, _offset: u32) {
-        self.steering = None;
-        self.settings = None;
+    /// A register outside the queue pages changed. Those that decide about frames are read again at the next poll; others, which
+    /// drivers write under traffic, cost nothing.
+    pub(super) fn stored(&mut self, offset: u32) {
+        use registers as r;
+
+        const READ: [Register; 21] = [
+            r::CTRL_EXT,
+            r::HLREG0,
+            r::MAXFRS,
+            r::RXCSUM,
+            r::EXVET,
+            r::FCTRL,
+            r::VLNCTRL,
+            r::MCSTCTRL,
+            r::MRQC,
+            r::DMATXCTL,
+            r::DTXTCPFLGL,
+            r::DTXTCPFLGH,
+            r::RQSMR,
+            r::TQSM,
+            r::MTA,
+            r::PFUTA,
+            r::VFTA,
+            r::RAL,
+            r::RAH,
+            r::RETA,
+            r::RSSRK,
+        ];
+        if READ.iter().any(|register| register.index(offset).is_some()) {
+            self.steering = None;
+            self.settings = None;
+        }
     }
 
     /// What the driver reads from a queue page that is not shared: RXDCTL.ENABLE and TXDCTL.ENABLE follow what the queue does.
@@ -273,6 +301,7 @@ impl DataPath {
 
     fn receive(&mut self, rest: &mut Rest<'_>, bus: &mut Bus, wire: &mut dyn Wire, budget: usize) -> u32 {
         let enabled = rest.registers.get(registers::RXCTRL.offset) & 1 != 0;
+        let loops = self.settings.as_ref().is_some_and(|settings| settings.loops);
         let (mut done, mut touched) = (0, 0_u128);
         if enabled {
             while done < budget
@@ -288,7 +317,8 @@ impl DataPath {
         while done < budget
             && let Some(frame) = wire.peek()
         {
-            let drops = !enabled && rest.overrun == Overrun::Drop;
+            // A MAC in loopback does not listen to the wire.
+            let drops = loops || (!enabled && rest.overrun == Overrun::Drop);
             if !drops && (!enabled || self.take(frame, rest, bus, &mut touched) == Taken::Waits) {
                 break;
             }
@@ -306,9 +336,10 @@ impl DataPath {
     fn take(&mut self, frame: &[u8], rest: &mut Rest<'_>, bus: &mut Bus, touched: &mut u128) -> Taken {
         let Some(steering) = &self.steering else { return Taken::Waits };
         let counts = &mut self.counts;
-        let accepted = match steering.judge(frame) {
+        let parsed = steering.parse(frame);
+        let accepted = match steering.judge(frame, &parsed) {
             Ok(accepted) => accepted,
-            Err((rejected, _)) => {
+            Err(rejected) => {
                 counts.arrived.add(wire_bytes(frame));
                 match rejected {
                     Rejected::Undersize => counts.undersize += 1,
@@ -338,7 +369,7 @@ impl DataPath {
                     bad_checksums: &mut counts.bad_checksums,
                     offloaded: &mut counts.offloaded,
                 };
-                let outcome = receiver.deliver(bus, inlet, frame, &accepted);
+                let outcome = receiver.deliver(bus, inlet, frame, &parsed, accepted);
                 let drops = match rest.overrun {
                     Overrun::AsConfigured => receiver.drops,
                     Overrun::Wait => false,

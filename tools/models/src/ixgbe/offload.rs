@@ -10,7 +10,7 @@ pub(super) fn check(frame: &[u8], parsed: &Parsed) -> (ReceiveStatus, ReceiveErr
     let (mut status, mut error) = (ReceiveStatus::empty(), ReceiveError::empty());
     if parsed.kind.contains(Kind::IPV4) {
         status |= ReceiveStatus::IPCS;
-        let header = frame.get(usize::from(parsed.network)..usize::from(parsed.transport));
+        let header = frame.get(parsed.network..parsed.transport);
         if Sum::default().bytes(header.unwrap_or(&[])).folded() != 0xffff {
             error |= ReceiveError::IPE;
         }
@@ -56,7 +56,7 @@ pub(super) fn fragment(frame: &[u8], parsed: &Parsed, sums: bool) -> (u32, Recei
     if !parsed.kind.contains(Kind::IPV4) {
         return (0, ReceiveStatus::empty());
     }
-    let at = usize::from(parsed.network);
+    let at = parsed.network;
     let identification = frame.get(at + 4..at + 6).map_or(0, |id| u32::from(id[0]) << 8 | u32::from(id[1]));
     if !(sums && parsed.fragment && parsed.protocol == 17) {
         return (identification, ReceiveStatus::empty());

@@ -40,17 +40,17 @@ pub(super) struct Parsed {
     /// There is an outer tag (at offset 12).
     pub(super) outer: bool,
     /// Priority and VLAN of the 802.1Q tag, and the offset of its EtherType.
-    pub(super) tag: Option<(u16, u16)>,
+    pub(super) tag: Option<(u16, usize)>,
     /// The EtherType, or the length of an 802.3 frame, behind all tags.
     pub(super) ether_type: u16,
     /// Offset of what follows the EtherType.
-    pub(super) payload: u16,
+    pub(super) payload: usize,
     /// Offset of the IP header, when there is one.
-    pub(super) network: u16,
+    pub(super) network: usize,
     /// Offset of the header behind it. Beyond the frame's end only when nothing is there.
-    pub(super) transport: u16,
+    pub(super) transport: usize,
     /// End of the IP packet: padding of the frame lies beyond.
-    pub(super) end: u16,
+    pub(super) end: usize,
     /// The IP packet is a fragment of a larger one, and its offset is not 0.
     pub(super) fragment: bool,
     pub(super) later_fragment: bool,
@@ -66,48 +66,48 @@ fn word(frame: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*frame.get(at..)?.first_chunk()?))
 }
 
-/// An offset in a frame, which has less than 64 KiB.
-#[inline]
-fn offset(at: usize) -> u16 {
-    u16::try_from(at).unwrap_or(u16::MAX)
-}
-
 impl Parsed {
     /// Reads a frame's headers.
     #[inline]
     pub(super) fn new(frame: &[u8], types: TagTypes) -> Self {
         let mut parsed = Self::default();
+        parsed.read(frame, types);
+        parsed
+    }
+
+    /// In place and with one way out, because moving what was just written in pieces stalls the processor.
+    #[inline]
+    fn read(&mut self, frame: &[u8], types: TagTypes) {
         let mut at = 12;
-        let Some(mut kind) = word(frame, at) else { return parsed };
+        let Some(mut kind) = word(frame, at) else { return };
         if let Some(outer) = types.outer
             && kind == outer
             && let Some(next) = word(frame, at + 4)
         {
-            parsed.outer = true;
+            self.outer = true;
             at += 4;
             kind = next;
         }
         if kind == types.tag
             && let (Some(tag), Some(next)) = (word(frame, at + 2), word(frame, at + 4))
         {
-            parsed.tag = Some((tag, offset(at)));
+            self.tag = Some((tag, at));
             at += 4;
             kind = next;
         }
-        parsed.ether_type = kind;
+        self.ether_type = kind;
         at += 2;
-        parsed.payload = offset(at);
+        self.payload = at;
         if kind <= 1500 && frame.get(at..at + 6) == Some(&[0xaa, 0xaa, 3, 0, 0, 0]) {
-            let Some(inner) = word(frame, at + 6) else { return parsed };
+            let Some(inner) = word(frame, at + 6) else { return };
             kind = inner;
             at += 8;
         }
         match kind {
-            0x0800 => parsed.version4(frame, at),
-            0x86dd => parsed.version6(frame, at),
+            0x0800 => self.version4(frame, at),
+            0x86dd => self.version6(frame, at),
             _ => {}
         }
-        parsed
     }
 
     #[inline]
@@ -120,8 +120,8 @@ impl Parsed {
         }
         self.kind = Kind::IPV4;
         self.kind.set(Kind::IPV4_LONG, length > 20);
-        self.network = offset(at);
-        self.transport = offset(at + length);
+        self.network = at;
+        self.transport = at + length;
         self.protocol = header[9];
         let piece = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
         self.fragment = piece != 0;
@@ -139,7 +139,7 @@ impl Parsed {
             return;
         }
         self.kind = Kind::IPV6;
-        self.network = offset(at);
+        self.network = at;
         self.end_at(frame, at + 40 + usize::from(u16::from_be_bytes([header[4], header[5]])));
         let mut next = header[6];
         let mut here = at + 40;
@@ -160,13 +160,13 @@ impl Parsed {
             // With segments left the destination is not the one that the transport checksum covers, and the chip does not
             // look further (table 7-12).
             if next == 43 && option[3] != 0 {
-                self.transport = offset(here);
+                self.transport = here;
                 return;
             }
             next = option[0];
             here += 8 * (usize::from(option[1]) + 1);
         }
-        self.transport = offset(here);
+        self.transport = here;
         self.protocol = next;
         if !self.fragment {
             self.classify();
@@ -176,7 +176,7 @@ impl Parsed {
     /// Where the IP packet ends. One that says that it is longer than its frame has no transport header.
     #[inline]
     fn end_at(&mut self, frame: &[u8], end: usize) {
-        self.end = if end <= frame.len() { offset(end) } else { 0 };
+        self.end = if end <= frame.len() { end } else { 0 };
     }
 
     #[inline]
@@ -189,7 +189,7 @@ impl Parsed {
             51 => (Kind::AH, 12),
             _ => return,
         };
-        if self.transport.saturating_add(shortest) <= self.end {
+        if self.transport + shortest <= self.end {
             self.kind |= kind;
         }
     }
@@ -197,7 +197,7 @@ impl Parsed {
     /// Both addresses of the IP header.
     #[inline]
     pub(super) fn addresses<'frame>(&self, frame: &'frame [u8]) -> Option<&'frame [u8]> {
-        let at = usize::from(self.network);
+        let at = self.network;
         if self.kind.contains(Kind::IPV4) {
             frame.get(at + 12..at + 20)
         } else if self.kind.contains(Kind::IPV6) {
@@ -210,7 +210,7 @@ impl Parsed {
     /// The IP packet's payload, without padding of the frame.
     #[inline]
     pub(super) fn segment<'frame>(&self, frame: &'frame [u8]) -> Option<&'frame [u8]> {
-        frame.get(usize::from(self.transport)..usize::from(self.end))
+        frame.get(self.transport..self.end)
     }
 }
 

@@ -5,6 +5,7 @@ use super::count::{Amount, Offloaded};
 use super::descriptor::{Descriptor, ReceiveError, ReceiveStatus, WriteBack};
 use super::fault::{Deed, Fault, Trick};
 use super::offload;
+use super::parse::Parsed;
 use super::queue::{Page, Ring, Word};
 use super::steering::{Accepted, CHECK_BYTES, SHORTEST, Steering};
 use crate::card::{Bus, Dma, Hint};
@@ -139,10 +140,17 @@ impl Receiver {
 
     /// Puts a frame into the driver's buffers.
     #[inline]
-    pub(super) fn deliver(&mut self, bus: &mut Bus, inlet: Inlet<'_>, frame: &[u8], accepted: &Accepted) -> Outcome {
+    pub(super) fn deliver(
+        &mut self,
+        bus: &mut Bus,
+        inlet: Inlet<'_>,
+        frame: &[u8],
+        parsed: &Parsed,
+        accepted: Accepted,
+    ) -> Outcome {
         let Inlet { steering, trick, scratch, bad_checksums, offloaded } = inlet;
-        let (stored, tag) = self.stored(frame, accepted, steering.strips_check, scratch);
-        let buffers = stored.len().div_ceil(self.room);
+        let (stored, tag) = self.stored(frame, parsed, steering.strips_check, scratch);
+        let buffers = if stored.len() <= self.room { 1 } else { stored.len().div_ceil(self.room) };
         if buffers > HELD || buffers >= self.ring.size() as usize || stored.len() > self.longest {
             return Outcome::Lost;
         }
@@ -151,7 +159,7 @@ impl Receiver {
             Ok(false) => return Outcome::NoDescriptor,
             Err(outcome) => return outcome,
         }
-        let mut last = describe(steering, frame, accepted);
+        let mut last = describe(steering, frame, parsed, accepted);
         if last.error.intersects(ReceiveError::IPE | ReceiveError::L4E) {
             *bad_checksums += 1;
         } else if last.status.contains(ReceiveStatus::L4CS) {
@@ -206,11 +214,11 @@ impl Receiver {
     fn stored<'a>(
         &self,
         frame: &'a [u8],
-        accepted: &Accepted,
+        parsed: &Parsed,
         strips_check: bool,
         scratch: &'a mut Vec<u8>,
     ) -> (&'a [u8], Option<u16>) {
-        let tag = accepted.parsed.tag.filter(|_| self.strips);
+        let tag = parsed.tag.filter(|_| self.strips);
         if frame.len() >= SHORTEST && strips_check && tag.is_none() {
             return (frame, None);
         }
@@ -220,7 +228,6 @@ impl Receiver {
         scratch.resize(frame.len().max(SHORTEST), 0);
         let check = if strips_check { [0; CHECK_BYTES] } else { frame_check(scratch) };
         if let Some((_, at)) = tag {
-            let at = usize::from(at);
             scratch.drain(at..at + 4);
         }
         if !strips_check {
@@ -246,8 +253,7 @@ impl Receiver {
 
 /// The last descriptor of a frame, but for its length and tag (section 7.1.6.2).
 #[inline]
-fn describe(steering: &Steering, frame: &[u8], accepted: &Accepted) -> WriteBack {
-    let parsed = &accepted.parsed;
+fn describe(steering: &Steering, frame: &[u8], parsed: &Parsed, accepted: Accepted) -> WriteBack {
     let (mut status, mut error) = offload::check(frame, parsed);
     status |= ReceiveStatus::DD | ReceiveStatus::EOP;
     status.set(ReceiveStatus::VP, parsed.tag.is_some());

@@ -109,7 +109,7 @@ impl Rss {
         };
         let Some(addresses) = parsed.addresses(frame) else { return Hashed::default() };
         let (hash, kind) = if self.fields.intersects(whole.0) {
-            let at = usize::from(parsed.transport);
+            let at = parsed.transport;
             let ports = frame.get(at..at + 4).unwrap_or(&[]);
             (self.toeplitz(addresses.iter().chain(ports)), whole.1)
         } else if self.fields.intersects(plain.0) {

@@ -28,7 +28,6 @@ pub(super) enum Rejected {
 /// What is known of a frame that goes to a queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Accepted {
-    pub(super) parsed: Parsed,
     pub(super) hashed: Hashed,
     pub(super) queue: u8,
     pub(super) inexact: bool,
@@ -110,36 +109,41 @@ impl Steering {
         (steering, complaint)
     }
 
-    /// Decides about a frame.
+    /// Reads a frame's headers.
+    #[inline]
+    pub(super) fn parse(&self, frame: &[u8]) -> Parsed {
+        Parsed::new(frame, self.types)
+    }
+
+    /// Decides about a frame with these headers.
     ///
     /// # Errors
-    /// When it goes no further; then what its headers say.
+    /// When it goes no further.
     #[inline]
-    pub(super) fn judge(&self, frame: &[u8]) -> Result<Accepted, (Rejected, Parsed)> {
-        let parsed = Parsed::new(frame, self.types);
+    pub(super) fn judge(&self, frame: &[u8], parsed: &Parsed) -> Result<Accepted, Rejected> {
         let Some(target) = frame.first_chunk::<6>().filter(|_| frame.len() >= 14) else {
-            return Err((Rejected::Undersize, parsed));
+            return Err(Rejected::Undersize);
         };
         // Tags make a frame longer than MAXFRS says (section 8.2.3.22.13).
         let tags = 4 * (usize::from(parsed.outer) + usize::from(parsed.tag.is_some()));
         if frame.len().max(SHORTEST) + CHECK_BYTES > self.longest + tags {
-            return Err((Rejected::Oversize, parsed));
+            return Err(Rejected::Oversize);
         }
         let mut bad = false;
         if self.length_errors && parsed.ether_type <= 1500 {
-            let there = frame.len().max(SHORTEST).saturating_sub(usize::from(parsed.payload));
+            let there = frame.len().max(SHORTEST).saturating_sub(parsed.payload);
             bad = usize::from(parsed.ether_type) > there;
             if bad && !self.filter.control.contains(FilterControl::SBP) {
-                return Err((Rejected::BadLength, parsed));
+                return Err(Rejected::BadLength);
             }
         }
-        let Some(passed) = self.filter.passes(*target).filter(|_| self.filter.passes_vlan(&parsed)) else {
-            return Err((Rejected::Filtered, parsed));
+        let Some(passed) = self.filter.passes(*target).filter(|_| self.filter.passes_vlan(parsed)) else {
+            return Err(Rejected::Filtered);
         };
         let hashed = match &self.spread {
             Spread::None => Hashed::default(),
-            Spread::Rss(rss) => rss.hash(frame, &parsed),
+            Spread::Rss(rss) => rss.hash(frame, parsed),
         };
-        Ok(Accepted { parsed, hashed, queue: hashed.queue, inexact: passed == Passed::Inexactly, bad })
+        Ok(Accepted { hashed, queue: hashed.queue, inexact: passed == Passed::Inexactly, bad })
     }
 }
