@@ -288,7 +288,11 @@ fn frames_come_back_in_loopback() {
     let mut mini = card();
     mini.receive_queue(0, 0);
     mini.set(at::HLREG0, mini.get(at::HLREG0) | 1 << 15);
+    let stranger = Recipe { ports: [7, 7], ..UDP }.build();
+    mini.device.wire_mut().incoming.push_back(stranger);
     mini.send(0, &UDP.build(), 0);
     assert_eq!(mini.sent(), Vec::<Vec<u8>>::new());
     assert_eq!(mini.received(0).unwrap().bytes, UDP.build());
+    mini.device.poll();
+    assert_eq!(mini.received(0), None, "the wire is not listened to");
 }
