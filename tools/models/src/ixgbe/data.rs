@@ -244,6 +244,15 @@ impl DataPath {
         }
     }
 
+    /// The driver has looked at the register at `offset`. A driver that waits for a queue sees it follow by its next look, however late the next
+    /// poll is.
+    pub(super) fn looked_at(&mut self, bus: &mut Bus, trick: &Trick, offset: u32) {
+        if Page::of_control(offset).is_some() {
+            self.idle = true;
+            let _changed = self.follow(bus, trick);
+        }
+    }
+
     /// Starts and stops queues as their registers say; `true` when one did.
     fn follow(&mut self, bus: &mut Bus, trick: &Trick) -> bool {
         let never = trick.is(Fault::QueueEnableNever);

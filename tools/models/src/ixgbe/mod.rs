@@ -173,7 +173,9 @@ impl Ixgbe {
         let offset = registers::canonical(offset);
         let Some(register) = self.registers.find(offset) else {
             if registers::is_queue(offset) {
-                return self.data.view(offset, bus.register(REGISTERS, offset));
+                let value = self.data.view(offset, bus.register(REGISTERS, offset));
+                self.data.looked_at(bus, &self.trick, offset);
+                return value;
             }
             self.blame(bus, offset, false);
             return 0;

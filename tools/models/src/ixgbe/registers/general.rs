@@ -102,6 +102,10 @@ table! {
     GRC = at(0x10200).bits(0x2);
     /// Gives the shadow memory to the flash (X540 datasheet).
     SRAMREL = at(0x10210).silent();
+    /// Debugging of the PHY (X540 datasheet).
+    PHYDBG = at(0x10218);
+    /// Threshold of management for DMA coalescing (X540 datasheet).
+    DMCMNGTH = at(0x15f20);
     /// Vital product data, 8.2.3.2.
     VPDDIAG0 = at(0x10204).fixed();
     /// Vital product data, 8.2.3.2.

@@ -342,3 +342,17 @@ fn queue_registers_keep_what_can_be_written_when_the_card_sees_the_access() {
         }
     }
 }
+
+#[test]
+fn a_driver_that_waits_for_a_queue_needs_no_poll_in_between() {
+    let bench = Bench::new(Config { doorbells: Doorbells::Trapped, ..Config::default() });
+    for (length, control) in [(0x1048, 0x1068), (0x6048, 0x6068)] {
+        bench.store(length, 0x1000);
+        bench.store(control, 1 << 25);
+        let enabled = || bench.load(control) & 1 << 25 != 0;
+        assert_eq!([enabled(), enabled()], [false, true], "{control:#x}");
+        bench.store(control, 0);
+        assert_eq!([enabled(), enabled()], [true, false], "{control:#x}");
+    }
+    assert_eq!(bench.control().violations(), Vec::<String>::new());
+}
