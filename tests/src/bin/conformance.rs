@@ -6,9 +6,10 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use drivers::ixgbe;
 use drivers::nic::Offloads;
 use drivers::virtio::{self, RingChoice};
-use lab::conformance::{Cards, Expected, Kernel, Virtio, run};
+use lab::conformance::{Cards, Expected, IXGBE, Ixgbe, Kernel, Virtio, run};
 use lab::suite::Suite;
 use vfio::Interface;
 
@@ -46,6 +47,13 @@ const VIRTIO_ON_HUB: Expected = {
     }
 };
 
+/// 82599 cards on a cable.
+const IXGBE_ON_CABLE: Expected = Expected {
+    not_offered: &[("the-link-goes-down-and-comes-up", "a guest cannot pull its own cable")],
+    frames: 5000,
+    ..IXGBE
+};
+
 fn main() -> ExitCode {
     match try_main() {
         Ok(code) => code,
@@ -68,6 +76,8 @@ fn try_main() -> Result<ExitCode> {
     let id = bus.id()?;
     if virtio::matches(id) {
         run(&mut suite, "kernel", &mut Cards { bus, driver: Virtio(RingChoice::Auto), expected: VIRTIO_ON_HUB });
+    } else if ixgbe::matches(id) {
+        run(&mut suite, "kernel", &mut Cards { bus, driver: Ixgbe, expected: IXGBE_ON_CABLE });
     } else {
         bail!("{}: there is no driver for {:04x}:{:04x}", addresses[0], id.vendor, id.device);
     }

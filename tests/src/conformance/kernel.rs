@@ -1,13 +1,12 @@
 //! Two real cards, or what looks like them, through the kernel's VFIO.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use drivers::bus::{PciAddress, PciFunction, PciId};
 use hugemem::{IovaSpace, MemoryRequest, PageChoice, Region};
 use vfio::{Function, Interface};
 
 use super::cards::Bus;
+use super::files::OpenFiles;
 
 /// The bus.
 #[derive(Debug)]
@@ -16,7 +15,7 @@ pub struct Kernel {
     interface: Interface,
     open: [Option<Function>; 2],
     /// Open files before any card was opened.
-    files: usize,
+    files: OpenFiles,
 }
 
 impl Kernel {
@@ -25,7 +24,7 @@ impl Kernel {
     /// # Errors
     /// `/proc` cannot be read.
     pub fn new(addresses: [PciAddress; 2], interface: Interface) -> Result<Self> {
-        Ok(Self { addresses, interface, open: [None, None], files: open_files()? })
+        Ok(Self { addresses, interface, open: [None, None], files: OpenFiles::now()? })
     }
 
     /// What the first device says it is.
@@ -43,11 +42,6 @@ impl Kernel {
         }
         place.as_ref().context("it was just opened")
     }
-}
-
-fn open_files() -> Result<usize> {
-    // Reading the folder takes a file itself, the same each time.
-    Ok(Path::new("/proc/self/fd").read_dir().context("read /proc/self/fd")?.count())
 }
 
 impl Bus for Kernel {
@@ -78,7 +72,6 @@ impl Bus for Kernel {
     }
 
     fn leftovers(&mut self) -> Result<Vec<String>> {
-        let files = open_files()?;
-        Ok(if files > self.files { vec![format!("{} open files", files - self.files)] } else { Vec::new() })
+        self.files.opened_since()
     }
 }

@@ -13,6 +13,7 @@
 mod bench;
 mod cards;
 mod checks;
+mod files;
 pub mod frame;
 mod kernel;
 mod rig;
@@ -22,6 +23,7 @@ pub mod toeplitz;
 use anyhow::{Result, bail};
 
 pub use cards::{Bus, Cards, Driver, Expected, IXGBE, Ixgbe, Virtio};
+pub use files::OpenFiles;
 pub use kernel::Kernel;
 pub use rig::{RealTime, Rig};
 

@@ -2,6 +2,7 @@
 
 mod ixgbe;
 mod mover;
+mod socket;
 mod virtio;
 
 use std::process::ExitCode;
@@ -16,6 +17,14 @@ fn main() -> ExitCode {
     }
     for (name, mut rig) in ixgbe::rigs() {
         conformance::run(&mut suite, &format!("inprocess::{name}"), &mut rig);
+    }
+    match socket::rigs() {
+        Ok(rigs) => {
+            for (name, mut rig) in rigs {
+                conformance::run(&mut suite, &format!("socket::{name}"), &mut rig);
+            }
+        }
+        Err(error) => suite.check("socket", || Err(error)),
     }
     suite.finish()
 }
