@@ -23,6 +23,15 @@ const READY: &str = "listening";
 /// What is in the line that answers to `show`.
 const SHOWN: &str = "\"show\"";
 
+/// What the pages are that have the doorbells of a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doorbells {
+    /// Memory that driver and card share.
+    Shared,
+    /// Registers like all others: each access is a message to the card.
+    Trapped,
+}
+
 /// A process that plays one card, or two cards with a cable between them. Killed on drop.
 pub struct Card {
     process: Running,
@@ -37,9 +46,9 @@ impl Card {
     /// # Errors
     ///
     /// It does not come up; the error has what it printed.
-    pub fn on_tap(namespace: &Namespace, interface: &str) -> Result<Self> {
+    pub fn on_tap(namespace: &Namespace, interface: &str, doorbells: Doorbells) -> Result<Self> {
         let wire = format!("tap={interface}");
-        Self::start(1, &wire, |words| namespace.command(words))
+        Self::start(1, &wire, doorbells, |words| namespace.command(words))
     }
 
     /// Two cards whose wires are the two ends of a cable.
@@ -48,7 +57,7 @@ impl Card {
     ///
     /// They do not come up; the error has what the process printed.
     pub fn on_cable() -> Result<Self> {
-        Self::start(2, "cable", |words| {
+        Self::start(2, "cable", Doorbells::Shared, |words| {
             let (program, arguments) = words.split_first().unwrap_or((&"", &[]));
             let mut command = bound_to_us(Path::new(program));
             command.args(arguments);
@@ -56,7 +65,12 @@ impl Card {
         })
     }
 
-    fn start(sockets: usize, wire: &str, command: impl FnOnce(&[&str]) -> Command) -> Result<Self> {
+    fn start(
+        sockets: usize,
+        wire: &str,
+        doorbells: Doorbells,
+        command: impl FnOnce(&[&str]) -> Command,
+    ) -> Result<Self> {
         let folder = leftovers::folder("card")?;
         let sockets: Vec<PathBuf> = (0..sockets).map(|number| folder.path().join(format!("socket{number}"))).collect();
         // The static binary of the guests: it runs here as well.
@@ -64,7 +78,11 @@ impl Card {
         for socket in &sockets {
             words.extend(["--socket".to_owned(), text(socket)?]);
         }
-        words.extend(["--wire".to_owned(), wire.to_owned(), "--json".to_owned()]);
+        let doorbells = match doorbells {
+            Doorbells::Shared => "shared",
+            Doorbells::Trapped => "trapped",
+        };
+        words.extend(["--wire", wire, "--doorbells", doorbells, "--json"].map(str::to_owned));
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let log = File::create(folder.path().join("log"))?;
         let mut command = command(&words);

@@ -54,6 +54,8 @@ pub struct Machine<'a> {
     pub tools: &'a [&'a str],
     /// Its network devices.
     pub nics: Vec<Nic>,
+    /// How many processors it has.
+    pub processors: u32,
     /// Its memory; of the host's it takes what the guest touches.
     pub memory_mib: u32,
     /// Parameters for its kernel, beside those that every guest has.
@@ -87,7 +89,8 @@ impl Guest {
 
         let mut command = cache::qemu()?;
         command
-            .args(["-machine", "q35,accel=tcg,kernel-irqchip=split,memory-backend=ram", "-cpu", "max", "-smp", "2"])
+            .args(["-machine", "q35,accel=tcg,kernel-irqchip=split,memory-backend=ram", "-cpu", "max"])
+            .args(["-smp", &machine.processors.to_string()])
             .arg("-m")
             .arg(format!("{}M", machine.memory_mib))
             .arg("-object")

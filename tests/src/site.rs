@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cache::Kernel;
-use crate::card::Card;
+use crate::card::{Card, Doorbells};
 use crate::guest::{Guest, Machine, Nic, NicKind};
 use crate::pair::{INTERFACE, Pair};
 use crate::wait;
@@ -19,8 +19,9 @@ const SLOTS: [u8; 2] = [3, 4];
 /// The kernel's names for the devices while its own driver has them: left and right.
 pub const INTERFACES: [&str; 2] = ["eth0", "eth1"];
 
-/// The modules of a site's guest; the last three are for the host's own tests of the lab, for tap ports and for VLANs.
-const MODULES: [&str; 7] = ["vfio_iommu_type1", "vfio-pci", "virtio_net", "ixgbe", "bridge", "tun", "8021q"];
+/// The modules of a site's guest; the last ones are for the host's own tests of the lab, for tap ports, and for what is
+/// tried with the kernel's own driver.
+const MODULES: [&str; 8] = ["vfio_iommu_type1", "vfio-pci", "virtio_net", "ixgbe", "bridge", "tun", "8021q", "macvlan"];
 
 /// What the devices of a site are, and what is behind them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,8 @@ pub enum Devices {
     },
     /// QEMU's virtio-net, joined to each other; the namespaces are empty.
     VirtioNetJoined,
-    /// Software 82599 cards, each on the tap of a namespace.
+    /// Software 82599 cards, each on the tap of a namespace. The left one's doorbells are shared memory, the right one's
+    /// are not.
     Ixgbe,
     /// Software 82599 cards, joined to each other by a cable; the namespaces are empty.
     IxgbeJoined,
@@ -51,6 +53,8 @@ pub struct Plan {
     pub programs: &'static [&'static str],
     /// Programs of this host in its `/tools`.
     pub tools: &'static [&'static str],
+    /// How many processors it has.
+    pub processors: u32,
     /// Its memory.
     pub memory_mib: u32,
     /// Parameters for its kernel, beside those that every guest has.
@@ -61,7 +65,7 @@ impl Plan {
     /// A guest with this kernel and these devices, and `mirach`.
     #[must_use]
     pub fn new(kernel: Kernel, devices: Devices) -> Self {
-        Self { kernel, devices, programs: &["mirach"], tools: &[], memory_mib: 768, parameters: "" }
+        Self { kernel, devices, programs: &["mirach"], tools: &[], processors: 2, memory_mib: 768, parameters: "" }
     }
 
     /// The kernel's own driver for these devices, when it has one.
@@ -127,8 +131,9 @@ fn boot(plan: Plan) -> Result<Booted> {
         }
         Devices::VirtioNetJoined => vec![NicKind::VirtioHub, NicKind::VirtioHub],
         Devices::Ixgbe => {
-            for namespace in [&pair.left, &pair.right] {
-                cards.push(Card::on_tap(namespace, INTERFACE)?);
+            // One of each kind: drivers must not notice.
+            for (namespace, doorbells) in [(&pair.left, Doorbells::Shared), (&pair.right, Doorbells::Trapped)] {
+                cards.push(Card::on_tap(namespace, INTERFACE, doorbells)?);
             }
             pair.configure()?;
             sockets(&cards)
@@ -143,6 +148,7 @@ fn boot(plan: Plan) -> Result<Booted> {
         modules: &MODULES,
         programs: plan.programs,
         tools: plan.tools,
+        processors: plan.processors,
         memory_mib: plan.memory_mib,
         parameters: plan.parameters,
         nics: SLOTS.into_iter().zip(kinds).map(|(slot, kind)| Nic { slot, kind }).collect(),

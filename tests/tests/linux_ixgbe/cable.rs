@@ -14,7 +14,7 @@ const NEAR: &str = "10.79.0.1";
 const FAR: &str = "10.79.0.2";
 
 /// In front of a command that is for the namespace at the far end.
-const AT_FAR_END: &str = "/tools/ip netns exec far";
+pub(crate) const AT_FAR_END: &str = "/tools/ip netns exec far";
 
 pub(crate) fn all(suite: &mut Suite, site: &mut Site) {
     suite.check("cable::ping", || {
@@ -32,20 +32,10 @@ pub(crate) fn all(suite: &mut Suite, site: &mut Site) {
         }
         Ok(())
     });
-    suite.check("cable::one-end-down-is-both-down", || {
-        let site = site.up()?;
-        joined(site)?;
-        let [near, far] = INTERFACES;
-        site.guest.must(&format!("{AT_FAR_END} /tools/ip link set {far} down"))?;
-        site.wait_for_link(near, false)?;
-        site.guest.must(&format!("{AT_FAR_END} /tools/ip link set {far} up"))?;
-        site.wait_for_link(near, true)
-    });
-    suite.check("cable::kernel-has-no-complaint", || crate::no_complaint(site.up()?));
 }
 
 /// Puts the second card into a namespace of its own, gives both ends addresses and waits until they reach each other.
-fn joined(site: &mut Booted) -> Result<()> {
+pub(crate) fn joined(site: &mut Booted) -> Result<()> {
     let [near, far] = INTERFACES;
     // Done before, when another check was here first.
     if site.guest.run("ls /run/netns/far", SHORT)?.status != 0 {
@@ -56,8 +46,13 @@ fn joined(site: &mut Booted) -> Result<()> {
         ))?;
     }
     site.wait_for_link(near, true)?;
-    wait::until("an answer through the cable", SHORT, || {
-        let answer = site.guest.run(&format!("/tools/ping -n -q -W 1 -c 1 {FAR}"), SHORT)?;
+    answers(site, FAR)
+}
+
+/// Waits until the far end answers at this address.
+pub(crate) fn answers(site: &mut Booted, address: &str) -> Result<()> {
+    wait::until(&format!("an answer from {address} through the cable"), SHORT, || {
+        let answer = site.guest.run(&format!("/tools/ping -n -q -W 1 -c 1 {address}"), SHORT)?;
         Ok((answer.status == 0).then_some(()))
     })
 }

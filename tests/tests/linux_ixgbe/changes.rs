@@ -40,7 +40,6 @@ pub(crate) fn all(suite: &mut Suite, site: &mut Site) {
         }
         Ok(())
     });
-    suite.check("module::kernel-has-no-complaint", || crate::no_complaint(site.up()?));
 }
 
 fn tell(site: &mut Booted, line: &str) -> Result<()> {

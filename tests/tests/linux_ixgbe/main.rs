@@ -2,12 +2,14 @@
 //!
 //! Debian's own kernel and its module `ixgbe`, which know nothing of this project, judge the model: what they find wrong
 //! with the card shows in their log, and what passes through it is real traffic. In the first guest each card's wire
-//! is a tap in a namespace; in the second one a cable joins the two cards.
+//! is a tap in a namespace, as in the second one, where the kernel joins them by a bridge; in the third one a cable joins the
+//! two cards.
 
 mod cable;
 mod changes;
 mod counters;
 mod filters;
+mod jumbo;
 mod offloads;
 mod probe;
 mod stray;
@@ -26,6 +28,13 @@ use lab::traffic::wait_for_path;
 /// The card that most checks use, and which the left namespace is behind.
 const CARD: &str = INTERFACES[0];
 
+/// The kernel maps all memory for its own drivers once, instead of each buffer before it is used, which QEMU has to tell
+/// the card about each time: 20 times as many frames pass.
+const WITHOUT_MAPPING: &str = "iommu=pt";
+
+/// The driver uses as many queue pairs as there are processors.
+const PROCESSORS: u32 = 4;
+
 fn main() -> ExitCode {
     lab::leftovers::remove();
     if let Err(error) = lab::process::end_with_parent() {
@@ -35,6 +44,7 @@ fn main() -> ExitCode {
     let plan = |devices| Plan {
         programs: &["mirach"],
         tools: &["ethtool", "ip", "iperf3", "ping"],
+        processors: PROCESSORS,
         ..Plan::new(Kernel::Stock, devices)
     };
     let mut site = Site::new(plan(Devices::Ixgbe));
@@ -42,14 +52,19 @@ fn main() -> ExitCode {
     offloads::all(&mut suite, &mut site);
     counters::all(&mut suite, &mut site);
     filters::all(&mut suite, &mut site);
-    virtual_lan::all(&mut suite, &mut site);
+    jumbo::all(&mut suite, &mut site);
     changes::all(&mut suite, &mut site);
-    forwarding::kernel_bridge(&mut suite, &mut site, "bridge");
     probe::stays_clean(&mut suite, &mut site, "taps");
+    probe::self_test_offline(&mut suite, &mut site);
     stray::dma(&mut suite, &mut site);
     drop(site);
+    let mut fast = Site::new(Plan { parameters: WITHOUT_MAPPING, ..plan(Devices::Ixgbe) });
+    forwarding::kernel_bridge(&mut suite, &mut fast, "bridge");
+    probe::stays_clean(&mut suite, &mut fast, "bridged");
+    drop(fast);
     let mut joined = Site::new(plan(Devices::IxgbeJoined));
     cable::all(&mut suite, &mut joined);
+    virtual_lan::all(&mut suite, &mut joined);
     probe::stays_clean(&mut suite, &mut joined, "cable");
     suite.finish()
 }
@@ -77,7 +92,7 @@ fn complaints(site: &mut Booted) -> Result<Vec<String>> {
         "unable",
         "invalid",
         "unsupported",
-        "removed",
+        "adapter removed",
         "call trace",
         "bug:",
     ];

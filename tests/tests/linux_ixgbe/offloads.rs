@@ -12,7 +12,7 @@ use lab::suite::Suite;
 use lab::traffic::{Direction, ping, tcp_to_guest};
 
 use crate::probe::{SHORT, nothing_lost};
-use crate::{CARD, addressed};
+use crate::{CARD, PROCESSORS, addressed};
 
 /// How long TCP streams run.
 const SECONDS: u32 = 3;
@@ -70,12 +70,12 @@ pub(crate) fn all(suite: &mut Suite, site: &mut Site) {
         switch(site, "on")?;
         results.into_iter().collect()
     });
-    suite.check("queues::all-receive-queues-are-used", || spread(site.up()?, 2));
-    suite.check("queues::four-receive-queues-are-used", || {
+    suite.check("queues::a-receive-queue-for-each-processor-is-used", || spread(site.up()?, PROCESSORS));
+    suite.check("queues::fewer-receive-queues-are-used", || {
         let site = site.up()?;
-        site.guest.must(&format!("/tools/ethtool -L {CARD} combined 4"))?;
-        let result = spread(site, 4);
         site.guest.must(&format!("/tools/ethtool -L {CARD} combined 2"))?;
+        let result = spread(site, 2);
+        site.guest.must(&format!("/tools/ethtool -L {CARD} combined {PROCESSORS}"))?;
         result
     });
 }

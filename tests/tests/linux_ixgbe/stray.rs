@@ -18,15 +18,16 @@ pub(crate) fn dma(suite: &mut Suite, site: &mut Site) {
         let site = site.up()?;
         addressed(site)?;
         site.no_iommu_fault()?;
-        site.models_recorded_nothing()?;
         let card = site.cards.first_mut().context("no card")?;
+        card.recorded_nothing()?;
         card.tell(&format!("fault {FAULT}"))?;
         wait::until("the fault in the kernel's log", Duration::from_secs(60), || {
             // Something for the card to do.
             let _ = lab::process::run(&mut site.pair.left.command(&["ping", "-c", "1", "-W", "1", Pair::GUEST]));
             Ok((!site.guest.iommu_faults()?.is_empty()).then_some(()))
         })?;
-        if site.models_recorded_nothing().is_ok() {
+        let card = site.cards.first_mut().context("no card")?;
+        if card.recorded_nothing().is_ok() {
             bail!("the model recorded nothing");
         }
         Ok(())
