@@ -39,12 +39,14 @@ impl Session<'_> {
                 if is_lasting(file.as_fd(), end) {
                     Some((file, offset))
                 } else {
-                    tracing::warn!(
-                        iova,
-                        len,
-                        "the client's memory is no sealed memfd of that size, so it is reached by message, which is slow; \
-                         QEMU: use memory-backend-memfd,share=on"
-                    );
+                    if !std::mem::replace(&mut self.warned, true) {
+                        tracing::warn!(
+                            iova,
+                            len,
+                            "the client's memory is no sealed memfd of that size, so it is reached by message, which is slow; \
+                             QEMU: use memory-backend-memfd,share=on"
+                        );
+                    }
                     None
                 }
             }

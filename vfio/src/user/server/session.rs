@@ -31,12 +31,14 @@ pub(super) struct Session<'a> {
     pub(super) maps: Maps,
     /// By index; absent ones have no bytes.
     pub(super) regions: Vec<Region>,
+    /// The client has been told that its memory is slow: guests map thousands of pieces.
+    pub(super) warned: bool,
 }
 
 /// Serves a client until it goes, or until told to stop. The error is what ended the session.
 pub(super) fn run(channel: &Arc<Channel>, device: &mut dyn Device, stop: &Stop) -> Result<(), UserError> {
     let Some(dma) = agree(channel, stop)? else { return Ok(()) };
-    let mut session = Session { regions: regions(device), maps: Maps::default(), device };
+    let mut session = Session { regions: regions(device), maps: Maps::default(), device, warned: false };
     session.device.connected(dma);
     let result = session.serve(channel, stop);
     // Whoever still waits for the client has to be let go before the device is asked to let go of everything.
