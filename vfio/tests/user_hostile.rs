@@ -433,31 +433,60 @@ fn a_server_that_dies_in_the_middle_is_a_removed_device() {
 
 #[test]
 fn a_server_cannot_make_the_client_touch_what_is_not_there() {
-    // A register file that its owner can cut off under the client is not mapped.
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("loose.sock");
-    let listener = UnixListener::bind(&path).unwrap();
-    let file = memory(0x1000, false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let (stream, _) = listener.accept().unwrap();
-            let sender = Raw::new(stream.try_clone().unwrap());
-            let window = [words(&[32, 7, 0, 0]), longs(&[0x1000, 0])].concat();
-            let shares = |request: &Incoming| {
-                let is_window = request.command == raw::GET_REGION_INFO && request.body[8] == 0;
-                if is_window {
-                    let reply = message(request.id, request.command, raw::REPLY, 0, &window);
-                    sender.send_with(&reply, &[file.as_fd()]);
-                }
-                is_window
-            };
-            raw::serve(Raw::new(stream), shares, |_| Some(Vec::new()));
+    // A register file that its owner can cut off under the client is not mapped; nor is a window so large, or of so many areas, that parting from it
+    // would take more memory or mappings than there are.
+    let sparse = |areas: u32| {
+        let list = (0..areas).flat_map(|area| longs(&[u64::from(area) * 0x1000, 0x1000]));
+        words(&[1 << 16 | 1, 0, areas, 0]).into_iter().chain(list).collect::<Vec<u8>>()
+    };
+    for (sealed, size, areas) in [(false, 0x1000, 0), (true, 1 << 45, 0), (true, 0x10_0000, 200)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("loose.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let file = memory(size, sealed);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (stream, _) = listener.accept().unwrap();
+                let sender = Raw::new(stream.try_clone().unwrap());
+                let list = if areas > 0 { sparse(areas) } else { Vec::new() };
+                let (flags, first) = if areas > 0 { (15, 32) } else { (7, 0) };
+                let length = 32 + u32::try_from(list.len()).unwrap();
+                let window = [words(&[length, flags, 0, first]), longs(&[size, 0]), list].concat();
+                let shares = |request: &Incoming| {
+                    let is_window = request.command == raw::GET_REGION_INFO && request.body[8] == 0;
+                    if is_window {
+                        let reply = message(request.id, request.command, raw::REPLY, 0, &window);
+                        sender.send_with(&reply, &[file.as_fd()]);
+                    }
+                    is_window
+                };
+                raw::serve(Raw::new(stream), shares, |_| Some(Vec::new()));
+            });
+            let mut function = Function::connect(&path, Options::default()).unwrap();
+            let bar = function.bar(0).unwrap();
+            if !sealed {
+                File::from(file.try_clone().unwrap()).set_len(0).unwrap();
+            }
+            assert_eq!(bar.load::<u32>(0), 0x1111_1111, "by message");
         });
-        let mut function = Function::connect(&path, Options::default()).unwrap();
-        let bar = function.bar(0).unwrap();
-        File::from(file.try_clone().unwrap()).set_len(0).unwrap();
-        assert_eq!(bar.load::<u32>(0), 0x1111_1111, "by message");
-    });
+    }
+}
+
+#[test]
+fn stores_are_posted_to_a_server_that_shares_no_pages() {
+    // It answers none of them.
+    let store = |request: &Incoming| request.command == raw::REGION_WRITE && request.body[8] == 0;
+    against(
+        LONG,
+        store,
+        |_| Some(Vec::new()),
+        |function| {
+            let mut function = function.unwrap();
+            let bar = function.bar(0).unwrap();
+            bar.store(0, 1_u32);
+            assert_eq!(bar.load::<u32>(0), 0x1111_1111);
+        },
+    );
 }
 
 #[test]

@@ -14,8 +14,9 @@
 //! | memory for DMA | its memfd is passed, the server maps it | memory without a file, or [`Options::message_dma`]: the server asks for each piece |
 //! | interrupts | one eventfd a vector | never |
 //!
-//! A register load by message waits for the server, some microseconds. A store does not wait: it is posted, and done before any later load, because
-//! the server takes messages in order.
+//! A register load by message waits for the server, some microseconds. A store does not wait where all registers are reached so: it
+//! is posted, and done before any later load, because the server takes messages in order. Where pages are shared it waits too, because an access to such
+//! a page would overtake it.
 //!
 //! # Trust and deadlines
 //!

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use drivers::bus::BusError;
@@ -17,6 +18,8 @@ use crate::user::wire::{Body, Command, Fields};
 
 /// How often a server is tried whose queue of clients is full.
 const RETRY: Duration = Duration::from_millis(10);
+/// Longest time that a server is given: a clock has no moment for the end of every [`Duration`].
+const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// Asks the server, and says in the terms of the bus what goes wrong.
 #[derive(Debug)]
@@ -24,12 +27,15 @@ pub(super) struct Connection {
     /// The device, for messages.
     pub(super) name: String,
     pub(super) channel: Arc<Channel>,
-    pub(super) timeout: Duration,
+    timeout: Duration,
+    /// The server shares pages of registers, so that an access can overtake messages that are on their way.
+    pub(super) shares_pages: AtomicBool,
 }
 
 impl Connection {
     /// Connects to the socket at `path`. Nothing is said yet.
     pub(super) fn open(path: &Path, name: String, timeout: Duration) -> Result<Self, BusError> {
+        let timeout = timeout.min(LONGEST);
         let fail = |error: Errno| BusError::System {
             device: name.clone(),
             action: format!("cannot connect to the vfio-user socket {}", path.display()),
@@ -53,7 +59,7 @@ impl Connection {
             }
         }
         let channel = Arc::new(Channel::new(path, socket, timeout));
-        Ok(Self { name, channel, timeout })
+        Ok(Self { name, channel, timeout, shares_pages: AtomicBool::new(false) })
     }
 
     /// The device is gone: the reason is why the connection has ended.
@@ -114,7 +120,16 @@ impl Connection {
     /// Writes to a region, and waits until it is done.
     pub(super) fn write(&self, region: u32, offset: u64, bytes: &[u8]) -> Result<(), BusError> {
         let body = access(region, offset, bytes.len()).bytes(bytes).done();
-        self.ask(Command::REGION_WRITE, &body, &[]).map(drop)
+        let answer = self.ask(Command::REGION_WRITE, &body, &[])?;
+        let mut fields = Fields::new(&answer.body);
+        match (fields.u64(), fields.u32(), fields.u32()) {
+            (Some(_), Some(_), Some(count)) if count as usize != bytes.len() => Err(BusError::System {
+                device: self.name.clone(),
+                action: format!("vfio-user socket {}: {}", self.channel.path().display(), Command::REGION_WRITE.name()),
+                reason: format!("{} bytes at {offset:#x} of region {region} to write, {count} written", bytes.len()),
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -126,7 +141,9 @@ fn access(region: u32, offset: u64, count: usize) -> Body {
 
 /// The part of a register window that is reached by message.
 ///
-/// Stores are posted: nobody waits for them, as on the wire. The server takes messages in order, so a load that follows sees them done.
+/// Stores are posted: nobody waits for them, as on the wire. The server takes messages in order, so a load that follows sees them done. A
+/// store or load on a shared page is no message and would overtake them, as nothing does on the wire; where there are such pages, stores are
+/// waited for.
 #[derive(Debug)]
 pub(super) struct ByMessage {
     pub(super) connection: Arc<Connection>,
@@ -139,6 +156,9 @@ impl Rest for ByMessage {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.connection.shares_pages.load(Ordering::Relaxed) {
+            return self.connection.write(self.region, offset, bytes).map_err(io::Error::other);
+        }
         let body = access(self.region, offset, bytes.len()).bytes(bytes).done();
         self.connection.channel.post(Command::REGION_WRITE, &body).map_err(io::Error::other)
     }

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use drivers::bus::BusError;
 use vfio_bindings::bindings::vfio::{
@@ -21,6 +22,10 @@ const ROOM: u32 = 4096;
 /// Bytes of a region's description without its areas.
 const REGION_INFO: usize = 32;
 const INFO: u32 = 16;
+/// Most areas of a window that are mapped. Each takes mappings, of which a process has a limited number.
+const AREAS: usize = 64;
+/// A window is mapped up to here: offsets of registers have 32 bits.
+const REACH: u64 = 1 << 32;
 
 /// A region as the server describes it.
 struct RegionInfo {
@@ -132,12 +137,21 @@ impl Connection {
         let rest = ByMessage { connection: Arc::clone(self), region: index.into() };
         // What cannot be mapped safely works as well by message, only slower.
         let end = info.areas.iter().map(|area| area.offset.saturating_add(area.length)).max().unwrap_or(0);
+        let fits = end <= REACH && info.areas.len() <= AREAS;
         let end = end.checked_next_multiple_of(PAGE).and_then(|end| end.checked_add(info.offset)).unwrap_or(u64::MAX);
-        let file = info.file.as_ref().filter(|file| is_lasting(file.as_fd(), end));
+        let file = info.file.as_ref().filter(|file| fits && is_lasting(file.as_fd(), end));
         if file.is_none() && !info.areas.is_empty() {
-            tracing::warn!(device = self.name, index, "the server shares registers in a file that is no sealed memfd");
+            tracing::warn!(
+                device = self.name,
+                index,
+                "registers are reached by message, which is slow: the server shares them in a file that is no sealed memfd, in more than {AREAS} \
+                 areas, or beyond 4 GiB"
+            );
         }
         let areas = if file.is_some() { info.areas.as_slice() } else { &[] };
+        if !areas.is_empty() {
+            self.shares_pages.store(true, Ordering::Relaxed);
+        }
         Bar::new(file.map(|file| (file.as_fd(), info.offset)), info.size, areas, Box::new(rest)).map_err(|error| {
             BusError::System {
                 device: self.name.clone(),

@@ -89,7 +89,7 @@ fn find(regions: &[Region], address: u64, done: usize) -> Option<(*mut u8, usize
     })
 }
 
-/// How many bytes come before the first aligned word, and how many words and bytes then follow.
+/// How many of `length` bytes come before the first aligned word.
 fn split(pointer: *mut u8, length: usize) -> usize {
     (pointer.addr().wrapping_neg() % 8).min(length)
 }
