@@ -284,6 +284,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_documentation_lists_every_fault() {
+        let page = include_str!("../../../../docs/test-your-driver.md");
+        for fault in Fault::ALL {
+            assert!(page.contains(&format!("| `{fault}` |")), "{fault}");
+        }
+    }
+
+    #[test]
     fn every_fault_reads_back_from_its_name() {
         for fault in Fault::ALL {
             assert_eq!(fault.to_string().parse::<Fault>().unwrap(), *fault);
