@@ -38,25 +38,32 @@ impl Fault {
 /// How long a device may hold packets to send and give none back.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What one transmit queue knows about its device's progress. Each lies on cache lines of its own, for their queues run
+/// What one queue knows about its device's progress. Each lies on cache lines of its own, for their queues run
 /// on several cores.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Cell(AtomicU64);
+
+impl Cell {
+    fn read(&self) -> Progress {
+        let [a, b, c, d, e, f, g, h] = self.0.load(Ordering::Relaxed).to_le_bytes();
+        Progress { returned: u32::from_le_bytes([e, f, g, h]), fruitless: u32::from_le_bytes([a, b, c, d]) }
+    }
+}
 
 /// What the queues of a device have to say since the last start. One for each device, so it also tells whose a queue is.
 #[derive(Debug)]
 pub(crate) struct Health {
     /// The first fault: 0 for none, else the kind plus one above the queue's index.
     fault: AtomicU32,
-    /// [`Progress`] of each pair's transmit queue.
+    /// [`Progress`] of each queue.
     progress: Box<[Cell]>,
 }
 
 impl Health {
     /// That of a device with `pairs` queue pairs.
     pub(crate) fn new(pairs: u16) -> Self {
-        Self { fault: AtomicU32::new(0), progress: (0..pairs).map(|_| Cell::default()).collect() }
+        Self { fault: AtomicU32::new(0), progress: (0..2 * usize::from(pairs)).map(|_| Cell::default()).collect() }
     }
 
     /// Reports a fault of a queue. Only the first is kept.
@@ -67,20 +74,22 @@ impl Health {
         let _ = self.fault.compare_exchange(0, word, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Publishes how far a transmit queue's device has come.
+    /// Publishes how far a queue's device has come.
     #[inline]
     pub(crate) fn publish(&self, queue: u16, progress: Progress) {
-        if let Some(Cell(word)) = self.progress.get(usize::from(queue / 2)) {
+        if let Some(Cell(word)) = self.progress.get(usize::from(queue)) {
             word.store(u64::from(progress.returned) << 32 | u64::from(progress.fruitless), Ordering::Relaxed);
         }
     }
 
     /// What each transmit queue published last, by pair.
     pub(crate) fn progress(&self) -> impl Iterator<Item = Progress> {
-        self.progress.iter().map(|Cell(word)| {
-            let [a, b, c, d, e, f, g, h] = word.load(Ordering::Relaxed).to_le_bytes();
-            Progress { returned: u32::from_le_bytes([e, f, g, h]), fruitless: u32::from_le_bytes([a, b, c, d]) }
-        })
+        self.progress.iter().skip(1).step_by(2).map(Cell::read)
+    }
+
+    /// What each receive queue published last, by pair.
+    pub(crate) fn receive_progress(&self) -> impl Iterator<Item = Progress> {
+        self.progress.iter().step_by(2).map(Cell::read)
     }
 
     /// Forgets.
@@ -99,17 +108,17 @@ impl Health {
     }
 }
 
-/// How far the device has come with a transmit queue. Both counters wrap.
+/// How far the device has come with a queue. Both counters wrap.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Progress {
-    /// Packets that it returned.
+    /// Packets, or buffers, that it returned.
     returned: u32,
-    /// How often the queue looked for packets while the device held some, and found none.
+    /// How often the queue looked for them while the device held some, and found none.
     fruitless: u32,
 }
 
 impl Progress {
-    /// The queue looked for packets while the device held some, and found `returned`.
+    /// The queue looked while the device held some, and found `returned`.
     #[inline]
     pub(crate) fn looked(&mut self, returned: u16) {
         self.returned = self.returned.wrapping_add(u32::from(returned));
@@ -117,7 +126,7 @@ impl Progress {
     }
 }
 
-/// Watches one transmit queue from the device's handle.
+/// Watches one queue from the device's handle.
 ///
 /// Only looks count: packets that nobody asked for, because the port was idle or its engine busy elsewhere, say nothing
 /// about the device. It hangs when two looks that are at least [`PATIENCE`] apart, and all between them, found nothing.
@@ -132,13 +141,23 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    /// Whether the device has returned anything since the last question.
+    pub(crate) fn moves(&self, progress: Progress) -> bool {
+        progress.returned != self.seen.returned
+    }
+
+    /// Patience starts anew.
+    pub(crate) fn forget(&mut self) {
+        self.since = None;
+        self.hangs = false;
+    }
+
     /// Whether the device hangs, given what the queue published by `now`.
     pub(crate) fn hangs(&mut self, progress: Progress, now: Duration) -> bool {
         let seen = core::mem::replace(&mut self.seen, progress);
         let asked = core::mem::replace(&mut self.asked, now);
         if progress.returned != seen.returned {
-            self.since = None;
-            self.hangs = false;
+            self.forget();
         } else if progress.fruitless != seen.fruitless {
             // The look that is new came after the last question.
             let since = *self.since.get_or_insert(now);
@@ -173,8 +192,11 @@ mod tests {
         health.publish(5, progress);
         let expected = Progress { returned: 2, fruitless: 8 };
         assert!(health.progress().eq([Progress::default(), expected]));
+        assert!(health.receive_progress().eq([Progress::default(); 2]));
+        health.publish(0, progress);
+        assert!(health.receive_progress().eq([expected, Progress::default()]));
         health.clear();
-        assert!(health.progress().all(|progress| progress == Progress::default()));
+        assert!(health.progress().chain(health.receive_progress()).all(|progress| progress == Progress::default()));
     }
 
     /// Asks each `step` milliseconds, after what `queue` did; gives when a hang was seen first.

@@ -10,46 +10,55 @@ use crate::stopped::Stopped;
 /// The regions that are mapped for one function.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
-    regions: Vec<Region>,
-    /// They were all taken away.
-    withdrawn: bool,
+    /// Those that it reaches.
+    mapped: Vec<Region>,
+    /// Those that were taken away from it for the time being.
+    withdrawn: Vec<Region>,
+}
+
+fn same(region: &Region) -> impl Fn(&Region) -> bool {
+    let iova = region.iova();
+    move |other| other.iova() == iova
 }
 
 impl Reach {
     /// Makes a region reachable.
     pub(crate) fn map<F: PciFunction>(&mut self, function: &mut F, region: &Region) -> Result<(), BusError> {
         function.map(region)?;
-        if self.regions.iter().all(|known| known.iova() != region.iova()) {
-            self.regions.push(region.clone());
+        self.withdrawn.retain(|other| !same(region)(other));
+        if !self.mapped.iter().any(same(region)) {
+            self.mapped.push(region.clone());
         }
         Ok(())
     }
 
     /// Takes a region away.
     pub(crate) fn unmap<F: PciFunction>(&mut self, function: &mut F, region: &Region) -> Result<(), BusError> {
-        if !self.withdrawn {
-            function.unmap(region)?;
+        if let Some(place) = self.withdrawn.iter().position(same(region)) {
+            self.withdrawn.remove(place);
+            return Ok(());
         }
-        self.regions.retain(|known| known.iova() != region.iova());
+        function.unmap(region)?;
+        self.mapped.retain(|other| !same(region)(other));
         Ok(())
     }
 
     /// Takes everything away from a device that does not stop, or does not answer any more. It reaches nothing then,
     /// which is as good as if it had stopped. `None` when the bus cannot.
     pub(crate) fn withdraw<F: PciFunction>(&mut self, function: &mut F) -> Option<Stopped> {
-        if !self.withdrawn {
-            // All are tried: each that is gone is one less to be written to.
-            let failed = self.regions.iter().filter(|region| function.unmap(region).is_err()).count();
-            self.withdrawn = failed == 0;
+        // All are tried: each that is gone is one less to be written to.
+        for region in core::mem::take(&mut self.mapped) {
+            let to = if function.unmap(&region).is_ok() { &mut self.withdrawn } else { &mut self.mapped };
+            to.push(region);
         }
-        self.withdrawn.then(Stopped::confirmed)
+        self.mapped.is_empty().then(Stopped::confirmed)
     }
 
     /// Gives back what was taken away, to a device that works again.
     pub(crate) fn restore<F: PciFunction>(&mut self, function: &mut F) -> Result<(), BusError> {
-        // Mapping what is mapped does nothing, so it does not matter how far taking away came.
-        self.regions.iter().try_for_each(|region| function.map(region))?;
-        self.withdrawn = false;
+        while let Some(region) = self.withdrawn.last().cloned() {
+            self.map(function, &region)?;
+        }
         Ok(())
     }
 }

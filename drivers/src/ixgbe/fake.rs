@@ -27,11 +27,15 @@ pub(super) struct State {
     mdio_address: u32,
     /// Resets through CTRL so far.
     pub(super) resets: u32,
+    /// How many of these there were when what waits for the bus was thrown away last (GCR_EXT).
+    pub(super) emptied_at: Option<u32>,
     /// Resets by the bus so far.
     pub(super) bus_resets: u32,
     pub(super) bus_master: bool,
     /// Regions that it reaches.
     pub(super) mapped: BTreeSet<u64>,
+    /// The region that the bus cannot take away.
+    pub(super) stuck: Option<u64>,
     /// Everything reads as ones.
     pub(super) gone: bool,
     /// CTRL.RST stays set.
@@ -44,6 +48,8 @@ pub(super) struct State {
     pub(super) never_ready: bool,
     /// Queues do not come up.
     pub(super) dead_queues: bool,
+    /// Registers in the order in which they were written.
+    pub(super) stores: Vec<u32>,
     /// Registers that clear when read.
     pub(super) counters: BTreeMap<u32, u32>,
     /// Time.
@@ -98,6 +104,7 @@ impl State {
     }
 
     fn store(&mut self, offset: u32, value: u32) {
+        self.stores.push(offset);
         match offset {
             CTRL if value & RESET_BITS != 0 => {
                 self.resets += 1;
@@ -107,6 +114,12 @@ impl State {
                 }
                 self.pending = false;
                 self.reset();
+            }
+            0x11050 if value & 1 << 30 != 0 => {
+                // With nothing on its way to the wire: in loopback, and the receiver off.
+                assert!(self.get(0x4240) & 1 << 15 != 0 && self.get(0x3000) & 1 == 0);
+                self.emptied_at = Some(self.resets);
+                self.set(offset, value);
             }
             // Write one to clear.
             0x800 => self.set(offset, self.get(offset) & !value),
@@ -242,7 +255,11 @@ impl PciFunction for Fake {
     }
 
     fn unmap(&mut self, region: &Region) -> Result<(), BusError> {
-        self.state().mapped.remove(&region.iova().raw());
+        let mut state = self.state();
+        let iova = region.iova().raw();
+        if state.stuck == Some(iova) || !state.mapped.remove(&iova) {
+            return Err(self.refuse("it keeps its memory"));
+        }
         Ok(())
     }
 

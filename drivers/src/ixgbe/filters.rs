@@ -13,6 +13,18 @@ pub(super) const VLANS: u16 = 4096;
 pub(super) fn set<B: Bar>(card: &Card<B>, mac: MacAddress, filter: &ReceiveFilter) {
     let places = RAL.count() as usize;
     let overflow = filter.unicast.len() >= places;
+    let mut modes = fctrl::BAM;
+    if filter.promiscuous || overflow {
+        modes |= fctrl::UPE;
+    }
+    if filter.promiscuous || filter.all_multicast {
+        modes |= fctrl::MPE;
+    }
+    // Wider before the tables change, narrower after: what passes the old and the new filter is never missed.
+    card.change(&FCTRL, 0, modes);
+    if filter.vlans.is_none() {
+        card.change(&VLNCTRL, vlnctrl::VFE, 0);
+    }
     // Exact matches: the first is the card's own (7.1.1.1.1).
     let own = core::iter::once(&mac);
     let more = filter.unicast.iter().take(if overflow { 0 } else { places });
@@ -45,13 +57,8 @@ pub(super) fn set<B: Bar>(card: &Card<B>, mac: MacAddress, filter: &ReceiveFilte
     for (register, word) in VFTA.iter().zip(table) {
         card.store(&register, word);
     }
-    card.change(&VLNCTRL, vlnctrl::VFE, if filter.vlans.is_some() { vlnctrl::VFE } else { 0 });
-    let mut modes = fctrl::BAM;
-    if filter.promiscuous || overflow {
-        modes |= fctrl::UPE;
-    }
-    if filter.promiscuous || filter.all_multicast {
-        modes |= fctrl::MPE;
+    if filter.vlans.is_some() {
+        card.change(&VLNCTRL, 0, vlnctrl::VFE);
     }
     card.change(&FCTRL, fctrl::UPE | fctrl::MPE, modes);
 }

@@ -27,6 +27,8 @@ pub(super) struct Frames {
     /// Most buffers that a frame of the longest kind takes.
     most_buffers: usize,
     partial: Option<Partial>,
+    /// Buffers since the last end of a frame that took several.
+    unended: u16,
     pub(super) counters: Counters,
 }
 
@@ -34,7 +36,7 @@ impl Frames {
     /// For buffers of `buffer` bytes.
     pub(super) fn new(buffer: u16) -> Self {
         let setup = ReceiveSetup::default();
-        Self { setup, buffer, most_buffers: 1, partial: None, counters: Counters::default() }
+        Self { setup, buffer, most_buffers: 1, partial: None, unended: 0, counters: Counters::default() }
     }
 
     /// Starts anew.
@@ -43,6 +45,12 @@ impl Frames {
         // One more, because a last buffer may hold nothing but the frame check sequence, which is cut off.
         self.most_buffers = setup.longest.div_ceil(usize::from(self.buffer).max(1)) + 1;
         self.partial = None;
+        self.unended = 0;
+    }
+
+    /// Buffers of the frame that has begun, the dropped ones included.
+    pub(super) fn unended(&self) -> u16 {
+        self.unended
     }
 
     /// Takes the next buffer; gives the frame that it completes.
@@ -96,6 +104,7 @@ impl Frames {
             (Some(Partial::Kept(frame)), Some(piece)) => self.join(frame, piece),
             (_, None) => self.lose(DropReason::BadLength),
         };
+        self.unended = if end { 0 } else { self.unended.saturating_add(1) };
         if !end {
             self.partial = Some(kept.map_or(Partial::Dropped, Partial::Kept));
             return None;

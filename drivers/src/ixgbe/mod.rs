@@ -7,8 +7,8 @@
 //! From bottom to top: `registers` is the table of registers, `device` knows the kinds of cards, `card` works registers with
 //! deadlines and errors that name the card. `reset` stops a card for good; `semaphore`, `nvm`, `sfp` and `phy` reach its
 //! parts; `link` and `flow` make the link, `filters` and `rss` choose frames and queues, `interrupts` and `statistics`
-//! are what they say, `setup` brings both sides up, and `net` puts it all together. The packet path is `descriptor`, `ring`,
-//! `frames`, `receive`, `transmit` and `offload`.
+//! are what they say, `setup` brings both sides up, `vigil` sees what hangs, and `net` puts it all
+//! together. The packet path is `descriptor`, `ring`, `frames`, `receive`, `transmit` and `offload`.
 //!
 //! Nothing that the card writes is believed. A ring's state is the driver's own; frames that the card describes wrongly are
 //! dropped and counted. Every wait ends. What [`Nic::check`](crate::nic::Nic::check) names, stopping and starting mends.
@@ -44,6 +44,7 @@ mod setup;
 mod sfp;
 mod statistics;
 mod transmit;
+mod vigil;
 
 pub use device::{Family, Medium, matches};
 pub use net::Ixgbe;

@@ -24,8 +24,9 @@ use super::rss;
 use super::setup;
 use super::statistics::Statistics;
 use super::transmit::Tx;
+use super::vigil::Vigil;
 use crate::bus::{Bar, BusError, Clock, PciFunction, PciId};
-use crate::health::{Health, PATIENCE, Watch};
+use crate::health::Health;
 use crate::nic::{FlowControl, LinkStatus, MacAddress, Nic, NicError, Offloads, QueuePair, ReceiveFilter};
 use crate::reach::Reach;
 
@@ -51,11 +52,8 @@ pub struct Ixgbe<F: PciFunction> {
     /// Questions while the link was down.
     looks: u32,
     statistics: Statistics,
-    /// Pause frames that had come when the queues were looked at last.
-    paused: u64,
     health: Arc<Health>,
-    /// Whether the card makes progress, by pair.
-    watches: Vec<Watch>,
+    vigil: Vigil,
     /// Queues that are not handed out, by pair.
     receivers: Vec<Option<Rx<F::Bar>>>,
     transmitters: Vec<Option<Tx<F::Bar>>>,
@@ -166,9 +164,8 @@ impl<F: PciFunction> Ixgbe<F> {
             link: Link::default(),
             looks: 0,
             statistics: Statistics::new(),
-            paused: 0,
             health,
-            watches: alloc::vec![Watch::default(); pairs.into()],
+            vigil: Vigil::new(pairs),
             receivers,
             transmitters,
             running: false,
@@ -248,7 +245,7 @@ impl<F: PciFunction> Ixgbe<F> {
         self.empty()?;
         self.reach.restore(&mut self.function)?;
         self.health.clear();
-        self.watches.fill(Watch::default());
+        self.vigil.restart(&self.statistics);
         ready(&self.card)?;
         self.start_link()?;
         let pairs = self.pairs();
@@ -301,27 +298,6 @@ impl<F: PciFunction> Ixgbe<F> {
     fn ask_link(&mut self) -> Result<LinkStatus, NicError> {
         let pairs = self.pairs();
         self.link.ask(&self.card, longest(self.summary.mtu), pairs)
-    }
-
-    /// Looks whether a transmit queue hangs.
-    fn check_progress(&mut self, up: bool) -> Result<(), NicError> {
-        let now = self.card.now();
-        let paused = core::mem::replace(&mut self.paused, self.statistics.pauses());
-        let asked = self.watches.iter_mut().zip(self.health.progress()).zip(0_u16..);
-        let hangs = |((watch, progress), pair): ((&mut Watch, _), u16)| watch.hangs(progress, now).then_some(pair);
-        // Every watch is to be asked, so that none measures from an old question.
-        let Some(pair) = asked.filter_map(hangs).fold(None, |first, pair| first.or(Some(pair))) else {
-            return Ok(());
-        };
-        if !up || paused != self.paused {
-            // Nothing can leave, or the other end asks us to wait: patience starts anew when that ends.
-            self.watches.fill(Watch::default());
-            return Ok(());
-        }
-        Err(self.card.misbehaves(alloc::format!(
-            "transmit queue {pair} hangs: it holds packets and has given none back for {} s; stop and start the port",
-            PATIENCE.as_secs(),
-        )))
     }
 }
 
@@ -438,6 +414,7 @@ impl<F: PciFunction> Nic for Ixgbe<F> {
         if let Some(reason) = self.health.fault() {
             return Err(self.card.misbehaves(reason));
         }
+        self.vigil.look(&self.health);
         self.statistics.gather(&self.card);
         let status = self.ask_link()?;
         if !status.up {
@@ -447,7 +424,8 @@ impl<F: PciFunction> Nic for Ixgbe<F> {
                 self.summary.module = self.link.module;
             }
         }
-        self.check_progress(status.up)
+        let hangs = self.vigil.ask(&self.health, &self.statistics, status.up, self.card.now());
+        hangs.map_or(Ok(()), |reason| Err(self.card.misbehaves(reason)))
     }
 }
 

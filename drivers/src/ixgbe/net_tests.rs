@@ -109,6 +109,32 @@ fn a_card_that_is_gone_is_named_at_once() {
 }
 
 #[test]
+fn a_card_that_is_gone_keeps_its_buffers_until_the_bus_has_taken_all_memory_away() {
+    let fake = Fake::new(0x10fb);
+    let mut nic = open(&fake, 1);
+    let queues = nic.start().unwrap();
+    fake.state().gone = true;
+    fake.state().stuck = Some(0x1_7000_0000);
+    let free = |nic: &mut Ixgbe<Fake>| nic.receivers[0].as_mut().unwrap().pool().available();
+    stop(&mut nic, queues).unwrap_err();
+    assert_eq!(fake.state().mapped.len(), 1, "what can be taken away is");
+    assert!(free(&mut nic) < 512);
+    fake.state().stuck = None;
+    nic.stop(Vec::new()).unwrap_err();
+    assert_eq!((fake.state().mapped.len(), free(&mut nic)), (0, 512));
+    // What is mapped meanwhile is taken away, too.
+    let more = Region::on_heap(4096, Iova::new(0x3_0000_0000)).unwrap();
+    nic.map(&more).unwrap();
+    nic.stop(Vec::new()).unwrap_err();
+    assert_eq!(fake.state().mapped.len(), 0);
+    nic.unmap(&more).unwrap();
+    fake.state().gone = false;
+    let queues = nic.start().unwrap();
+    assert_eq!(fake.state().mapped.len(), 2);
+    stop(&mut nic, queues).unwrap();
+}
+
+#[test]
 fn a_card_that_does_not_reset_is_reset_by_the_bus_or_refused() {
     let fake = Fake::new(0x10fb);
     let mut nic = open(&fake, 1);
@@ -132,6 +158,8 @@ fn requests_that_never_end_take_a_second_reset() {
     fake.state().pending = true;
     stop(&mut nic, queues).unwrap();
     assert_eq!(fake.state().resets, before + 2);
+    assert_eq!(fake.state().emptied_at, Some(before), "before the first of them");
+    assert_eq!((fake.register(0x4240) & 1 << 15, fake.register(0x11050)), (0, 0));
 }
 
 #[test]
@@ -211,6 +239,15 @@ fn filters_are_exact_where_there_are_places_and_wider_where_not() {
     assert_eq!(fake.register(0x5088) & 1 << 30, 0);
     filter.vlans = Some([4096].into());
     assert!(matches!(nic.set_filter(&filter), Err(NicError::Request { .. })));
+    // Nothing that passes before and after is missed meanwhile: wider before the tables change, narrower after.
+    let last = |register| fake.state().stores.iter().rposition(|offset| *offset == register).unwrap();
+    let first = |register| fake.state().stores.iter().position(|offset| *offset == register).unwrap();
+    for (vlans, early) in [(Some([7].into()), false), (None, true)] {
+        fake.state().stores.clear();
+        nic.set_filter(&ReceiveFilter { vlans, ..ReceiveFilter::default() }).unwrap();
+        assert_eq!(last(0x5088) < first(0xa000), early);
+        assert!(first(0x5080) < first(0xa200) && last(0x5080) > last(0xa1fc));
+    }
     nic.set_filter(&ReceiveFilter::host()).unwrap();
     assert_eq!((modes(), fake.register(0xa20c)), (0x500, 0));
     stop(&mut nic, queues).unwrap();
@@ -239,6 +276,41 @@ fn counters_are_summed_up_and_kept_over_a_restart() {
     assert_eq!(value(&mut nic, "rx_crc_errors"), 11, "read before the reset cleared it");
     let queues = nic.start().unwrap();
     assert_eq!(value(&mut nic, "rx_crc_errors"), 11);
+    stop(&mut nic, queues).unwrap();
+}
+
+/// Good packets received (GPRC), counted up each time that the card is asked; `true` when `check` complains.
+fn alarm_within(nic: &mut Ixgbe<Fake>, fake: &Fake, queues: &mut Pairs<Fake>, seconds: u32, coming: bool) -> bool {
+    let mut batch = hugemem::Batch::new(8);
+    (0..seconds).any(|_| {
+        if coming {
+            fake.state().registers.insert(0x4074, 1);
+        }
+        fake.pause(Duration::from_secs(1));
+        queues.iter_mut().for_each(|pair| assert_eq!(crate::nic::RxQueue::receive(&mut pair.rx, &mut batch), 0));
+        nic.check().is_err_and(|error| {
+            assert!(error.to_string().contains("hands out nothing"), "{error}");
+            true
+        })
+    })
+}
+
+#[test]
+fn a_card_that_counts_packets_and_hands_out_none_is_named_and_a_quiet_one_is_not() {
+    let fake = Fake::new(0x10fb);
+    let mut nic = open(&fake, 2);
+    for _ in 0..2 {
+        let mut queues = nic.start().unwrap();
+        assert!(!alarm_within(&mut nic, &fake, &mut queues, 60, false), "a quiet wire");
+        assert!(!alarm_within(&mut nic, &fake, &mut queues, 5, true), "too early");
+        assert!(alarm_within(&mut nic, &fake, &mut queues, 4, true));
+        stop(&mut nic, queues).unwrap();
+    }
+    // A queue that nobody asks may have it all.
+    let mut queues = nic.start().unwrap();
+    let rest = queues.split_off(1);
+    assert!(!alarm_within(&mut nic, &fake, &mut queues, 60, true), "nobody looks at the second queue");
+    queues.extend(rest);
     stop(&mut nic, queues).unwrap();
 }
 

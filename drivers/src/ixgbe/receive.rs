@@ -16,7 +16,7 @@ use super::interrupts::Vector;
 use super::options::ReceiveSetup;
 use super::ring::{Returned, Ring};
 use crate::bus::Bar;
-use crate::health::Health;
+use crate::health::{Health, Progress};
 use crate::nic::{Counters, RxQueue};
 use crate::stopped::Stopped;
 
@@ -43,6 +43,7 @@ pub struct Rx<B: Bar> {
     buffer_kib: u8,
     tail: Option<Doorbell<B>>,
     vector: Option<Vector<B>>,
+    progress: Progress,
     health: Arc<Health>,
     pair: u16,
 }
@@ -68,6 +69,7 @@ impl<B: Bar> Rx<B> {
             buffer_kib,
             tail: None,
             vector: None,
+            progress: Progress::default(),
             health,
             pair,
         })
@@ -107,6 +109,7 @@ impl<B: Bar> Rx<B> {
         self.ring.reset(stopped);
         (self.next, self.held, self.expected) = (0, 0, 0);
         self.frames.reset(setup);
+        self.progress = Progress::default();
     }
 
     /// Fills the ring and tells the card, whose head and tail are zero.
@@ -121,6 +124,19 @@ impl<B: Bar> Rx<B> {
     #[inline(always)]
     fn free(&self) -> u16 {
         self.ring.size() - 1 - self.held
+    }
+
+    /// Notes for [`Health`] what the card did with `held` buffers. Only a look that found nothing and a refill publish it:
+    /// that is often enough, and costs a busy queue nothing.
+    #[inline(always)]
+    fn looked(&mut self, held: u16, publish: bool) {
+        let returned = held - self.held;
+        if held > 0 {
+            self.progress.looked(returned);
+        }
+        if publish || returned == 0 {
+            self.health.publish(2 * self.pair, self.progress);
+        }
     }
 
     /// Looks at the next descriptors, and takes the buffers of those that are done. `false` when it came to one that is
@@ -179,6 +195,10 @@ impl<B: Bar> Rx<B> {
         if self.held == 0 {
             self.frames.give_up();
         }
+        // The longest frame takes a fraction of the ring.
+        if self.frames.unended() >= self.ring.size() {
+            self.health.report(2 * self.pair, Fault::BufferCount);
+        }
         if self.held > before
             && let Some(tail) = &self.tail
         {
@@ -193,7 +213,7 @@ impl<B: Bar> RxQueue for Rx<B> {
         if self.tail.is_none() {
             return 0;
         }
-        let before = batch.len();
+        let (before, held) = (batch.len(), self.held);
         let mut bytes = 0;
         self.ring.prefetch(self.next, self.expected.min(batch.room()));
         // Ends, because the card holds fewer buffers after each turn.
@@ -202,7 +222,9 @@ impl<B: Bar> RxQueue for Rx<B> {
         self.expected = received;
         self.frames.counters.packets += received as u64;
         self.frames.counters.bytes += bytes;
-        if self.free() >= self.refill_at {
+        let refills = self.free() >= self.refill_at;
+        self.looked(held, refills);
+        if refills {
             self.refill();
         }
         received

@@ -55,13 +55,12 @@ pub(super) fn halt<F: PciFunction>(
 fn reset<B: Bar>(card: &Card<B>, limit: Duration) -> Result<(), NicError> {
     quiesce(card);
     card.change(&CTRL_EXT, ctrl_ext::DRV_LOAD, 0);
-    let idle = disable_master(card)?;
-    once(card, limit)?;
-    if !idle {
-        // Requests that never ended need the buffers of the bus interface emptied and a second reset (5.2.5.3.2).
+    if !disable_master(card)? {
+        // Requests that never ended: what waits for the bus is thrown away before a reset, and two are needed (5.2.5.3.2).
         clear_pending(card);
         once(card, limit)?;
     }
+    once(card, limit)?;
     // The reset enables none, but the NVM may (4.6.3.1).
     silence(card);
     Ok(())

@@ -28,10 +28,13 @@ const fn long(offset: u32) -> Source {
 }
 
 const PAUSES: &str = "rx_xoff_packets";
+const GOOD: &str = "rx_good_packets";
+/// Good packets that found no place.
+const MISSED: [&str; 2] = ["rx_missed_errors", "rx_no_dma_resources"];
 
 /// Counters by their names in `ethtool -S` and DPDK, with the datasheet's.
 const COUNTERS: [(&str, Source); 43] = [
-    ("rx_good_packets", word(0x04074)),                                    // GPRC
+    (GOOD, word(0x04074)),                                                 // GPRC
     ("tx_good_packets", word(0x04080)),                                    // GPTC
     ("rx_good_bytes", long(0x04088)),                                      // GORCL, GORCH
     ("tx_good_bytes", long(0x04090)),                                      // GOTCL, GOTCH
@@ -109,7 +112,16 @@ impl Statistics {
 
     /// Pause frames that were received.
     pub(super) fn pauses(&self) -> u64 {
-        COUNTERS.iter().zip(self.0.iter()).find(|((name, _), _)| *name == PAUSES).map_or(0, |(_, sum)| *sum)
+        self.sum(PAUSES)
+    }
+
+    /// Packets that the card put into a ring, by its own account.
+    pub(super) fn delivered(&self) -> u64 {
+        MISSED.into_iter().fold(self.sum(GOOD), |sum, missed| sum.wrapping_sub(self.sum(missed)))
+    }
+
+    fn sum(&self, wanted: &str) -> u64 {
+        COUNTERS.iter().zip(self.0.iter()).find(|((name, _), _)| *name == wanted).map_or(0, |(_, sum)| *sum)
     }
 
     /// All sums with their names.

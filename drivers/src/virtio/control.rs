@@ -113,14 +113,10 @@ impl<B: Bar> Control<B> {
     /// Sets the receive mode (5.1.6.5.1) and the tables of addresses (5.1.6.5.2). A device without VLAN filter passes
     /// every VLAN.
     pub(super) fn set_filter(&mut self, to: &Link<'_, B>, filter: &ReceiveFilter) -> Result<(), NicError> {
-        let (unicast, multicast) = (table(&filter.unicast), table(&filter.multicast));
-        let promiscuous = filter.promiscuous || unicast.is_none();
-        let all_multicast = filter.all_multicast || multicast.is_none();
-        let tables = [unicast, multicast].map(|table| table.unwrap_or_else(|| alloc::vec![0; 4])).concat();
-        // Wider before narrower: what passes both the old and the new filter is never missed.
-        self.run(to, RX_PROMISCUOUS, "to change promiscuous mode", &[promiscuous.into()])?;
-        self.run(to, RX_ALL_MULTICAST, "to change multicast mode", &[all_multicast.into()])?;
-        self.run(to, MAC_TABLE_SET, "to take a table of addresses", &tables)
+        for (code, what, data) in filter_commands(filter) {
+            self.run(to, code, what, &data)?;
+        }
+        Ok(())
     }
 
     /// Sets the Ethernet address (5.1.6.5.2).
@@ -241,6 +237,25 @@ fn exchange<B: Bar, R: Ring<Command>>(
     outcome
 }
 
+/// The commands that make a device receive what `filter` says. Wider modes come before the tables and narrower ones after:
+/// what passes the old and the new filter is never missed.
+fn filter_commands(filter: &ReceiveFilter) -> Vec<(Code, &'static str, Vec<u8>)> {
+    let (unicast, multicast) = (table(&filter.unicast), table(&filter.multicast));
+    let promiscuous = filter.promiscuous || unicast.is_none();
+    let all_multicast = filter.all_multicast || multicast.is_none();
+    let tables = [unicast, multicast].map(|table| table.unwrap_or_else(|| alloc::vec![0; 4])).concat();
+    let modes = [
+        (RX_PROMISCUOUS, "to change promiscuous mode", promiscuous),
+        (RX_ALL_MULTICAST, "to change multicast mode", all_multicast),
+    ];
+    let chosen = |enabled| {
+        let chosen = modes.into_iter().filter(move |(.., mode)| *mode == enabled);
+        chosen.map(|(code, what, mode)| (code, what, alloc::vec![u8::from(mode)]))
+    };
+    let table = (MAC_TABLE_SET, "to take a table of addresses", tables);
+    chosen(true).chain([table]).chain(chosen(false)).collect()
+}
+
 /// `struct virtio_net_ctrl_mac`: a count and the addresses. `None` when they are more than fit in half a command.
 fn table(addresses: &[MacAddress]) -> Option<Vec<u8>> {
     let count = u32::try_from(addresses.len()).ok().filter(|count| *count <= MOST_ADDRESSES)?;
@@ -295,6 +310,27 @@ mod tests {
         assert_eq!(table(&[address]).unwrap(), [1, 0, 0, 0, 2, 0, 0, 0, 0, 7]);
         assert_eq!(table(&[address; 33]), None);
         assert!(2 * table(&[address; 32]).unwrap().len() + 2 <= LONGEST);
+    }
+
+    #[test]
+    fn a_device_is_told_to_receive_more_before_its_tables_change_and_less_after() {
+        let codes = |filter| -> Vec<_> {
+            filter_commands(&filter).into_iter().map(|(code, _, data)| (code.0, code.1, data)).collect()
+        };
+        let address = MacAddress([2, 0, 0, 0, 0, 7]);
+        let empty = alloc::vec![0; 8];
+        let (on, off) = (alloc::vec![1], alloc::vec![0]);
+        let host = [(0, 1, on.clone()), (1, 0, empty.clone()), (0, 0, off.clone())];
+        assert_eq!(codes(ReceiveFilter::host()), host);
+        let everything = [(0, 0, on.clone()), (1, 0, empty), (0, 1, off.clone())];
+        assert_eq!(codes(ReceiveFilter::everything()), everything);
+        let many = ReceiveFilter {
+            unicast: alloc::vec![address; 33],
+            multicast: alloc::vec![address],
+            ..ReceiveFilter::default()
+        };
+        let tables = alloc::vec![0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 7];
+        assert_eq!(codes(many), [(0, 0, on), (1, 0, tables), (0, 1, off)], "too many addresses");
     }
 
     #[test]

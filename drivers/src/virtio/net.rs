@@ -334,6 +334,8 @@ impl<F: PciFunction> VirtioNet<F> {
             Ok(stopped) => (Some(stopped), Ok(())),
             Err(error) => (self.reach.withdraw(&mut self.function), Err(error)),
         };
+        // Vectors are given back; that a bus has none to give back is no failure.
+        let _ = self.function.interrupts(0);
         let Some(stopped) = stopped else {
             return outcome;
         };
@@ -346,8 +348,6 @@ impl<F: PciFunction> VirtioNet<F> {
         if let Some(control) = &mut self.control {
             control.reset(&stopped, false);
         }
-        // Vectors are given back; that a bus has none to give back is no failure.
-        let _ = self.function.interrupts(0);
         outcome
     }
 }
