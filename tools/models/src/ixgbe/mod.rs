@@ -295,13 +295,14 @@ impl Ixgbe {
 
     /// Faults of the whole card.
     fn strike(&mut self, bus: &mut Bus) {
+        // Also when it has become honest: then memory is back.
+        bus.refuse_dma(self.trick.is(Fault::DmaRefused));
         if self.trick.is_honest() {
             return;
         }
         if self.trick.is(Fault::Removed) {
             bus.remove();
         }
-        bus.refuse_dma(self.trick.is(Fault::DmaRefused));
         if self.trick.once(Fault::ResetSpontaneous) {
             self.software_reset(bus, true);
         }
