@@ -183,6 +183,9 @@ impl Mail {
     }
 }
 
+/// Something that is done with a card's memory and mail under its lock.
+type Work<'a> = dyn FnMut(&mut Memory, &mut Mail) + 'a;
+
 /// What is to be done while the card is not locked.
 pub(super) struct Errands {
     remote: Option<AnyRemote>,
@@ -193,15 +196,25 @@ pub(super) struct Errands {
 }
 
 impl Errands {
-    /// Does it. `locked` runs something with the card's memory and mail under its lock.
-    pub(super) fn run(self, mut locked: impl FnMut(&mut dyn FnMut(&mut Memory, &mut Mail))) {
+    /// Does it. `locked` runs something with the card's memory and mail under its lock. Once the card was reset, or its client has left, the rest
+    /// is left undone: the memory may be somebody else's by now.
+    pub(super) fn run(self, mut locked: impl FnMut(&mut Work<'_>)) {
+        let session = self.session;
+        let mut current = |work: &mut Work<'_>| {
+            let mut is_current = false;
+            locked(&mut |memory, mail| {
+                is_current = mail.session == session;
+                if is_current {
+                    work(memory, mail);
+                }
+            });
+            is_current
+        };
         for message in self.posted {
-            if !deliver(message, self.remote.as_ref(), &mut locked) {
-                // The client is gone, and with it whoever waits for a signal.
+            if !deliver(message, self.remote.as_ref(), &mut current) {
                 return;
             }
         }
-        let session = self.session;
         for (address, len) in self.wanted {
             let mut bytes = vec![0; len];
             let result = self.remote.as_ref().map_or(Err(RemoteError::Gone), |remote| remote.read(address, &mut bytes));
@@ -209,15 +222,15 @@ impl Errands {
                 return;
             }
             let mut bytes = result.is_ok().then_some(bytes);
-            locked(&mut |memory, mail| {
-                if mail.session != session {
-                    return;
-                }
+            let is_current = current(&mut |memory, mail| {
                 if bytes.is_none() {
                     memory.refuse(address, len as u64, Access::Read);
                 }
                 mail.kept.push(Kept { address, bytes: bytes.take(), used: false, age: 0 });
             });
+            if !is_current {
+                return;
+            }
         }
         for event in &self.signals {
             signal(event);
@@ -225,30 +238,76 @@ impl Errands {
     }
 }
 
-/// Sends one message; `false` when the client is gone.
-fn deliver(
-    message: Message,
-    remote: Option<&AnyRemote>,
-    locked: &mut impl FnMut(&mut dyn FnMut(&mut Memory, &mut Mail)),
-) -> bool {
+/// Sends one message; `false` when it was no longer to be sent, or the client is gone, and with it whoever waits for a signal.
+fn deliver(message: Message, remote: Option<&AnyRemote>, current: &mut dyn FnMut(&mut Work<'_>) -> bool) -> bool {
     let Some(remote) = remote else { return false };
-    let result = match message {
-        Message::StrayRead(address, len) => remote.read(address, &mut vec![0; len]),
-        Message::StrayWrite(address, bytes) => remote.write(address, &bytes),
-        Message::Write(address, bytes) => {
-            let mut away = Vec::new();
-            locked(&mut |memory, _| {
-                memory.write_parts(address, &bytes, |at, part| away.push((at, part.to_vec())));
-            });
-            let mut result = Ok(());
-            for (at, part) in away {
-                result = remote.write(at, &part);
-                if result == Err(RemoteError::Refused) {
-                    locked(&mut |memory, _| memory.refuse(at, part.len() as u64, Access::Write));
-                }
-            }
-            result
+    let mut away = Vec::new();
+    let is_current = current(&mut |memory, _| {
+        if let Message::Write(address, bytes) = &message {
+            memory.write_parts(*address, bytes, |at, part| away.push((at, part.to_vec())));
         }
-    };
-    result != Err(RemoteError::Gone)
+    });
+    if !is_current {
+        return false;
+    }
+    match message {
+        Message::StrayRead(address, len) => remote.read(address, &mut vec![0; len]) != Err(RemoteError::Gone),
+        Message::StrayWrite(address, bytes) => remote.write(address, &bytes) != Err(RemoteError::Gone),
+        Message::Write(..) => away.into_iter().all(|(at, part)| match remote.write(at, &part) {
+            Ok(()) => true,
+            Err(RemoteError::Refused) => current(&mut |memory, _| memory.refuse(at, part.len() as u64, Access::Write)),
+            Err(RemoteError::Gone) => false,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::card::remote::Remote;
+    use crate::memory::Permission;
+
+    /// Resets the card while its first message is on its way, and refuses that.
+    struct Resetting {
+        card: Mutex<(Memory, Mail)>,
+        written: Mutex<Vec<u64>>,
+    }
+
+    impl Remote for Resetting {
+        fn read(&self, _address: u64, _bytes: &mut [u8]) -> Result<(), RemoteError> {
+            unreachable!("nothing is read");
+        }
+
+        fn write(&self, address: u64, _bytes: &[u8]) -> Result<(), RemoteError> {
+            self.written.lock().unwrap().push(address);
+            self.card.lock().unwrap().1.clear();
+            Err(RemoteError::Refused)
+        }
+    }
+
+    #[test]
+    fn what_a_reset_finds_unsent_is_not_sent_and_nobody_is_blamed() {
+        let client = Arc::new(Resetting { card: Mutex::default(), written: Mutex::default() });
+        let errands = {
+            let mut card = client.card.lock().unwrap();
+            let (memory, mail) = &mut *card;
+            assert!(memory.map_messages(0x1000, 0x1000, Permission::ALL));
+            mail.connect(Some(Arc::<Resetting>::clone(&client)));
+            mail.post(0x1000, &[1; 8]);
+            mail.post(0x1008, &[2; 8]);
+            mail.errands(Vec::new()).unwrap()
+        };
+        errands.run(|work| {
+            let mut card = client.card.lock().unwrap();
+            let (memory, mail) = &mut *card;
+            work(memory, mail);
+        });
+        assert_eq!(*client.written.lock().unwrap(), [0x1000]);
+        let mut card = client.card.lock().unwrap();
+        assert_eq!(card.0.fault_count(), 0);
+        card.1.connect(None);
+    }
 }

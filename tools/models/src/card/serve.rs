@@ -285,7 +285,8 @@ impl<C: Chip> server::Device for Socket<C> {
         if mapped { Ok(()) } else { Err(Errno::INVAL) }
     }
 
-    /// No poll runs while the card is locked, so nothing uses the memory once this returns.
+    /// No poll runs while the card is locked, so nothing here uses the memory once this returns. A message that is still on its way finds the
+    /// client's own maps changed.
     fn unmap(&mut self, iova: u64, len: u64) -> Result<(), Errno> {
         let mut core = self.shared.lock();
         if !core.bus.memory.remove(iova, len) {
