@@ -187,6 +187,10 @@ impl Bus {
         self.refusing = refuse;
     }
 
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+
     #[inline]
     fn is_open(&self) -> bool {
         self.master & !self.refusing

@@ -25,7 +25,10 @@ impl<C: Chip> Core<C> {
         self.bus.set_master(false);
         self.bus.forget();
         self.bus.begin_access();
-        self.chip.reset(&mut self.bus);
+        // A card that was pulled out stays so, whoever comes next.
+        if !self.bus.is_gone() {
+            self.chip.reset(&mut self.bus);
+        }
     }
 
     /// Whoever used the card is gone, with all memory and vectors.

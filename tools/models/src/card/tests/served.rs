@@ -115,9 +115,14 @@ fn an_access_to_memory_that_the_client_did_not_map_is_recorded() {
 fn a_card_that_is_pulled_out_is_gone_for_the_client() {
     let bed = Bed::new(Sender::default());
     let mut function = bed.plug(false);
+    function.map(&memory()).unwrap();
     let bar = function.bar(0).unwrap();
     assert_eq!(bar.load::<u32>(TAIL), 0);
-    bed.served.control().remove();
+    let control = bed.served.control();
+    control.remove();
     assert_eq!((bar.load::<u32>(TAIL), bar.load::<u32>(READS)), (u32::MAX, u32::MAX));
     assert!(matches!(function.reset(), Err(BusError::Gone { .. } | BusError::System { .. })));
+    drop(function);
+    until(|| control.mapped() == 0);
+    assert_eq!(control.with(|_, bus| bus.register(0, TAIL)), u32::MAX, "nobody plugs it in again");
 }
