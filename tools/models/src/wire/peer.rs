@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::lstat;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
@@ -21,12 +22,26 @@ use super::{Wire, WireError};
 pub struct Peer {
     path: PathBuf,
     /// Where the other end comes to; taken away when this is dropped.
-    listener: Option<OwnedFd>,
+    listener: Option<Listener>,
     connection: Option<OwnedFd>,
     tried: Option<Instant>,
     buffer: Box<[u8]>,
     /// Bytes of the frame in the buffer; 0 is none.
     len: usize,
+}
+
+/// A socket that listens, with device and inode of its file.
+#[derive(Debug)]
+struct Listener {
+    socket: OwnedFd,
+    file: (u64, u64),
+}
+
+impl Listener {
+    /// It is still the one that is found at `path`.
+    fn is_at(&self, path: &Path) -> bool {
+        lstat(path).is_ok_and(|file| (file.st_dev, file.st_ino) == self.file)
+    }
 }
 
 /// The largest IP packet behind an Ethernet header with two VLAN tags.
@@ -60,8 +75,10 @@ impl Peer {
 
     /// Connects to whoever listens at the path, or listens there.
     fn join(&mut self) -> Result<(), Errno> {
+        // Another process may have put its own socket there in the same moment: then that is where the ends meet.
+        self.listener.take_if(|listener| !listener.is_at(&self.path));
         if let Some(listener) = &self.listener {
-            match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            match accept_with(&listener.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok(connection) => self.connection = Some(connection),
                 Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => {}
                 Err(error) => return Err(error),
@@ -87,12 +104,13 @@ impl Peer {
         let fresh = PathBuf::from(name);
         let socket = socket()?;
         bind(&socket, &SocketAddrUnix::new(&fresh)?)?;
+        let file = lstat(&fresh)?;
         let shown = listen(&socket, 1)
             .map_err(io::Error::from)
             .and_then(|()| if replace { fs::rename(&fresh, &self.path) } else { fs::hard_link(&fresh, &self.path) });
         let _moved_already = fs::remove_file(&fresh);
         match shown {
-            Ok(()) => self.listener = Some(socket),
+            Ok(()) => self.listener = Some(Listener { socket, file: (file.st_dev, file.st_ino) }),
             // The other end was quicker: connect to it next time.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
@@ -160,7 +178,7 @@ impl Wire for Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        if self.listener.is_some() {
+        if self.listener.as_ref().is_some_and(|listener| listener.is_at(&self.path)) {
             let _gone = fs::remove_file(&self.path);
         }
     }

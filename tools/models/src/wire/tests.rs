@@ -70,6 +70,25 @@ fn a_peer_is_found_whoever_comes_first_and_waited_for_when_it_goes() {
 }
 
 #[test]
+fn peers_that_listen_at_the_same_path_find_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cable");
+    let mut first = Peer::open(&path).unwrap();
+    // As if both had found a dead one's socket at the same moment, and this one had been the slower.
+    std::fs::remove_file(&path).unwrap();
+    let mut second = Peer::open(&path).unwrap();
+    until(|| {
+        first.begin();
+        second.begin();
+        first.is_connected() && second.is_connected()
+    });
+    drop(first);
+    assert!(path.exists(), "it is the other one's");
+    drop(second);
+    assert!(!path.exists());
+}
+
+#[test]
 fn a_capture_is_played_once_and_written_whole() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (folder.path().join("a.pcap"), folder.path().join("b.pcap"));
