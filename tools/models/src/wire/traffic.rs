@@ -27,7 +27,7 @@ pub struct TrafficPlan {
     /// Frames on their way at most: made here and not yet seen by the other end. Keeps latency from being that of full
     /// queues; a frame that is lost on the way takes its place in the window with it. 0 is no limit.
     pub window: u64,
-    /// Frames per second; 0 is as fast as they are taken.
+    /// Frames per second; 0 is as fast as they are taken. What is not taken in time is made up for up to a tenth of a second.
     pub rate: u64,
     /// Nothing is made until [`TrafficCounters::open`].
     pub shut: bool,
@@ -269,7 +269,13 @@ impl Wire for Traffic {
     /// Times are those of the batch: reading the clock for each frame would cost more than the frame.
     fn begin(&mut self) {
         self.now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.began.get_or_insert(self.now);
+        let began = *self.began.get_or_insert(self.now);
+        // A card that no driver has taken yet is not owed all the time until one does.
+        let lost = self.due().saturating_sub(self.made).saturating_sub((self.plan.rate / 10).max(1));
+        if self.plan.rate != 0 && lost > 0 {
+            let time = u128::from(lost) * 1_000_000_000 / u128::from(self.plan.rate);
+            self.began = Some(began.saturating_add(u64::try_from(time).unwrap_or(u64::MAX)).min(self.now));
+        }
     }
 }
 
@@ -293,5 +299,16 @@ mod tests {
         assert_eq!(made(TrafficPlan { count: 7, ..TrafficPlan::default() }, 0), 7);
         assert_eq!(made(TrafficPlan::default(), 0), 100);
         assert_eq!(made(TrafficPlan { shut: true, ..TrafficPlan::default() }, 0), 0);
+    }
+
+    #[test]
+    fn what_nobody_took_for_long_is_not_made_up_for() {
+        let mut wire = Traffic::alone(TrafficPlan { rate: 1000, ..TrafficPlan::default() });
+        // A minute and a second ago.
+        wire.began = Some(0);
+        wire.start = Instant::now().checked_sub(std::time::Duration::from_secs(61)).unwrap();
+        wire.begin();
+        let made = (0..10_000).take_while(|_| wire.peek().is_some().then(|| wire.advance()).is_some()).count();
+        assert!((99..=101).contains(&made), "{made}");
     }
 }
