@@ -23,13 +23,28 @@ const READY: &str = "listening";
 /// What is in the line that answers to `show`.
 const SHOWN: &str = "\"show\"";
 
-/// What the pages are that have the doorbells of a card.
+/// What a card is to be, in the words of `mirach device`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doorbells {
-    /// Memory that driver and card share.
-    Shared,
-    /// Registers like all others: each access is a message to the card.
-    Trapped,
+pub struct Model {
+    /// The chip, and with it what the port is: `x520`, `x540` or `x550`.
+    pub chip: &'static str,
+    /// Whether its doorbells are memory that driver and card share (`shared`), or registers like all others, each access
+    /// to which is a message (`trapped`).
+    pub doorbells: &'static str,
+    /// Its Ethernet address.
+    pub address: &'static str,
+}
+
+impl Model {
+    /// An 82599 with an SFP+ cage, shared doorbells, and this address.
+    #[must_use]
+    pub fn x520(address: &'static str) -> Self {
+        Self { chip: "x520", doorbells: "shared", address }
+    }
+
+    fn arguments(self) -> [&'static str; 6] {
+        ["--kind", self.chip, "--doorbells", self.doorbells, "--mac", self.address]
+    }
 }
 
 /// A process that plays one card, or two cards with a cable between them. Killed on drop.
@@ -46,18 +61,18 @@ impl Card {
     /// # Errors
     ///
     /// It does not come up; the error has what it printed.
-    pub fn on_tap(namespace: &Namespace, interface: &str, doorbells: Doorbells) -> Result<Self> {
+    pub fn on_tap(namespace: &Namespace, interface: &str, model: Model) -> Result<Self> {
         let wire = format!("tap={interface}");
-        Self::start(1, &wire, doorbells, |words| namespace.command(words))
+        Self::start(1, &wire, model, |words| namespace.command(words))
     }
 
-    /// Two cards whose wires are the two ends of a cable.
+    /// Two cards whose wires are the two ends of a cable; the address of the second one is the next.
     ///
     /// # Errors
     ///
     /// They do not come up; the error has what the process printed.
-    pub fn on_cable() -> Result<Self> {
-        Self::start(2, "cable", Doorbells::Shared, |words| {
+    pub fn on_cable(model: Model) -> Result<Self> {
+        Self::start(2, "cable", model, |words| {
             let (program, arguments) = words.split_first().unwrap_or((&"", &[]));
             let mut command = bound_to_us(Path::new(program));
             command.args(arguments);
@@ -65,12 +80,7 @@ impl Card {
         })
     }
 
-    fn start(
-        sockets: usize,
-        wire: &str,
-        doorbells: Doorbells,
-        command: impl FnOnce(&[&str]) -> Command,
-    ) -> Result<Self> {
+    fn start(sockets: usize, wire: &str, model: Model, command: impl FnOnce(&[&str]) -> Command) -> Result<Self> {
         let folder = leftovers::folder("card")?;
         let sockets: Vec<PathBuf> = (0..sockets).map(|number| folder.path().join(format!("socket{number}"))).collect();
         // The static binary of the guests: it runs here as well.
@@ -78,11 +88,8 @@ impl Card {
         for socket in &sockets {
             words.extend(["--socket".to_owned(), text(socket)?]);
         }
-        let doorbells = match doorbells {
-            Doorbells::Shared => "shared",
-            Doorbells::Trapped => "trapped",
-        };
-        words.extend(["--wire", wire, "--doorbells", doorbells, "--json"].map(str::to_owned));
+        words.extend(["--wire", wire, "--json"].map(str::to_owned));
+        words.extend(model.arguments().map(str::to_owned));
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let log = File::create(folder.path().join("log"))?;
         let mut command = command(&words);
@@ -122,6 +129,18 @@ impl Card {
         let log = self.log();
         let line = log.get(from..).unwrap_or_default().lines().find(|line| line.contains(SHOWN)).unwrap_or_default();
         serde_json::from_str(line).with_context(|| format!("no JSON: {line}"))
+    }
+
+    /// One of the counters of each of its cards.
+    ///
+    /// # Errors
+    ///
+    /// There is none of that name, or the process does not answer.
+    pub fn counter(&mut self, name: &str) -> Result<Vec<u64>> {
+        let shown = self.show()?;
+        let cards = shown["cards"].as_array().context("no cards")?;
+        let counter = |card: &Value| card["counters"][name].as_u64();
+        cards.iter().map(|card| counter(card).with_context(|| format!("no counter {name} in {card}"))).collect()
     }
 
     /// Fails when a card recorded DMA outside of what was mapped, or a rule of the datasheet that its driver broke.

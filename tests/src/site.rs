@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cache::Kernel;
-use crate::card::{Card, Doorbells};
+use crate::card::{Card, Model};
 use crate::guest::{Guest, Machine, Nic, NicKind};
 use crate::pair::{INTERFACE, Pair};
 use crate::wait;
@@ -15,6 +15,10 @@ pub const DEVICES: [&str; 2] = ["0000:00:03.0", "0000:00:04.0"];
 
 /// The slots of those addresses.
 const SLOTS: [u8; 2] = [3, 4];
+
+/// Ethernet addresses of software cards: left and right.
+const LEFT: &str = "02:1b:21:00:00:03";
+const RIGHT: &str = "02:1b:21:00:00:04";
 
 /// The kernel's names for the devices while its own driver has them: left and right.
 pub const INTERFACES: [&str; 2] = ["eth0", "eth1"];
@@ -38,6 +42,8 @@ pub enum Devices {
     /// Software 82599 cards, each on the tap of a namespace. The left one's doorbells are shared memory, the right one's
     /// are not.
     Ixgbe,
+    /// As [`Self::Ixgbe`], with copper ports: an X540 on the left, an X550 on the right.
+    IxgbeCopper,
     /// Software 82599 cards, joined to each other by a cable; the namespaces are empty.
     IxgbeJoined,
 }
@@ -73,8 +79,8 @@ impl Plan {
     pub fn kernel_driver(&self) -> Option<&'static str> {
         match (self.devices, self.kernel) {
             (Devices::VirtioNet { .. } | Devices::VirtioNetJoined, _) => Some("virtio-pci"),
-            (Devices::Ixgbe | Devices::IxgbeJoined, Kernel::Stock) => Some("ixgbe"),
-            (Devices::Ixgbe | Devices::IxgbeJoined, Kernel::Iommufd) => None,
+            (Devices::Ixgbe | Devices::IxgbeCopper | Devices::IxgbeJoined, Kernel::Stock) => Some("ixgbe"),
+            (Devices::Ixgbe | Devices::IxgbeCopper | Devices::IxgbeJoined, Kernel::Iommufd) => None,
         }
     }
 }
@@ -132,14 +138,15 @@ fn boot(plan: Plan) -> Result<Booted> {
         Devices::VirtioNetJoined => vec![NicKind::VirtioHub, NicKind::VirtioHub],
         Devices::Ixgbe => {
             // One of each kind: drivers must not notice.
-            for (namespace, doorbells) in [(&pair.left, Doorbells::Shared), (&pair.right, Doorbells::Trapped)] {
-                cards.push(Card::on_tap(namespace, INTERFACE, doorbells)?);
-            }
-            pair.configure()?;
-            sockets(&cards)
+            let right = Model { doorbells: "trapped", ..Model::x520(RIGHT) };
+            on_taps(&pair, [Model::x520(LEFT), right], &mut cards)?
+        }
+        Devices::IxgbeCopper => {
+            let copper = |chip, address| Model { chip, ..Model::x520(address) };
+            on_taps(&pair, [copper("x540", LEFT), copper("x550", RIGHT)], &mut cards)?
         }
         Devices::IxgbeJoined => {
-            cards.push(Card::on_cable()?);
+            cards.push(Card::on_cable(Model::x520(LEFT))?);
             sockets(&cards)
         }
     };
@@ -154,6 +161,15 @@ fn boot(plan: Plan) -> Result<Booted> {
         nics: SLOTS.into_iter().zip(kinds).map(|(slot, kind)| Nic { slot, kind }).collect(),
     })?;
     Ok(Booted { guest, cards, pair })
+}
+
+/// Plugs a card into each namespace.
+fn on_taps(pair: &Pair, models: [Model; 2], cards: &mut Vec<Card>) -> Result<Vec<NicKind>> {
+    for (namespace, model) in [&pair.left, &pair.right].into_iter().zip(models) {
+        cards.push(Card::on_tap(namespace, INTERFACE, model)?);
+    }
+    pair.configure()?;
+    Ok(sockets(cards))
 }
 
 fn sockets(cards: &[Card]) -> Vec<NicKind> {

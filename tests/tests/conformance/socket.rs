@@ -23,7 +23,7 @@ pub(crate) fn rigs() -> Result<[(&'static str, Cards<Sockets, Ixgbe>); 2]> {
 pub(crate) struct Sockets {
     message_dma: bool,
     card: Option<Card>,
-    /// What was open before any card was.
+    /// What was open when no card was.
     files: OpenFiles,
     /// How much was on each of the process's records when the cards were opened.
     known: BTreeMap<String, usize>,
@@ -37,7 +37,6 @@ impl Sockets {
     fn card(&mut self) -> Result<&mut Card> {
         if self.card.is_none() {
             self.card = Some(Card::on_cable()?);
-            self.files = OpenFiles::now()?;
         }
         self.card.as_mut().context("it was just started")
     }
@@ -61,6 +60,8 @@ impl Bus for Sockets {
 
     fn prepare(&mut self) -> Result<()> {
         self.known = self.records()?.into_iter().map(|(kind, entries)| (kind, entries.len())).collect();
+        // What an earlier check that failed left open is not this one's.
+        self.files = OpenFiles::now()?;
         Ok(())
     }
 

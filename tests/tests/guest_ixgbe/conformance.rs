@@ -16,7 +16,7 @@ pub(crate) fn all(suite: &mut Suite, kernel: Kernel, devices: Devices, interface
     let mut site = Site::new(Plan { programs: &["mirach", "conformance"], ..Plan::new(kernel, devices) });
     let device = match devices {
         Devices::VirtioNet { .. } | Devices::VirtioNetJoined => "virtio-net",
-        Devices::Ixgbe | Devices::IxgbeJoined => "ixgbe",
+        Devices::Ixgbe | Devices::IxgbeCopper | Devices::IxgbeJoined => "ixgbe",
     };
     let prefix = format!("conformance::{device}::{}", interface.name());
     suite.adopt(&prefix, || run(site.up()?, interface));

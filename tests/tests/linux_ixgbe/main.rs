@@ -2,11 +2,12 @@
 //!
 //! Debian's own kernel and its module `ixgbe`, which know nothing of this project, judge the model: what they find wrong
 //! with the card shows in their log, and what passes through it is real traffic. In the first guest each card's wire
-//! is a tap in a namespace, as in the second one, where the kernel joins them by a bridge; in the third one a cable joins the
-//! two cards.
+//! is a tap in a namespace, as in the second one, where the kernel joins them by a bridge; the third one has cards with copper
+//! ports, and in the last one a cable joins the two cards.
 
 mod cable;
 mod changes;
+mod copper;
 mod counters;
 mod filters;
 mod jumbo;
@@ -62,6 +63,10 @@ fn main() -> ExitCode {
     forwarding::kernel_bridge(&mut suite, &mut fast, "bridge");
     probe::stays_clean(&mut suite, &mut fast, "bridged");
     drop(fast);
+    let mut copper = Site::new(plan(Devices::IxgbeCopper));
+    copper::all(&mut suite, &mut copper);
+    probe::stays_clean(&mut suite, &mut copper, "copper");
+    drop(copper);
     let mut joined = Site::new(plan(Devices::IxgbeJoined));
     cable::all(&mut suite, &mut joined);
     virtual_lan::all(&mut suite, &mut joined);

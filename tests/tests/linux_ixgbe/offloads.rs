@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use lab::ethtool;
 use lab::packet_socket::PacketSocket;
 use lab::pair::{INTERFACE, Pair};
@@ -61,14 +61,32 @@ pub(crate) fn all(suite: &mut Suite, site: &mut Site) {
         }
         Ok(())
     });
-    suite.check("traffic::tcp-to-the-guest", || stream(site.up()?, Direction::Forward));
+    suite.check("traffic::tcp-to-the-guest-with-checksums-by-the-card", || {
+        let site = site.up()?;
+        let before = done(site)?;
+        stream(site, Direction::Forward)?;
+        let [_, inserted, checked] = since(done(site)?, before);
+        // The guest only acknowledges.
+        if inserted == 0 || checked == 0 {
+            bail!("the card inserted {inserted} checksums and checked {checked}");
+        }
+        Ok(())
+    });
     suite.check("traffic::tcp-from-the-guest-is-segmented-by-the-card", || segmented(site.up()?));
     suite.check("traffic::tcp-with-all-offloads-off", || {
         let site = site.up()?;
         switch(site, "off")?;
+        let before = done(site)?;
         let results = [Direction::Forward, Direction::Reverse].map(|direction| stream(site, direction));
+        let after = done(site)?;
         switch(site, "on")?;
-        results.into_iter().collect()
+        results.into_iter().collect::<Result<()>>()?;
+        match since(after, before) {
+            [0, 0, _] => Ok(()),
+            [segmented, inserted, _] => {
+                bail!("the card segmented {segmented} packets and inserted {inserted} checksums")
+            }
+        }
     });
     suite.check("queues::a-receive-queue-for-each-processor-is-used", || spread(site.up()?, PROCESSORS));
     suite.check("queues::fewer-receive-queues-are-used", || {
@@ -91,12 +109,13 @@ pub(crate) fn ping_from_guest(site: &mut Booted, options: &str, address: &str) -
 
 /// What TCP gives to the card in pieces of up to 64 KiB comes out of it in frames that the link carries.
 fn segmented(site: &mut Booted) -> Result<()> {
+    let [before, ..] = done(site)?;
     let watcher = PacketSocket::open(&site.pair.left, INTERFACE, Duration::from_millis(100))?;
-    let done = AtomicBool::new(false);
+    let over = AtomicBool::new(false);
     let (result, largest) = std::thread::scope(|scope| {
-        let watching = scope.spawn(|| largest_frame(&watcher, &done));
+        let watching = scope.spawn(|| largest_frame(&watcher, &over));
         let result = stream(site, Direction::Reverse);
-        done.store(true, Ordering::Relaxed);
+        over.store(true, Ordering::Relaxed);
         (result, watching.join())
     });
     result?;
@@ -104,13 +123,33 @@ fn segmented(site: &mut Booted) -> Result<()> {
     if largest != LARGEST_FRAME {
         bail!("the largest frame out of the card had {largest} bytes");
     }
+    let [after, ..] = done(site)?;
+    if after == before {
+        bail!("the card had nothing to segment");
+    }
     Ok(())
 }
 
-fn largest_frame(watcher: &PacketSocket, done: &AtomicBool) -> Result<usize> {
+/// What the left card did so far: packets segmented, checksums inserted, checksums checked.
+fn done(site: &mut Booted) -> Result<[u64; 3]> {
+    let card = site.cards.first_mut().context("no card")?;
+    let mut done = [0; 3];
+    for (count, name) in done.iter_mut().zip(["tx_segmentations", "tx_checksums", "rx_checksums"]) {
+        *count = card.counter(name)?.into_iter().sum();
+    }
+    Ok(done)
+}
+
+fn since(after: [u64; 3], before: [u64; 3]) -> [u64; 3] {
+    let [a, b, c] = after;
+    let [x, y, z] = before;
+    [a - x, b - y, c - z]
+}
+
+fn largest_frame(watcher: &PacketSocket, over: &AtomicBool) -> Result<usize> {
     let mut buffer = vec![0; 1 << 16];
     let mut largest = 0;
-    while !done.load(Ordering::Relaxed) {
+    while !over.load(Ordering::Relaxed) {
         largest = largest.max(watcher.receive(&mut buffer)?.unwrap_or(0));
     }
     Ok(largest)

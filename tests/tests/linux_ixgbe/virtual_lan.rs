@@ -1,6 +1,6 @@
 //! VLAN tags, put in and taken out by the card or by the kernel, at each end of a cable.
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use lab::site::{Booted, INTERFACES, Site};
 use lab::suite::Suite;
 use lab::traffic::{Direction, tcp_in_guest};
@@ -20,9 +20,18 @@ pub(crate) fn all(suite: &mut Suite, site: &mut Site) {
             let site = site.up()?;
             joined(site)?;
             join(site, near, far)?;
+            let before = tags(site)?;
             let result = traffic(site);
+            let after = tags(site)?;
             leave(site)?;
-            result
+            result?;
+            // The cards have put tags in and taken tags out where they were asked to, and nowhere else.
+            let busy: Vec<bool> = after.iter().zip(&before).map(|(after, before)| after > before).collect();
+            let [near, far] = [near == "on", far == "on"];
+            if busy != [near, far, near, far] {
+                bail!("tags put in and taken out went from {before:?} to {after:?}");
+            }
+            Ok(())
         });
     }
 }
@@ -49,6 +58,12 @@ fn leave(site: &mut Booted) -> Result<()> {
         site.guest.must(&format!("{within} /tools/ethtool -K {interface} rxvlan on txvlan on"))?;
     }
     Ok(())
+}
+
+/// Tags that the near and the far card have put in, and taken out.
+fn tags(site: &mut Booted) -> Result<Vec<u64>> {
+    let card = site.cards.first_mut().context("no card")?;
+    Ok([card.counter("tx_tags")?, card.counter("rx_tags")?].concat())
 }
 
 fn traffic(site: &mut Booted) -> Result<()> {
