@@ -11,7 +11,7 @@
 //! together. The packet path is `descriptor`, `ring`, `frames`, `receive`, `transmit` and `offload`.
 //!
 //! Nothing that the card writes is believed. A ring's state is the driver's own; frames that the card describes wrongly are
-//! dropped and counted. Every wait ends. What [`Nic::check`](crate::nic::Nic::check) names, stopping and starting mends.
+//! dropped and counted, and one that never ends is named. Every wait ends. What [`Nic::check`](crate::nic::Nic::check) names, stopping and starting mends.
 //!
 //! What this driver leaves to others: virtual functions, traffic classes, receive side coalescing, flow director,
 //! MACsec and IPsec.

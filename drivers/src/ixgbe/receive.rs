@@ -16,7 +16,7 @@ use super::interrupts::Vector;
 use super::options::ReceiveSetup;
 use super::ring::{Returned, Ring};
 use crate::bus::Bar;
-use crate::health::{Health, Progress};
+use crate::health::{Fault, Health, Progress};
 use crate::nic::{Counters, RxQueue};
 use crate::stopped::Stopped;
 

@@ -162,6 +162,7 @@ fn a_frame_of_several_buffers_is_one_packet_with_what_its_last_buffer_says() {
         assert_eq!(*packet.metadata(), Metadata { hash: Some(0x1234_5678), ..Metadata::default() });
     }
     assert_eq!(card.dropped(DropReason::BadLength), 30);
+    assert_eq!(card.bench.health.fault(), None, "all of them ended");
     // The check sequence alone can be in the last buffer, from which it was cut off.
     assert!(card.fill(&whole[..2048], 2048, ReceiveStatus::DD, 0) && card.fill(&[], 0, DONE, 0));
     let batch = card.receive();
@@ -177,6 +178,8 @@ fn a_frame_that_never_ends_is_dropped_once_and_holds_few_buffers() {
             assert!(card.receive().is_empty());
         }
         assert_eq!(card.rx.counters().dropped_total(), 1);
+        let fault = card.bench.health.fault().unwrap();
+        assert!(fault.contains("receive queue 0") && fault.contains("impossible number of buffers"), "{fault}");
         assert!(card.send(&frame(3)), "what ends it belongs to it");
         assert!(card.receive().is_empty());
         assert!(card.send(&frame(4)));
