@@ -313,7 +313,7 @@ impl Header {
 }
 
 #[inline]
-#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "no prefetch there"))]
+#[cfg_attr(not(all(target_arch = "x86_64", not(miri))), expect(unused_variables, reason = "no prefetch there"))]
 pub(crate) fn prefetch(pointer: NonNull<u8>) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {

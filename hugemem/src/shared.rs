@@ -98,7 +98,7 @@ impl<W> fmt::Debug for DmaArray<W> {
 }
 
 #[inline(always)]
-#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "no prefetch there"))]
+#[cfg_attr(not(all(target_arch = "x86_64", not(miri))), expect(unused_variables, reason = "no prefetch there"))]
 fn prefetch_to_write<W>(word: &W) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
