@@ -115,6 +115,8 @@ fn two_cards_on_a_cable_are_served_and_obey() {
     cards.tell("link down 1");
     let shown = cards.shown(|shown| shown["cards"][1]["link"] == "down");
     assert_eq!(shown["cards"][0]["link"], "up");
+    // What is no text is one bad word, and not the last.
+    cards.words.as_mut().unwrap().write_all(b"\xff\xfe\n").unwrap();
     cards.tell("fault nosuch");
     cards.tell("fault none 7");
     cards.tell("fault removed 0");

@@ -44,7 +44,7 @@ pub(super) struct IxgbeArguments {
     /// Where a client connects to a card; once for each card
     #[arg(long = "socket", value_name = "PATH", required = true)]
     pub(super) sockets: Vec<PathBuf>,
-    /// What a card is plugged into; once for each card, or once for all
+    /// What a card is plugged into; once for each card, or one cable, gen, loop or null for all
     #[arg(long = "wire", value_name = "WIRE", required = true)]
     pub(super) wires: Vec<WireSpec>,
     /// Ethernet address of the first card; those of the others count up from it

@@ -87,8 +87,8 @@ impl Status {
 
     pub(super) fn text(&self) -> String {
         let counters = self.counters.iter().filter(|(_, value)| *value > 0);
-        let counters: Vec<String> = counters.map(|(name, value)| format!("{name} {}", grouped(*value))).collect();
-        let mut lines = vec![format!("{}: link {} {}", self.socket, self.link_word(), counters.join(", "))];
+        let counters = counters.map(|(name, value)| format!(", {name} {}", grouped(*value)));
+        let mut lines = vec![format!("{}: link {}{}", self.socket, self.link_word(), counters.collect::<String>())];
         lines.extend(self.dma_faults.iter().map(|fault| format!("  DMA outside the maps: {fault}")));
         let untold = self.faults.saturating_sub(self.dma_faults.len() as u64);
         if untold > 0 {

@@ -48,8 +48,8 @@ pub(super) fn parse(line: &str) -> Result<Option<Word>, String> {
 pub(super) fn listen() -> std::io::Result<Receiver<Result<Word, String>>> {
     let (sender, receiver) = channel();
     std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
-        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            let Some(word) = parse(&line).transpose() else { continue };
+        for line in std::io::stdin().lock().split(b'\n').map_while(Result::ok) {
+            let Some(word) = parse(&String::from_utf8_lossy(&line)).transpose() else { continue };
             if sender.send(word).is_err() {
                 break;
             }
