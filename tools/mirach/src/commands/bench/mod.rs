@@ -2,7 +2,8 @@
 //!
 //! The calling thread polls the queues itself, on one core, and times each call: `receive` and `transmit` are the calls of
 //! the port's queues, `forward` is both in a row, which is all that the forwarder does with a packet. Only calls that
-//! moved a full burst count, so that a slow far end (a card model, a tap) does not water the numbers down. `mpps` is what a core reaches at
+//! moved a full burst count, so that a slow far end (a card model, a tap) does not water the numbers down; where a run has fewer than 20 of those,
+//! all calls do, and `packets_per_poll` shows it. `mpps` is what a core reaches at
 //! that cost. Each number is the median of several short runs, which take turns over all bursts.
 
 mod bed;
