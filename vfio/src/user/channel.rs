@@ -222,12 +222,27 @@ impl Channel {
     /// The next message, for the one thread that reads. `None` once `stop` is readable. An error is not yet the channel's end: the reader
     /// calls [`Channel::end`] with it.
     pub(super) fn next(&self, stop: Option<BorrowedFd<'_>>) -> Result<Option<Message>, UserError> {
+        self.next_until(stop, None)
+    }
+
+    /// The first message, for which a peer has no reason to take its time.
+    pub(super) fn first(&self, stop: Option<BorrowedFd<'_>>) -> Result<Option<Message>, UserError> {
+        self.next_until(stop, Some(Instant::now() + self.patience))
+    }
+
+    fn next_until(
+        &self,
+        stop: Option<BorrowedFd<'_>>,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Message>, UserError> {
         let idle = "waiting for a message";
         let mut events = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.socket, PollFlags::empty())];
         if let (Some(stop), [_, event]) = (stop.as_ref(), &mut events) {
             *event = PollFd::new(stop, PollFlags::IN);
         }
-        socket::wait(&mut events, None).map_err(|broken| self.broken(idle, broken))?;
+        if !socket::wait(&mut events, deadline).map_err(|broken| self.broken(idle, broken))? {
+            return Err(self.broken(idle, Broken::TimedOut));
+        }
         if stop.is_some() && events.get(1).is_some_and(|event| !event.revents().is_empty()) {
             return Ok(None);
         }

@@ -64,7 +64,8 @@ fn regions(device: &dyn Device) -> Vec<Region> {
 
 /// The first message has to be VERSION. `None` when there is none: the client has left again, or the server is to stop.
 fn agree(channel: &Arc<Channel>, stop: &Stop) -> Result<Option<MessageDma>, UserError> {
-    let message = match channel.next(Some(stop.as_fd())) {
+    // Others wait for their turn behind a client that says nothing.
+    let message = match channel.first(Some(stop.as_fd())) {
         Ok(Some(message)) => message,
         Ok(None) | Err(UserError::Closed { .. }) => return Ok(None),
         Err(error) => return Err(error),
@@ -137,5 +138,22 @@ impl Session<'_> {
     /// The region with VFIO's index.
     pub(super) fn region(&self, index: u32) -> Result<&Region, Errno> {
         usize::try_from(index).ok().and_then(|index| self.regions.get(index)).ok_or(Errno::INVAL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_says_nothing_does_not_hold_up_the_next() {
+        let (_silent, near) = UnixStream::pair().unwrap();
+        let channel = Arc::new(Channel::new(Path::new("silent"), near.into(), Duration::from_millis(10)));
+        assert!(matches!(agree(&channel, &Stop::new().unwrap()), Err(UserError::TimedOut { .. })));
     }
 }
