@@ -306,6 +306,16 @@ fn a_card_that_counts_packets_and_hands_out_none_is_named_and_a_quiet_one_is_not
         assert!(alarm_within(&mut nic, &fake, &mut queues, 4, true));
         stop(&mut nic, queues).unwrap();
     }
+    // What goes to the management firmware is counted as good, too.
+    let mut queues = nic.start().unwrap();
+    let mut batch = hugemem::Batch::new(8);
+    for _ in 0..60 {
+        fake.state().counters.extend([(0x4074, 3), (0x40b4, 2), (0x3fa0, 1)]);
+        fake.pause(Duration::from_secs(1));
+        queues.iter_mut().for_each(|pair| assert_eq!(crate::nic::RxQueue::receive(&mut pair.rx, &mut batch), 0));
+        nic.check().unwrap();
+    }
+    stop(&mut nic, queues).unwrap();
     // A queue that nobody asks may have it all.
     let mut queues = nic.start().unwrap();
     let rest = queues.split_off(1);

@@ -18,7 +18,7 @@ pub(super) struct Vigil {
     /// Pause frames that had come when it was last asked.
     paused: u64,
     /// Packets that the card had put into rings by then.
-    delivered: u64,
+    delivered: i64,
     /// Some of these have not been found in any ring.
     owes: bool,
 }
@@ -83,7 +83,7 @@ impl Vigil {
     /// for which queue they were.
     fn receives(&mut self, statistics: &Statistics, now: Duration) -> bool {
         let delivered = core::mem::replace(&mut self.delivered, statistics.delivered());
-        self.owes |= delivered != self.delivered;
+        self.owes |= self.delivered > delivered;
         let (mut hang, mut moved) = (true, false);
         for (watch, progress) in self.receive.iter_mut().zip(&self.found) {
             moved |= watch.moves(*progress);
