@@ -14,7 +14,7 @@ pub struct Kernel {
     addresses: [PciAddress; 2],
     interface: Interface,
     open: [Option<Function>; 2],
-    /// Open files before any card was opened.
+    /// What was open when no card was.
     files: OpenFiles,
 }
 
@@ -49,6 +49,8 @@ impl Bus for Kernel {
 
     fn prepare(&mut self) -> Result<()> {
         self.open = [None, None];
+        // What an earlier check that failed left open is not this one's.
+        self.files = OpenFiles::now()?;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Full queues, receivers that stand still, and pools that run dry.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use drivers::nic::{DropReason, RxQueue, TxQueue};
 use hugemem::Batch;
 
@@ -87,7 +87,7 @@ pub(super) fn stalled_receiver<R: Rig>(rig: &mut R) -> Result<Outcome> {
             format!("{} of {STALLED} frames arrived, {missed} were missed, {} not sent", arrived.len(), batch.len())
         })?;
     }
-    in_order(&arrived, &frames)?;
+    in_order(&arrived.iter().map(|frame| frame.bytes.clone()).collect::<Vec<_>>(), &frames)?;
     let missed = bench.side(1).missed();
     ensure!(
         arrived.len() as u64 + missed == u64::from(STALLED),
@@ -99,13 +99,13 @@ pub(super) fn stalled_receiver<R: Rig>(rig: &mut R) -> Result<Outcome> {
 }
 
 /// What arrived is part of what was sent, in the same order.
-fn in_order(arrived: &[Arrived], sent: &[Vec<u8>]) -> Result<()> {
-    let mut rest = sent.iter();
-    for (number, frame) in arrived.iter().enumerate() {
-        ensure!(
-            rest.any(|sent| *sent == frame.bytes),
-            "frame {number} of those that arrived is out of order, or changed"
-        );
+fn in_order(arrived: &[Vec<u8>], sent: &[Vec<u8>]) -> Result<()> {
+    let mut next = 0;
+    for (place, frame) in arrived.iter().enumerate() {
+        let number = sent.iter().position(|sent| sent == frame);
+        let number = number.with_context(|| format!("frame {place} of those that arrived was never sent"))?;
+        ensure!(number >= next, "frame {number} arrived in place {place}, after frame {}", next - 1);
+        next = number + 1;
     }
     Ok(())
 }
@@ -164,8 +164,7 @@ pub(super) fn empty_pool<R: Rig>(rig: &mut R) -> Result<Outcome> {
             let state = format!("{} of {} frames arrived, {missed} were missed", seen.len(), frames.len());
             wait.idle(|| format!("round {round}: it does not go on with its buffers back: {state}"))?;
         }
-        let mut rest = frames.iter();
-        ensure!(seen.iter().all(|frame| rest.any(|sent| sent == frame)), "round {round}: frames out of order");
+        in_order(&seen, &frames).with_context(|| format!("round {round}"))?;
         let arrived = bench.deliver_frames(0, &frames[..10])?;
         ensure!(arrived.len() == 10, "round {round}: {} of 10 frames arrive afterwards", arrived.len());
     }
