@@ -219,7 +219,7 @@ fn clients_are_served_one_after_the_other() {
     let first = bed.connect();
     let error = Function::connect(&bed.path, Options { timeout: Duration::from_millis(50), ..Options::default() });
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("does not answer"), "{error}");
+    assert!(error.contains("does it serve another client?"), "{error}");
     assert_eq!(bed.state().sessions, 1);
     drop(first);
     let second = bed.connect();

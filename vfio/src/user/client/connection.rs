@@ -14,6 +14,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use crate::bar::Rest;
 use crate::user::UserError;
 use crate::user::channel::{Channel, Message, RequestError};
+use crate::user::version::{self, Peer};
 use crate::user::wire::{Body, Command, Fields};
 
 /// How often a server is tried whose queue of clients is full.
@@ -36,15 +37,17 @@ impl Connection {
     /// Connects to the socket at `path`. Nothing is said yet.
     pub(super) fn open(path: &Path, name: String, timeout: Duration) -> Result<Self, BusError> {
         let timeout = timeout.min(LONGEST);
-        let fail = |error: Errno| BusError::System {
-            device: name.clone(),
-            action: format!("cannot connect to the vfio-user socket {}", path.display()),
-            reason: match error {
+        let fail = |error: Errno| {
+            let reason = match error {
                 Errno::NOENT => "it does not exist; start the server first".into(),
                 Errno::CONNREFUSED => "nobody serves it; start the server first".into(),
                 Errno::AGAIN => "its server does not take clients; does it serve others?".into(),
+                Errno::ACCESS => {
+                    "permission denied; run as the user who runs the server, or let this one write to it".into()
+                }
                 error => error.to_string(),
-            },
+            };
+            cannot_connect(&name, path, reason)
         };
         let address = SocketAddrUnix::new(path).map_err(fail)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -60,6 +63,19 @@ impl Connection {
         }
         let channel = Arc::new(Channel::new(path, socket, timeout));
         Ok(Self { name, channel, timeout, shares_pages: AtomicBool::new(false) })
+    }
+
+    /// Agrees on the version. A server takes the next client into its queue while it serves another one, and says nothing yet.
+    pub(super) fn agree(&self) -> Result<Peer, BusError> {
+        let answer = self.ask(Command::VERSION, &version::body(false), &[]).map_err(|error| {
+            if matches!(self.channel.ended(), Some(UserError::TimedOut { .. })) {
+                let reason = "its server does not answer; does it serve another client?".into();
+                cannot_connect(&self.name, self.channel.path(), reason)
+            } else {
+                error
+            }
+        })?;
+        version::parse(&answer.body).map_err(|reason| self.broke(Command::VERSION, reason))
     }
 
     /// The device is gone: the reason is why the connection has ended.
@@ -130,6 +146,14 @@ impl Connection {
             }),
             _ => Ok(()),
         }
+    }
+}
+
+fn cannot_connect(name: &str, path: &Path, reason: String) -> BusError {
+    BusError::System {
+        device: name.into(),
+        action: format!("cannot connect to the vfio-user socket {}", path.display()),
+        reason,
     }
 }
 

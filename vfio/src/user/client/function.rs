@@ -20,7 +20,7 @@ use super::reader::{self, Windows};
 use crate::Interrupt;
 use crate::bar::Bar;
 use crate::configuration::{self, BUS_MASTER, COMMAND, Configuration, MEMORY_SPACE};
-use crate::user::version::{self, Peer};
+use crate::user::version::Peer;
 use crate::user::wire::{Body, Command};
 
 /// The server has an IOMMU of its own making, without holes. Processors and IOMMUs of today reach 48 bits; what lies below 1 MiB is left free, so
@@ -82,9 +82,7 @@ impl Function {
             vectors_enabled: false,
             reader: Some(reader),
         };
-        let answer = function.connection.ask(Command::VERSION, &version::body(false), &[])?;
-        function.peer =
-            version::parse(&answer.body).map_err(|reason| function.connection.broke(Command::VERSION, reason))?;
+        function.peer = function.connection.agree()?;
         function.information = function.connection.information()?;
         function.id = function.identity()?;
         function.change_command(MEMORY_SPACE, BUS_MASTER)?;
