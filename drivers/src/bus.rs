@@ -1,6 +1,6 @@
 //! What a driver needs of the bus that its device sits on.
 //!
-//! Three things implement [`PciFunction`]: kernel VFIO and software models today, a bare-metal PCI walk later.
+//! Three things implement [`PciFunction`] today: kernel VFIO, vfio-user and software models; later a bare-metal PCI walk.
 //! Nothing here allocates memory for DMA or chooses addresses; that is `hugemem`'s work. A bus only makes a
 //! [`Region`] reachable for one device, at the address that the region already has.
 
