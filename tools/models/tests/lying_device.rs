@@ -6,7 +6,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Bench, Plan, ROOM, Watchdog, frame};
+use common::virtio::{Bench, Pair, Plan};
+use common::{ROOM, Watchdog, frame};
 use drivers::nic::{Nic, NicError, ReceiveFilter, RxQueue, TxQueue};
 use hugemem::Batch;
 use models::virtio_net::{Doorbells, Fault, Features, Frame};
@@ -22,7 +23,7 @@ fn use_the_card(bench: &mut Bench) -> Result<(), NicError> {
             for received in bench.receive(pair) {
                 assert!(received.bytes.len() <= 64 * ROOM);
             }
-            let free = bench.sources.available();
+            let free = bench.memory.sources.available();
             let packets = (0..4.min(free)).map(|number| bench.packet(&frame(number, 60 + number * 400))).collect();
             bench.send(pair, packets);
             if round % 4 == 0 && bench.queues[pair].rx.arm() {
@@ -36,7 +37,7 @@ fn use_the_card(bench: &mut Bench) -> Result<(), NicError> {
         }
         result = result.and(bench.nic.check());
     }
-    bench.canaries_are_whole();
+    bench.memory.is_whole();
     result
 }
 
@@ -62,7 +63,7 @@ fn speaks_up(error: &NicError, what: &str) {
 }
 
 fn dropped(bench: &Bench) -> u64 {
-    let total = |pair: &common::Pair| pair.rx.counters().dropped_total() + pair.tx.counters().dropped_total();
+    let total = |pair: &Pair| pair.rx.counters().dropped_total() + pair.tx.counters().dropped_total();
     bench.queues.iter().map(total).sum()
 }
 
@@ -79,7 +80,7 @@ fn recovers(mut bench: Bench, what: &str) {
     bench.start().unwrap_or_else(|error| panic!("{what}: the honest card cannot be started: {error}"));
     works(&mut bench, what);
     bench.stop().unwrap_or_else(|error| panic!("{what}: {error}"));
-    bench.canaries_are_whole();
+    bench.memory.is_whole();
     bench.end();
 }
 
@@ -457,7 +458,7 @@ fn queues_of_a_card_that_was_pulled_out_are_harmless() {
         bench.control.remove();
         let mut batch = Batch::new(64);
         for number in 0..500 {
-            if bench.sources.available() > 0 {
+            if bench.memory.sources.available() > 0 {
                 let packet = bench.packet(&frame(number, 60));
                 let _full = batch.push(packet);
             }

@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::{Bench, Plan, Watchdog, frame};
+use common::virtio::{Bench, Plan};
+use common::{Watchdog, frame};
 use drivers::nic::{Nic, ReceiveFilter};
 use models::virtio_net::{Config, Doorbells, Features, Frame, NetHeader, header_bits};
 
@@ -39,7 +40,7 @@ fn started(plan: &Plan, what: &str) -> Bench {
 fn ended(mut bench: Bench, what: &str) {
     bench.stop().unwrap_or_else(|error| panic!("{what}: {error}"));
     bench.was_honest();
-    bench.canaries_are_whole();
+    bench.memory.is_whole();
     bench.end();
 }
 
@@ -83,7 +84,11 @@ fn the_pool_is_whole_again_after_each_stop() {
             bench.send(0, packets);
             bench.stop().unwrap_or_else(|error| panic!("{what}, round {round}: {error}"));
             bench.clear_wire();
-            assert_eq!(bench.sources.available(), 256 - 8, "{what}, round {round}: a sent packet is still away");
+            assert_eq!(
+                bench.memory.sources.available(),
+                common::Memory::SENDABLE,
+                "{what}, round {round}: a sent packet is still away"
+            );
         }
         bench.was_honest();
         bench.end();
@@ -284,7 +289,7 @@ fn large_frames_cross_buffers_both_ways() {
                     "{what}: {len} bytes"
                 );
                 let packet = batch.drain_front(1).next().unwrap();
-                assert_eq!(common::look_at(&packet).bytes, bytes, "{what}: {len} bytes");
+                assert_eq!(common::look_at(&packet), bytes, "{what}: {len} bytes");
                 let segmentation = packet.metadata().segmentation.unwrap();
                 assert_eq!(segmentation.size, 1448);
                 assert_eq!(packet.metadata().checksum, hugemem::Checksum::Partial { start: 34, offset: 16 });
