@@ -11,6 +11,7 @@ use lab::conformance;
 use lab::suite::Suite;
 
 fn main() -> ExitCode {
+    lab::leftovers::remove();
     let mut suite = Suite::from_arguments();
     for (name, mut rig) in virtio::rigs() {
         conformance::run(&mut suite, &format!("inprocess::{name}"), &mut rig);

@@ -33,7 +33,7 @@ pub(crate) enum Meaning {
 }
 
 /// All suites, the quick ones first.
-pub(crate) const SUITES: [Suite; 10] = [
+pub(crate) const SUITES: [Suite; 11] = [
     Suite { name: "lint", about: "formatting, clippy", needs: &[Need::Targets], steps: lint },
     Suite {
         name: "unit",
@@ -54,6 +54,12 @@ pub(crate) const SUITES: [Suite; 10] = [
         about: "the ixgbe driver against a card with faults",
         needs: &[],
         steps: faults_ixgbe,
+    },
+    Suite {
+        name: "conformance",
+        about: "one suite for every driver: on models in this process, and over vfio-user sockets",
+        needs: &[Need::Targets],
+        steps: conformance,
     },
     Suite { name: "demo", about: "`mirach demo` as a user without rights", needs: &[], steps: demo },
     Suite {
@@ -151,6 +157,12 @@ fn model_ixgbe() -> Vec<Step> {
 
 fn faults_ixgbe() -> Vec<Step> {
     vec![step(Meaning::Tests, &["test", "-p", "mirach-models", "--test", "faults_ixgbe"])]
+}
+
+fn conformance() -> Vec<Step> {
+    let mut steps = guest_programs(&[]);
+    steps.push(step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "conformance"]));
+    steps
 }
 
 fn demo() -> Vec<Step> {
