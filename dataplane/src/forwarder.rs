@@ -367,6 +367,7 @@ impl Forwarder {
                 }
                 Err(error) => {
                     station.stopped = true;
+                    station.device = station.control.statistics();
                     let why = error.to_string();
                     lost.push(if why == reason { why } else { format!("{reason}; starting it anew failed: {why}") });
                     self.problems.push(error.into());
@@ -411,12 +412,13 @@ impl Forwarder {
                 continue;
             }
             station.stopped = true;
-            station.device = station.control.statistics();
             let after = queues.split_off(&QueueId { port: port + 1, queue: 0 });
             let own = std::mem::replace(&mut queues, after);
             if let Err(error) = station.control.stop(own.into_values().collect()) {
                 self.problems.push(error.into());
             }
+            // The device counts until it has stopped.
+            station.device = station.control.statistics();
         }
     }
 

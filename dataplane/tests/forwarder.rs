@@ -126,6 +126,7 @@ fn a_stop_drains_what_was_received() {
     assert_conserved(&stopped);
     assert_eq!(stopped.statistics.sent().counters.dropped_total(), 0);
     assert!(script.is_stopped());
+    assert_eq!(stopped.statistics.ports[1].device, [("stops", 1)], "what a device counted until it had stopped");
 }
 
 #[test]
@@ -232,6 +233,7 @@ fn a_device_that_does_not_come_back_takes_only_its_partner_along() {
     let Health::Changed { restarted, lost } = forwarder.check() else { panic!("another pair is left") };
     assert!(lost[0].contains("scripted illness") && restarted.is_empty(), "{restarted:?} {lost:?}");
     assert!(script.is_stopped());
+    assert_eq!(forwarder.statistics().ports[1].device, [("stops", 1)], "counted to the end");
     let (before, bystander) = (sent(&forwarder, 1), sent(&forwarder, 3));
     assert!(before >= 100, "what was counted stays");
     wait_for(&forwarder, 3, bystander + 100);

@@ -195,6 +195,10 @@ impl PortControl for ScriptedControl {
         }
     }
 
+    fn statistics(&mut self) -> Vec<(&'static str, u64)> {
+        vec![("stops", self.script.is_stopped().into())]
+    }
+
     fn stop(&mut self, queues: Vec<PortQueue>) -> Result<(), PortError> {
         assert_eq!(queues.len(), 1, "all queues come back");
         self.script.stopped.store(true, Ordering::SeqCst);
