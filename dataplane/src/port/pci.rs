@@ -59,10 +59,14 @@ impl Driver {
             }
             return Ok(Self::Ixgbe(config));
         }
+        let cure = match &spec.device {
+            PciName::Socket(_) => "serve one of these there".into(),
+            device => format!("give it back with: mirach unbind {device}"),
+        };
         refused(format!(
             "{} is {:04x}:{:04x}, and there are drivers for virtio-net (1af4:1041, 1af4:1000) and ixgbe (82599, X540, X550) \
-             only; a PCI device goes back to its own driver with: mirach unbind {}",
-            spec.device, id.vendor, id.device, spec.device
+             only; {cure}",
+            spec.device, id.vendor, id.device
         ))
     }
 
@@ -79,7 +83,7 @@ impl PciDevice {
     pub(super) fn open(name: &str, spec: &PciSpec, offloads: Offloads) -> Result<Self, PortError> {
         let (bus, identity) = match &spec.device {
             PciName::Socket(path) => {
-                let options = user::Options { name: Some(name.into()), ..user::Options::default() };
+                let options = user::Options { name: Some(spec.device.to_string()), ..user::Options::default() };
                 let function = user::Function::connect(path, options).map_err(|error| failed(name, error))?;
                 (Bus::Socket(function), spec.device.to_string())
             }
@@ -238,6 +242,31 @@ mod tests {
         );
         let error = address("x", "nonesuch").unwrap_err().to_string();
         assert!(error.contains("there is no interface `nonesuch`"), "{error}");
+    }
+
+    #[test]
+    fn what_a_device_has_no_driver_for_is_refused_with_the_cure() {
+        let refusal = |device, id, change: fn(&mut PciSpec)| {
+            let mut spec = PciSpec::new(device);
+            change(&mut spec);
+            let chosen = Driver::choose("x", id, &spec, nic::Config::default());
+            chosen.err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        let id = |vendor, device| PciId { vendor, device, ..PciId::default() };
+        let address = || PciName::Address("0000:03:00.0".parse().unwrap());
+        let socket = || PciName::Socket("/run/nic0.sock".into());
+        let error = refusal(address(), id(0x8086, 0x100e), |_| ());
+        assert!(
+            error.contains("0000:03:00.0 is 8086:100e") && error.ends_with("mirach unbind 0000:03:00.0"),
+            "{error}"
+        );
+        let error = refusal(socket(), id(0x8086, 0x100e), |_| ());
+        assert!(error.contains("vfio-user=/run/nic0.sock is 8086:100e") && !error.contains("unbind"), "{error}");
+        let error = refusal(socket(), id(0x8086, 0x10fb), |spec| spec.ring = RingChoice::Packed);
+        assert!(error.contains("ring= is for virtio devices"), "{error}");
+        let error = refusal(address(), id(0x1af4, 0x1041), |spec| spec.pause = Some(nic::FlowControl::default()));
+        assert!(error.contains("leave pause= out"), "{error}");
+        assert_eq!(refusal(socket(), id(0x8086, 0x10fb), |_| ()), "");
     }
 
     #[test]
