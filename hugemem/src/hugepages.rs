@@ -191,7 +191,7 @@ impl MemoryRequest {
             })?;
         let file = File::from(memfd);
         file.set_len(len as u64).map_err(|source| self.out_of_memory(source))?;
-        // Whoever maps the file too can rely on its length, and need not fear to be killed by touching what is gone.
+        // The file may be handed to other processes: none of them can cut pages off under those who touch them.
         rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
             .map_err(|error| MemoryError::System { action: "seal the length of memory", source: error.into() })?;
         let shortage = |source| {
@@ -299,6 +299,13 @@ mod tests {
         let (file, offset) = got.region.file().unwrap();
         assert_eq!(rustix::fs::fstat(file).unwrap().st_size, 102_400);
         assert_eq!(offset, 0);
+        for length in [0, 204_800] {
+            assert_eq!(
+                rustix::fs::ftruncate(file, length),
+                Err(rustix::io::Errno::PERM),
+                "whoever has it cannot resize it"
+            );
+        }
     }
 
     #[test]
