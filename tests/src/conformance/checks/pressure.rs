@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use drivers::nic::{DropReason, RxQueue, TxQueue};
 use hugemem::Batch;
 
-use super::super::bench::{Arrived, Bench, Plan, STRANGER, Wait, same_bytes};
+use super::super::bench::{Bench, Plan, STRANGER, Wait, same_bytes};
 use super::super::frame::experiment;
 use super::super::{Outcome, Rig};
 
