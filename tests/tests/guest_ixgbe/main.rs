@@ -33,6 +33,9 @@ fn main() -> ExitCode {
         // Last, because the model keeps its record.
         faults::stray_dma(&mut suite, &mut site, case);
     }
+    let mut doomed = Site::new(Plan::new(Kernel::Iommufd, Devices::Ixgbe));
+    faults::removal(&mut suite, &mut doomed, Case { interface: Interface::Iommufd, rings: None, queues: 2 });
+    drop(doomed);
     for (interface, kernel) in [(Interface::Type1, Kernel::Stock), (Interface::Iommufd, Kernel::Iommufd)] {
         conformance::all(&mut suite, kernel, Devices::IxgbeJoined, interface);
         conformance::all(&mut suite, kernel, Devices::VirtioNetJoined, interface);
