@@ -27,6 +27,7 @@
 //! [`BusError::Gone`](drivers::bus::BusError::Gone) at once, and register windows read all ones, mapped pages included.
 //!
 //! What a peer has mapped cannot be taken from it by force: a server that does not honour an unmap still reaches the memory that was shared with it.
+//! One that hangs up, or dies, has given all of it back; one that falls silent has not, and buffers that it was lent in files stay lent.
 //! Servers that are not trusted that far get [`Options::message_dma`].
 
 mod channel;

@@ -20,6 +20,7 @@ use super::reader::{self, Windows};
 use crate::Interrupt;
 use crate::bar::Bar;
 use crate::configuration::{self, BUS_MASTER, COMMAND, Configuration, MEMORY_SPACE};
+use crate::user::UserError;
 use crate::user::version::Peer;
 use crate::user::wire::{Body, Command};
 
@@ -119,6 +120,16 @@ impl Function {
         match error {
             BusError::System { reason, .. } => self.mapping(action, region, reason),
             error => error,
+        }
+    }
+
+    /// Whether the server reaches nothing of `region` any more, though it does not say so: it has hung up, by which it gives all
+    /// memory back, or the connection has ended over which alone it reached this. One that is only silent may still write to files that it has mapped.
+    fn is_out_of_reach(&self, region: &Region) -> bool {
+        match self.connection.channel.ended() {
+            None => false,
+            Some(UserError::Closed { .. }) => true,
+            Some(_) => self.message_dma || region.file().is_none(),
         }
     }
 
@@ -241,9 +252,14 @@ impl PciFunction for Function {
         if !self.memory.has(region) {
             return Err(self.mapping("unmap", region, "it is not mapped".into()));
         }
-        self.ask_unmap(region).map_err(|error| self.about("unmap", region, error))?;
-        self.memory.remove(region);
-        Ok(())
+        match self.ask_unmap(region) {
+            Err(error) if !self.is_out_of_reach(region) => Err(self.about("unmap", region, error)),
+            _ => {
+                // Waits for an access by message that is underway.
+                self.memory.remove(region);
+                Ok(())
+            }
+        }
     }
 
     fn interrupt_count(&self) -> u16 {
