@@ -3,7 +3,7 @@
 use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hugemem::{DmaArray, Iova, Packet, PacketPool, Region};
+use hugemem::{DmaArray, Iova, IovaSpace, MemoryRequest, Packet, PacketPool, PageChoice, Region};
 use models::watched_region;
 
 use super::ROOM;
@@ -31,8 +31,26 @@ impl Memory {
     /// Room for `ring_bytes` of rings, and a pool of `buffers` receive buffers for each of `pairs` queue pairs.
     pub(crate) fn new(ring_bytes: usize, pairs: usize, buffers: usize) -> (Self, Vec<PacketPool>) {
         let (rings, rings_watch) = watched_region(ring_bytes + (8 << 10), Iova::new(0x20_0000));
-        let bytes = (pairs * buffers + SOURCES + 44) * (ROOM + 256) + (64 << 10);
-        let (data, data_watch) = watched_region(bytes, Iova::new(0x4000_0000));
+        let (data, data_watch) = watched_region(packet_bytes(pairs * buffers), Iova::new(0x4000_0000));
+        Self::of(rings, data, vec![("rings", rings_watch), ("buffers", data_watch)], pairs, buffers)
+    }
+
+    /// As [`Memory::new`], from files that other processes can map. Nobody sees its end.
+    pub(crate) fn from_files(ring_bytes: usize, pairs: usize, buffers: usize) -> (Self, Vec<PacketPool>) {
+        let mut iovas = IovaSpace::unlimited();
+        let mut region =
+            |bytes| MemoryRequest { bytes, page: PageChoice::Size4K, node: None }.allocate(&mut iovas).unwrap().region;
+        let (rings, data) = (region(ring_bytes + (8 << 10)), region(packet_bytes(pairs * buffers)));
+        Self::of(rings, data, Vec::new(), pairs, buffers)
+    }
+
+    fn of(
+        rings: Region,
+        data: Region,
+        watches: Vec<(&'static str, Weak<()>)>,
+        pairs: usize,
+        buffers: usize,
+    ) -> (Self, Vec<PacketPool>) {
         let mut canaries = vec![rings.array::<AtomicU64>(64, 64).unwrap(), data.array::<AtomicU64>(64, 64).unwrap()];
         let pools = (0..pairs)
             .map(|_| {
@@ -52,7 +70,6 @@ impl Memory {
                 packet
             })
             .collect();
-        let watches = vec![("rings", rings_watch), ("buffers", data_watch)];
         (Self { rings, data, sources, canaries, kept, watches }, pools)
     }
 
@@ -89,4 +106,9 @@ impl Memory {
     pub(crate) fn let_go(self) -> Vec<(&'static str, Weak<()>)> {
         self.watches
     }
+}
+
+/// Bytes for so many receive buffers, packets to send, and what lies between.
+fn packet_bytes(buffers: usize) -> usize {
+    (buffers + SOURCES + 44) * (ROOM + 256) + (64 << 10)
 }

@@ -7,9 +7,12 @@ mod common;
 
 mod bench;
 mod chaos;
+mod ends;
 mod every;
 mod expected;
 mod flows;
 mod link;
+mod served;
+mod socket;
 mod strike;
 mod watch;
