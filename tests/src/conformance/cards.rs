@@ -132,6 +132,8 @@ pub struct Expected {
     pub frames: u64,
     /// Largest payload of a frame.
     pub largest_mtu: u16,
+    /// The cable keeps frames in order while a receiver stands still.
+    pub is_patient: bool,
 }
 
 /// What is expected of an 82599, wherever it is.
@@ -141,6 +143,7 @@ pub const IXGBE: Expected = Expected {
     speed: Some(10_000),
     frames: 30_000,
     largest_mtu: 9710,
+    is_patient: true,
 };
 
 /// The rig.
@@ -175,6 +178,10 @@ impl<B: Bus, D: Driver> Rig for Cards<B, D> {
 
     fn largest_mtu(&self) -> u16 {
         self.expected.largest_mtu
+    }
+
+    fn is_patient(&self) -> bool {
+        self.expected.is_patient
     }
 
     fn ring_memory(&self, config: &Config) -> usize {

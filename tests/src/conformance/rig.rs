@@ -31,6 +31,11 @@ pub trait Rig {
         9000
     }
 
+    /// Whether the cable keeps frames in order while a receiver stands still.
+    fn is_patient(&self) -> bool {
+        true
+    }
+
     /// Bytes of memory for the rings of a card with this configuration.
     fn ring_memory(&self, config: &Config) -> usize;
 

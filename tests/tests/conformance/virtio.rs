@@ -32,6 +32,7 @@ const EXPECTED: Expected = {
         speed: Some(10_000),
         frames: 30_000,
         largest_mtu: 9000,
+        is_patient: true,
     }
 };
 

@@ -55,6 +55,9 @@ const STALLED: u32 = 2000;
 /// A receiver stands still while the sender goes on. Every frame arrives in the end, or the receiving card says that it
 /// missed it.
 pub(super) fn stalled_receiver<R: Rig>(rig: &mut R) -> Result<Outcome> {
+    if !rig.is_patient() {
+        return Ok(Outcome::NotOffered);
+    }
     let plan = Plan::with(|plan| (plan.config.ring_size, plan.sources) = (64, 2048));
     let mut bench = Bench::new(rig, &plan)?;
     let frames = frames(STALLED);
@@ -112,6 +115,9 @@ fn in_order(arrived: &[Vec<u8>], sent: &[Vec<u8>]) -> Result<()> {
 
 /// All buffers are held by whoever received them: the queue stands still, keeps its promises, and goes on when they come home.
 pub(super) fn empty_pool<R: Rig>(rig: &mut R) -> Result<Outcome> {
+    if !rig.is_patient() {
+        return Ok(Outcome::NotOffered);
+    }
     const BUFFERS: usize = 96;
     let receiver =
         Plan::with(|plan| (plan.config.ring_size, plan.buffers, plan.config.interrupts) = (64, BUFFERS, true));
