@@ -369,6 +369,8 @@ impl Forwarder {
                     station.stopped = true;
                     station.device = station.control.statistics();
                     let why = error.to_string();
+                    // At once: to let go of a device that does not answer can take the kernel minutes.
+                    tracing::error!("port `{}` is lost: {why}", station.name);
                     lost.push(if why == reason { why } else { format!("{reason}; starting it anew failed: {why}") });
                     self.problems.push(error.into());
                 }
