@@ -36,9 +36,8 @@ fn main() -> ExitCode {
     let mut doomed = Site::new(Plan::new(Kernel::Iommufd, Devices::Ixgbe));
     faults::removal(&mut suite, &mut doomed, Case { interface: Interface::Iommufd, rings: None, queues: 2 });
     drop(doomed);
-    for (interface, kernel) in [(Interface::Type1, Kernel::Stock), (Interface::Iommufd, Kernel::Iommufd)] {
-        conformance::all(&mut suite, kernel, Devices::IxgbeJoined, interface);
-        conformance::all(&mut suite, kernel, Devices::VirtioNetJoined, interface);
-    }
+    // One interface each: the drivers know nothing of it, and the traffic above takes both.
+    conformance::all(&mut suite, Kernel::Iommufd, Devices::IxgbeJoined, Interface::Iommufd);
+    conformance::all(&mut suite, Kernel::Stock, Devices::VirtioNetJoined, Interface::Type1);
     suite.finish()
 }
