@@ -4,12 +4,19 @@
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drivers::bus::{Bar, PciFunction};
+use drivers::bus::{Bar, BusError, PciFunction};
+use drivers::ixgbe::{Config, Ixgbe, Rx, Tx};
+use drivers::nic::{self, Nic, NicError, QueuePair, RxQueue, TxQueue};
+use hugemem::{Batch, IovaSpace, MemoryRequest, PacketPool, PageChoice};
+use models::ixgbe::Fault;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use vfio::user::{Function, Options};
+
+type Pair = QueuePair<Rx<vfio::Bar>, Tx<vfio::Bar>, vfio::Interrupt>;
 
 fn mirach(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mirach"));
@@ -197,4 +204,72 @@ fn wrong_usage_is_exit_code_2_and_says_why() {
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(errors.contains("/nonexistent/card") && errors.contains("create it first"), "{errors}");
+}
+
+#[test]
+fn every_fault_has_a_name_on_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    for fault in Fault::ALL {
+        let path = folder.path().join(fault.name());
+        let mut cards = Cards::start(&["--socket", text(&path), "--wire", "null", "--json", "--fault", fault.name()]);
+        cards.object("listening");
+        cards.tell(&format!("fault {fault} 0"));
+        cards.tell("quit");
+        cards.object("summary");
+        let (code, errors) = cards.end();
+        assert_eq!((code, errors.as_str()), (0, ""), "{fault}");
+    }
+}
+
+/// A frame to send, when there is a packet for one; returns how many came.
+fn send_and_receive(pair: &mut Pair, packets: &mut PacketPool) -> usize {
+    let mut batch = Batch::new(64);
+    if let Some(mut packet) = packets.take() {
+        packet.write(&[0xff; 100]).unwrap();
+        batch.push(packet).unwrap();
+    }
+    pair.tx.transmit(&mut batch);
+    pair.tx.reclaim();
+    batch.clear();
+    pair.rx.receive(&mut batch)
+}
+
+/// The process with the card is killed under traffic: the driver says so, and gets all that it had lent.
+#[test]
+fn a_card_whose_process_is_killed_is_a_card_that_was_pulled_out() {
+    const PACKETS: usize = 64;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("card");
+    let mut cards = Cards::start(&["--socket", text(&path), "--wire", "loop", "--json"]);
+    cards.object("listening");
+    let request = MemoryRequest { bytes: 4 << 20, page: PageChoice::Size4K, node: None };
+    let region = request.allocate(&mut IovaSpace::unlimited()).unwrap().region;
+    let pool = region.packets(128, 2048).unwrap();
+    let mut packets = region.packets(PACKETS, 2048).unwrap();
+    let config = Config { nic: nic::Config { ring_size: 64, ..nic::Config::default() }, ..Config::default() };
+    let clock = Arc::new(vfio::SystemClock::default());
+    let mut card = Ixgbe::open(connect(&path), clock, &region, vec![pool], config).unwrap();
+    let mut queues = card.start().unwrap();
+    let mut received = 0;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while received < 100 {
+        received += send_and_receive(&mut queues[0], &mut packets);
+        assert!(Instant::now() < deadline, "no frame comes back");
+        card.check().unwrap();
+    }
+    cards.child.kill().unwrap();
+    cards.child.wait().unwrap();
+    for _ in 0..100 {
+        send_and_receive(&mut queues[0], &mut packets);
+    }
+    let gone = |result: Result<(), NicError>| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, NicError::Bus(BusError::Gone { .. })), "{error}");
+        assert!(error.to_string().contains(text(&path)), "{error}");
+    };
+    gone(card.check());
+    gone(card.stop(queues.into_iter().map(|pair| (pair.rx, pair.tx)).collect()));
+    gone(card.start().map(drop));
+    assert!(Instant::now() < deadline, "too late");
+    assert_eq!(packets.available(), PACKETS, "packets are lost with the card");
 }
