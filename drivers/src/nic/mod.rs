@@ -109,8 +109,8 @@ pub trait Nic: Send {
     fn statistics(&mut self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }
-    /// Checks the device's health: `Err` when it asks for a reset, is gone, broke a queue, or holds packets to send and
-    /// gives none back. Called about once a second.
+    /// Checks the device's health: `Err` when it asks for a reset, is gone, broke a queue, holds packets to send and
+    /// gives none back, or counts packets that no receive queue finds. Called about once a second.
     ///
     /// # Errors
     /// What is wrong; the cure is [`Nic::stop`] and [`Nic::start`].
