@@ -13,9 +13,7 @@ use crate::traffic::{ping, wait_for_path};
 /// `mirach devices` and `mirach bind`.
 pub fn bind(suite: &mut Suite, site: &mut Site, prefix: &str) {
     let kernel_driver = site.plan().kernel_driver();
-    suite.check(&format!("{prefix}::devices-shows-the-kernel-driver"), || {
-        shows(site.up()?, kernel_driver.unwrap_or("-"))
-    });
+    suite.check(&format!("{prefix}::devices-shows-the-kernel-driver"), || shows(site.up()?, kernel_driver));
     if let Some(kernel_driver) = kernel_driver {
         suite.check(&format!("{prefix}::bind-refuses-an-interface-with-an-address"), || {
             refuses_an_interface_in_use(site.up()?, kernel_driver)
@@ -26,7 +24,7 @@ pub fn bind(suite: &mut Suite, site: &mut Site, prefix: &str) {
         site.guest.must(&format!("mirach bind {}", DEVICES.join(" ")))?;
         has_driver(site, "vfio-pci")
     });
-    suite.check(&format!("{prefix}::devices-shows-vfio-pci"), || shows(site.up()?, "vfio-pci"));
+    suite.check(&format!("{prefix}::devices-shows-vfio-pci"), || shows(site.up()?, Some("vfio-pci")));
     suite.check(&format!("{prefix}::doctor-reports"), || {
         let printed = site.up()?.guest.run("mirach doctor --json", Duration::from_secs(60))?.output;
         if objects(&printed)?.is_empty() {
@@ -85,18 +83,18 @@ fn has_driver(site: &mut Booted, wanted: &str) -> Result<()> {
     Ok(())
 }
 
-/// Both devices are in both forms of the list, with this driver.
-fn shows(site: &mut Booted, driver: &str) -> Result<()> {
+/// Both devices are in both forms of the list, with this driver or with none.
+fn shows(site: &mut Booted, driver: Option<&str>) -> Result<()> {
     let text = site.guest.must("mirach devices")?;
     let json = site.guest.must("mirach devices --json")?;
     let objects = objects(&json)?;
     for device in DEVICES {
-        let named = |line: &str| line.contains(device) && line.contains(driver);
-        if !text.lines().any(named) {
-            bail!("no line with {device} and {driver} in:\n{text}");
+        if !text.lines().any(|line| line.contains(device) && line.contains(driver.unwrap_or_default())) {
+            bail!("no line with {device} and {driver:?} in:\n{text}");
         }
-        if !objects.iter().any(|object| named(&object.to_string())) {
-            bail!("no object with {device} and {driver} in:\n{json}");
+        let named = |object: &Value| object["address"] == device && object["driver"].as_str() == driver;
+        if !objects.iter().any(named) {
+            bail!("no object with {device} and {driver:?} in:\n{json}");
         }
     }
     Ok(())
