@@ -108,6 +108,26 @@ impl Health {
     }
 }
 
+/// The first transmit queue that hangs, given what the queues published by `now`, by pair.
+pub(crate) fn first_hung(
+    watches: &mut [Watch],
+    progress: impl Iterator<Item = Progress>,
+    now: Duration,
+) -> Option<u16> {
+    let asked = watches.iter_mut().zip(progress).zip(0_u16..);
+    let hangs = |((watch, progress), pair): ((&mut Watch, _), u16)| watch.hangs(progress, now).then_some(pair);
+    // Every watch is to be asked, so that none measures from an old question.
+    asked.filter_map(hangs).fold(None, |first, pair| first.or(Some(pair)))
+}
+
+/// A sentence about a transmit queue that hangs.
+pub(crate) fn hung(pair: u16) -> String {
+    alloc::format!(
+        "transmit queue {pair} hangs: it holds packets and has given none back for {} s; stop and start the port",
+        PATIENCE.as_secs(),
+    )
+}
+
 /// How far the device has come with a queue. Both counters wrap.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Progress {

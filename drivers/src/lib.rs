@@ -16,6 +16,7 @@ extern crate std;
 pub mod bus;
 mod checksum;
 mod health;
+mod home;
 pub mod ixgbe;
 pub mod nic;
 mod reach;

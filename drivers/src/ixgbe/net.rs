@@ -27,6 +27,7 @@ use super::transmit::Tx;
 use super::vigil::Vigil;
 use crate::bus::{Bar, BusError, Clock, PciFunction, PciId};
 use crate::health::Health;
+use crate::home::Home;
 use crate::nic::{FlowControl, LinkStatus, MacAddress, Nic, NicError, Offloads, QueuePair, ReceiveFilter};
 use crate::reach::Reach;
 
@@ -54,9 +55,7 @@ pub struct Ixgbe<F: PciFunction> {
     statistics: Statistics,
     health: Arc<Health>,
     vigil: Vigil,
-    /// Queues that are not handed out, by pair.
-    receivers: Vec<Option<Rx<F::Bar>>>,
-    transmitters: Vec<Option<Tx<F::Bar>>>,
+    home: Home<Rx<F::Bar>, Tx<F::Bar>>,
     running: bool,
     reach: Reach,
     // Last, so that doorbells and registers are let go of before the function is.
@@ -166,8 +165,7 @@ impl<F: PciFunction> Ixgbe<F> {
             statistics: Statistics::new(),
             health,
             vigil: Vigil::new(pairs),
-            receivers,
-            transmitters,
+            home: Home { receivers, transmitters },
             running: false,
             reach,
             function,
@@ -231,10 +229,10 @@ impl<F: PciFunction> Ixgbe<F> {
         };
         let Summary { offloads, mtu, .. } = self.summary;
         let longest = longest(mtu);
-        for rx in self.receivers.iter_mut().flatten() {
+        for rx in self.home.receivers.iter_mut().flatten() {
             rx.reset(&stopped, ReceiveSetup { offloads, longest });
         }
-        for tx in self.transmitters.iter_mut().flatten() {
+        for tx in self.home.transmitters.iter_mut().flatten() {
             tx.reset(&stopped, TransmitSetup { offloads, longest });
         }
         outcome
@@ -268,12 +266,12 @@ impl<F: PciFunction> Ixgbe<F> {
         self.function.set_bus_master(true)?;
         // Queues: those that send first, so that none is missing when frames come.
         setup::transmit_side(&self.card);
-        for (tx, index) in self.transmitters.iter_mut().flatten().zip(0..) {
+        for (tx, index) in self.home.transmitters.iter_mut().flatten().zip(0..) {
             let doorbell = setup::transmit_queue(&self.card, index, (tx.address(), tx.size()))?;
             tx.begin(doorbell);
         }
         let strip = offloads.contains(Offloads::VLAN_STRIP);
-        for ((rx, handle), index) in self.receivers.iter_mut().flatten().zip(&handles).zip(0..) {
+        for ((rx, handle), index) in self.home.receivers.iter_mut().flatten().zip(&handles).zip(0..) {
             let ring = (rx.address(), rx.size());
             let doorbell = setup::receive_queue(&self.card, index, ring, rx.buffer_kib(), strip)?;
             let vector = handle.as_ref().map(|_| Vector::new(self.card.bar.clone(), index));
@@ -341,8 +339,7 @@ impl<F: PciFunction> Nic for Ixgbe<F> {
         if self.running {
             return Err(self.card.refuses("it is started already; stop it first"));
         }
-        let missing = self.receivers.iter().position(Option::is_none);
-        if let Some(pair) = missing.or_else(|| self.transmitters.iter().position(Option::is_none)) {
+        if let Some(pair) = self.home.missing() {
             return Err(self.card.refuses(alloc::format!(
                 "queue pair {pair} was not given back when it was stopped; open the device again"
             )));
@@ -356,26 +353,11 @@ impl<F: PciFunction> Nic for Ixgbe<F> {
             }
         };
         self.running = true;
-        let queues = self
-            .receivers
-            .iter_mut()
-            .filter_map(Option::take)
-            .zip(self.transmitters.iter_mut().filter_map(Option::take));
-        Ok(queues.zip(interrupts).map(|((rx, tx), interrupt)| QueuePair { rx, tx, interrupt }).collect())
+        Ok(self.home.hand_out(interrupts))
     }
 
     fn stop(&mut self, queues: Vec<(Self::Rx, Self::Tx)>) -> Result<(), NicError> {
-        for (rx, tx) in queues {
-            // Another card's queue must not be emptied on this one's reset. It is dropped, and its buffers stay lent.
-            let place = self.receivers.get_mut(usize::from(rx.pair()));
-            if let Some(place) = place.filter(|_| rx.belongs_to(&self.health)) {
-                *place = Some(rx);
-            }
-            let place = self.transmitters.get_mut(usize::from(tx.pair()));
-            if let Some(place) = place.filter(|_| tx.belongs_to(&self.health)) {
-                *place = Some(tx);
-            }
-        }
+        self.home.take_back(queues, &self.health);
         self.bring_down()
     }
 

@@ -60,7 +60,7 @@ fn a_card_comes_up_step_by_step_goes_down_quietly_and_comes_up_again() {
         assert!(lent > 100, "{lent} buffers at the card");
         nic.check().unwrap();
         stop(&mut nic, queues).unwrap();
-        assert_eq!(nic.receivers[0].as_mut().unwrap().pool().available(), 512);
+        assert_eq!(nic.home.receivers[0].as_mut().unwrap().pool().available(), 512);
     }
     drop(nic);
     assert_eq!(fake.register(0x3000) & 1, 0);
@@ -96,7 +96,7 @@ fn a_card_that_is_gone_is_named_at_once() {
         assert!(matches!(error, NicError::Bus(BusError::Gone { .. })), "{error}");
     }
     assert!(nic.statistics().iter().all(|(_, count)| *count == 0), "all ones are no counts");
-    assert_eq!(nic.receivers[0].as_mut().unwrap().pool().available(), 512, "it reaches no memory any more");
+    assert_eq!(nic.home.receivers[0].as_mut().unwrap().pool().available(), 512, "it reaches no memory any more");
     assert_eq!(fake.state().mapped.len(), 0);
     fake.state().gone = false;
     let queues = nic.start().unwrap();
@@ -115,7 +115,7 @@ fn a_card_that_is_gone_keeps_its_buffers_until_the_bus_has_taken_all_memory_away
     let queues = nic.start().unwrap();
     fake.state().gone = true;
     fake.state().stuck = Some(0x1_7000_0000);
-    let free = |nic: &mut Ixgbe<Fake>| nic.receivers[0].as_mut().unwrap().pool().available();
+    let free = |nic: &mut Ixgbe<Fake>| nic.home.receivers[0].as_mut().unwrap().pool().available();
     stop(&mut nic, queues).unwrap_err();
     assert_eq!(fake.state().mapped.len(), 1, "what can be taken away is");
     assert!(free(&mut nic) < 512);

@@ -17,6 +17,7 @@ use super::options::ReceiveSetup;
 use super::ring::{Returned, Ring};
 use crate::bus::Bar;
 use crate::health::{Fault, Health, Progress};
+use crate::home::Half;
 use crate::nic::{Counters, RxQueue};
 use crate::stopped::Stopped;
 
@@ -75,10 +76,6 @@ impl<B: Bar> Rx<B> {
         })
     }
 
-    pub(super) fn pair(&self) -> u16 {
-        self.pair
-    }
-
     pub(super) fn size(&self) -> u16 {
         self.ring.size()
     }
@@ -91,10 +88,6 @@ impl<B: Bar> Rx<B> {
     /// Size of a buffer in KiB.
     pub(super) fn buffer_kib(&self) -> u8 {
         self.buffer_kib
-    }
-
-    pub(super) fn belongs_to(&self, health: &Arc<Health>) -> bool {
-        Arc::ptr_eq(&self.health, health)
     }
 
     /// The pool that the queue takes its buffers from.
@@ -204,6 +197,16 @@ impl<B: Bar> Rx<B> {
         {
             tail.ring(self.ring.advance(self.next, self.held.into()));
         }
+    }
+}
+
+impl<B: Bar> Half for Rx<B> {
+    fn pair(&self) -> u16 {
+        self.pair
+    }
+
+    fn belongs_to(&self, health: &Arc<Health>) -> bool {
+        Arc::ptr_eq(&self.health, health)
     }
 }
 

@@ -19,6 +19,7 @@ use super::options::TransmitSetup;
 use super::ring::{Returned, Ring};
 use crate::bus::Bar;
 use crate::health::{Health, Progress};
+use crate::home::Half;
 use crate::nic::{Counters, DropReason, TxQueue};
 use crate::stopped::Stopped;
 
@@ -79,10 +80,6 @@ impl<B: Bar> Tx<B> {
         })
     }
 
-    pub(super) fn pair(&self) -> u16 {
-        self.pair
-    }
-
     pub(super) fn size(&self) -> u16 {
         self.ring.size()
     }
@@ -90,10 +87,6 @@ impl<B: Bar> Tx<B> {
     /// Where the ring lies.
     pub(super) fn address(&self) -> Iova {
         self.ring.address()
-    }
-
-    pub(super) fn belongs_to(&self, health: &Arc<Health>) -> bool {
-        Arc::ptr_eq(&self.health, health)
     }
 
     /// Takes all packets back from a card that has stopped, and makes the ring as new.
@@ -276,6 +269,16 @@ impl<B: Bar> Tx<B> {
         self.counters.drop_packets(DropReason::Stopped, count as u64);
         batch.clear();
         count
+    }
+}
+
+impl<B: Bar> Half for Tx<B> {
+    fn pair(&self) -> u16 {
+        self.pair
+    }
+
+    fn belongs_to(&self, health: &Arc<Health>) -> bool {
+        Arc::ptr_eq(&self.health, health)
     }
 }
 

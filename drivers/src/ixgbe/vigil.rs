@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::statistics::Statistics;
-use crate::health::{Health, PATIENCE, Progress, Watch};
+use crate::health::{self, Health, PATIENCE, Progress, Watch};
 
 /// Watches all queues of a card from its handle, about once a second.
 #[derive(Debug)]
@@ -51,10 +51,7 @@ impl Vigil {
         // Both are to be asked, so that none measures from an old question.
         let stalled = self.receives(statistics, now);
         if let Some(pair) = hung {
-            return Some(alloc::format!(
-                "transmit queue {pair} hangs: it holds packets and has given none back for {} s; stop and start the port",
-                PATIENCE.as_secs(),
-            ));
+            return Some(health::hung(pair));
         }
         stalled.then(|| {
             alloc::format!(
@@ -68,9 +65,7 @@ impl Vigil {
     /// The first transmit queue that hangs.
     fn transmits(&mut self, health: &Health, statistics: &Statistics, up: bool, now: Duration) -> Option<u16> {
         let paused = core::mem::replace(&mut self.paused, statistics.pauses());
-        let asked = self.transmit.iter_mut().zip(health.progress()).zip(0_u16..);
-        let hangs = |((watch, progress), pair): ((&mut Watch, _), u16)| watch.hangs(progress, now).then_some(pair);
-        let hung = asked.filter_map(hangs).fold(None, |first, pair| first.or(Some(pair)))?;
+        let hung = health::first_hung(&mut self.transmit, health.progress(), now)?;
         if !up || paused != self.paused {
             // Nothing can leave, or the other end asks us to wait: patience starts anew when that ends.
             self.transmit.fill(Watch::default());

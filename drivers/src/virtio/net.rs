@@ -18,7 +18,8 @@ use super::queues::{Rx, Tx};
 use super::setup::{Plan, control_queue, greet, halt, local_mac, negotiate};
 use super::transport::{Status, Transport};
 use crate::bus::{BusError, Clock, PciFunction, PciId};
-use crate::health::{Health, PATIENCE, Watch};
+use crate::health::{self, Health, Watch};
+use crate::home::Home;
 use crate::nic::{LinkStatus, MacAddress, Nic, NicError, Offloads, QueuePair, ReceiveFilter};
 use crate::reach::Reach;
 
@@ -56,9 +57,7 @@ pub struct VirtioNet<F: PciFunction> {
     health: Arc<Health>,
     /// Whether the device makes progress, by pair.
     watches: Vec<Watch>,
-    /// Queues that are not handed out, by pair.
-    receivers: Vec<Option<Rx<F::Bar>>>,
-    transmitters: Vec<Option<Tx<F::Bar>>>,
+    home: Home<Rx<F::Bar>, Tx<F::Bar>>,
     control: Option<Control<F::Bar>>,
     running: bool,
     reach: Reach,
@@ -170,8 +169,7 @@ impl<F: PciFunction> VirtioNet<F> {
             summary,
             health,
             watches: alloc::vec![Watch::default(); plan.pairs.into()],
-            receivers,
-            transmitters,
+            home: Home { receivers, transmitters },
             control,
             running: false,
             reach,
@@ -216,10 +214,10 @@ impl<F: PciFunction> VirtioNet<F> {
         self.watches.fill(Watch::default());
         let limit = self.config.nic.mtu.or(self.device.mtu);
         let longest = limit.map_or(header::LONGEST, |mtu| usize::from(mtu) + ETHERNET);
-        for rx in self.receivers.iter_mut().flatten() {
+        for rx in self.home.receivers.iter_mut().flatten() {
             rx.reset(&stopped, self.features);
         }
-        for tx in self.transmitters.iter_mut().flatten() {
+        for tx in self.home.transmitters.iter_mut().flatten() {
             tx.reset(&stopped, self.features, longest);
         }
         if let Some(control) = &mut self.control {
@@ -246,7 +244,7 @@ impl<F: PciFunction> VirtioNet<F> {
         interrupts.resize_with(pairs.into(), || None);
         self.function.set_bus_master(true)?;
         self.transport.silence_configuration();
-        for ((rx, interrupt), vector) in self.receivers.iter_mut().flatten().zip(&mut interrupts).zip(0..) {
+        for ((rx, interrupt), vector) in self.home.receivers.iter_mut().flatten().zip(&mut interrupts).zip(0..) {
             let vector = interrupt.as_ref().map(|_| vector);
             let (doorbell, accepted) = self.transport.enable(rx.queue(), rx.size(), rx.addresses(), vector)?;
             if !accepted {
@@ -255,7 +253,7 @@ impl<F: PciFunction> VirtioNet<F> {
             }
             rx.begin(doorbell, interrupt.is_some());
         }
-        for tx in self.transmitters.iter_mut().flatten() {
+        for tx in self.home.transmitters.iter_mut().flatten() {
             let (doorbell, _) = self.transport.enable(tx.queue(), tx.size(), tx.addresses(), None)?;
             tx.begin(doorbell);
         }
@@ -271,7 +269,7 @@ impl<F: PciFunction> VirtioNet<F> {
         if status.contains(Status::NEEDS_RESET) || !status.contains(Status::DRIVER_OK) {
             return Err(self.transport.misbehaves("it asks for a reset as soon as it is started"));
         }
-        for rx in self.receivers.iter().flatten() {
+        for rx in self.home.receivers.iter().flatten() {
             rx.kick();
         }
         self.configure()?;
@@ -308,10 +306,7 @@ impl<F: PciFunction> VirtioNet<F> {
     /// Whether the device still sends what it is given.
     fn check_progress(&mut self) -> Result<(), NicError> {
         let now = self.clock.now();
-        let asked = self.watches.iter_mut().zip(self.health.progress()).zip(0_u16..);
-        let hangs = |((watch, progress), pair): ((&mut Watch, _), u16)| watch.hangs(progress, now).then_some(pair);
-        // Every watch is to be asked, so that none measures from an old question.
-        let Some(pair) = asked.filter_map(hangs).fold(None, |first, pair| first.or(Some(pair))) else {
+        let Some(pair) = health::first_hung(&mut self.watches, self.health.progress(), now) else {
             return Ok(());
         };
         if !self.link().up {
@@ -319,10 +314,7 @@ impl<F: PciFunction> VirtioNet<F> {
             self.watches.fill(Watch::default());
             return Ok(());
         }
-        Err(self.transport.misbehaves(alloc::format!(
-            "transmit queue {pair} hangs: it holds packets and has given none back for {} s; stop and start the port",
-            PATIENCE.as_secs(),
-        )))
+        Err(self.transport.misbehaves(health::hung(pair)))
     }
 
     /// Resets the device and takes back the buffers of all queues that are at home. Those of a device that does not
@@ -339,10 +331,10 @@ impl<F: PciFunction> VirtioNet<F> {
         let Some(stopped) = stopped else {
             return outcome;
         };
-        for rx in self.receivers.iter_mut().flatten() {
+        for rx in self.home.receivers.iter_mut().flatten() {
             rx.reset(&stopped, self.features);
         }
-        for tx in self.transmitters.iter_mut().flatten() {
+        for tx in self.home.transmitters.iter_mut().flatten() {
             tx.reset(&stopped, self.features, 0);
         }
         if let Some(control) = &mut self.control {
@@ -384,8 +376,7 @@ impl<F: PciFunction> Nic for VirtioNet<F> {
         if self.running {
             return Err(self.transport.refuses("it is started already; stop it first"));
         }
-        let missing = self.receivers.iter().position(Option::is_none);
-        if let Some(pair) = missing.or_else(|| self.transmitters.iter().position(Option::is_none)) {
+        if let Some(pair) = self.home.missing() {
             return Err(self.transport.refuses(alloc::format!(
                 "queue pair {pair} was not given back when it was stopped; open the device again"
             )));
@@ -399,26 +390,11 @@ impl<F: PciFunction> Nic for VirtioNet<F> {
             }
         };
         self.running = true;
-        let queues = self
-            .receivers
-            .iter_mut()
-            .filter_map(Option::take)
-            .zip(self.transmitters.iter_mut().filter_map(Option::take));
-        Ok(queues.zip(interrupts).map(|((rx, tx), interrupt)| QueuePair { rx, tx, interrupt }).collect())
+        Ok(self.home.hand_out(interrupts))
     }
 
     fn stop(&mut self, queues: Vec<(Self::Rx, Self::Tx)>) -> Result<(), NicError> {
-        for (rx, tx) in queues {
-            // Another device's queue must not be emptied on this one's reset. It is dropped, and its buffers stay lent.
-            let place = self.receivers.get_mut(usize::from(rx.queue() / 2));
-            if let Some(place) = place.filter(|_| rx.belongs_to(&self.health)) {
-                *place = Some(rx);
-            }
-            let place = self.transmitters.get_mut(usize::from(tx.queue() / 2));
-            if let Some(place) = place.filter(|_| tx.belongs_to(&self.health)) {
-                *place = Some(tx);
-            }
-        }
+        self.home.take_back(queues, &self.health);
         self.bring_down()
     }
 

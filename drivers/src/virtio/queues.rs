@@ -16,6 +16,7 @@ use super::transmit::Transmitter;
 use super::transport::Doorbell;
 use crate::bus::Bar;
 use crate::health::Health;
+use crate::home::Half;
 use crate::nic::{Counters, RxQueue, TxQueue};
 use crate::stopped::Stopped;
 
@@ -72,10 +73,6 @@ impl<B: Bar> Rx<B> {
         each!(&self.0, inner => inner.ring.addresses())
     }
 
-    pub(super) fn belongs_to(&self, health: &Arc<Health>) -> bool {
-        each!(&self.0, inner => Arc::ptr_eq(&inner.health, health))
-    }
-
     pub(super) fn reset(&mut self, stopped: &Stopped, features: Features) {
         each!(&mut self.0, inner => inner.reset(stopped, features));
     }
@@ -91,6 +88,16 @@ impl<B: Bar> Rx<B> {
     /// The pool that the queue takes its buffers from.
     pub fn pool(&mut self) -> &mut PacketPool {
         each!(&mut self.0, inner => &mut inner.pool)
+    }
+}
+
+impl<B: Bar> Half for Rx<B> {
+    fn pair(&self) -> u16 {
+        self.queue() / 2
+    }
+
+    fn belongs_to(&self, health: &Arc<Health>) -> bool {
+        each!(&self.0, inner => Arc::ptr_eq(&inner.health, health))
     }
 }
 
@@ -141,16 +148,22 @@ impl<B: Bar> Tx<B> {
         each!(&self.0, inner => inner.ring.addresses())
     }
 
-    pub(super) fn belongs_to(&self, health: &Arc<Health>) -> bool {
-        each!(&self.0, inner => Arc::ptr_eq(&inner.health, health))
-    }
-
     pub(super) fn reset(&mut self, stopped: &Stopped, features: Features, longest: usize) {
         each!(&mut self.0, inner => inner.reset(stopped, features, longest));
     }
 
     pub(super) fn begin(&mut self, doorbell: Doorbell<B>) {
         each!(&mut self.0, inner => inner.begin(doorbell));
+    }
+}
+
+impl<B: Bar> Half for Tx<B> {
+    fn pair(&self) -> u16 {
+        self.queue() / 2
+    }
+
+    fn belongs_to(&self, health: &Arc<Health>) -> bool {
+        each!(&self.0, inner => Arc::ptr_eq(&inner.health, health))
     }
 }
 
