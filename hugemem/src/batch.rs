@@ -129,7 +129,7 @@ pub fn recycle(packets: impl IntoIterator<Item = Packet>) {
             Some(run) if run.pool == header.pool => {
                 packet.shared().home.link(run.last, header.slot);
                 run.last = header.last;
-                run.count += header.segments;
+                run.count += u32::from(header.segments);
             }
             _ => {
                 if let Some(done) = run.replace(Run::new(&packet)) {
@@ -155,7 +155,7 @@ impl Run {
     #[inline]
     fn new(packet: &Packet) -> Self {
         let Header { pool, slot, last, segments, .. } = *packet.header();
-        Self { pool, first: slot, last, count: segments }
+        Self { pool, first: slot, last, count: segments.into() }
     }
 
     #[inline]

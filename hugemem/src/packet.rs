@@ -3,6 +3,7 @@
 use core::fmt;
 use core::ptr::NonNull;
 
+use crate::foreign::Foreign;
 use crate::lent::Lent;
 use crate::metadata::Metadata;
 use crate::pool::{HEADROOM, Header, Shared, give_back};
@@ -18,6 +19,8 @@ pub struct TooLong {
 }
 
 /// One frame in one or more buffers (segments) of the same pool. Dropping it sends the buffers home, from any thread.
+///
+/// Its last bytes may lie in memory of somebody else ([`Packet::foreign`]): then only its segments have bytes that can be borrowed.
 ///
 /// It is one pointer wide; what is known about the frame lies beside the pool.
 pub struct Packet(NonNull<Header>);
@@ -56,6 +59,7 @@ impl Packet {
         header.last = header.slot;
         header.total = 0;
         header.segments = 1;
+        header.foreign = 0;
         header.start = HEADROOM as u16;
         header.len = 0;
         packet
@@ -96,7 +100,15 @@ impl Packet {
         &mut self.header_mut().metadata
     }
 
-    /// Bytes of the frame, in all segments.
+    /// Number of its first segment's buffer in its pool: what [`PacketPool::sweep`](crate::PacketPool::sweep) tells.
+    #[inline]
+    #[must_use]
+    pub fn slot(&self) -> u32 {
+        self.header().slot
+    }
+
+    /// Bytes of the frame, in all segments and foreign pieces.
+    #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         self.header().total as usize
@@ -115,6 +127,7 @@ impl Packet {
     }
 
     /// The frame has more than one segment, so [`Packet::bytes`] is not all of it.
+    #[inline]
     #[must_use]
     pub fn is_chained(&self) -> bool {
         self.header().segments > 1
@@ -143,7 +156,7 @@ impl Packet {
         prefetch(self.header().pointer());
     }
 
-    /// The bytes of each segment in turn.
+    /// The bytes of each segment in turn. Foreign pieces, which follow, are not among them.
     #[must_use]
     pub fn segments(&self) -> Segments<'_> {
         Segments(self.headers())
@@ -151,10 +164,10 @@ impl Packet {
 
     /// The headers of each segment in turn.
     pub(crate) fn headers(&self) -> Headers<'_> {
-        Headers { packet: self, next: Some(self.header()), left: self.header().segments }
+        Headers { packet: self, next: Some(self.header()), left: self.header().segments.into() }
     }
 
-    /// Copies bytes from `offset` of the frame on into `target`; returns how many there were.
+    /// Copies bytes from `offset` of the frame on into `target`; returns how many there were. Bytes of foreign pieces are not copied.
     pub fn copy_to(&self, mut offset: usize, target: &mut [u8]) -> usize {
         let mut done = 0;
         for segment in self.segments() {
@@ -188,10 +201,10 @@ impl Packet {
     /// Makes a frame of one segment `len` bytes long. Bytes that come into view hold what was there before.
     ///
     /// # Errors
-    /// When `len` exceeds [`Packet::capacity`], or the frame has several segments (then nothing can grow).
+    /// When `len` exceeds [`Packet::capacity`], or the frame has several segments or a foreign piece (then nothing can grow).
     #[inline]
     pub fn resize(&mut self, len: usize) -> Result<(), TooLong> {
-        let capacity = if self.is_chained() { 0 } else { self.capacity() };
+        let capacity = if self.is_chained() || self.header().foreign > 0 { 0 } else { self.capacity() };
         if len > capacity {
             return Err(TooLong { len, capacity });
         }
@@ -235,9 +248,15 @@ impl Packet {
         true
     }
 
-    /// Keeps the first `len` bytes. Segments that become empty go home, all but the first.
+    /// Keeps the first `len` bytes. Segments that become empty go home, all but the first; foreign pieces that become empty are forgotten.
     pub fn truncate(&mut self, len: usize) {
         if len >= self.len() {
+            return;
+        }
+        let own = self.len() - self.foreign().iter().map(|piece| piece.len() as usize).sum::<usize>();
+        self.header_mut().foreign = self.shared().foreign().cut(self.header(), len.saturating_sub(own));
+        if len >= own {
+            self.header_mut().total = len as u32;
             return;
         }
         let Header { pool, last, segments, .. } = *self.header();
@@ -254,7 +273,7 @@ impl Packet {
                 if kept < segments {
                     let slot = header.slot;
                     let tail = shared.home.next(slot);
-                    give_back(pool, tail, last, segments - kept);
+                    give_back(pool, tail, last, u32::from(segments - kept));
                     self.header_mut().last = slot;
                 }
                 break;
@@ -271,22 +290,45 @@ impl Packet {
     /// Puts the segments of `tail` behind those of this frame. The tail's metadata is lost.
     ///
     /// # Errors
-    /// Gives `tail` back when it is of another pool, or both together exceed 4 GiB.
+    /// Gives `tail` back when it is of another pool, either has a foreign piece, or both together exceed 4 GiB or 65535 segments.
     pub fn append(&mut self, tail: Self) -> Result<(), Self> {
-        let added = tail.header();
-        let total = self.header().total.checked_add(added.total);
-        let Some(total) = total.filter(|_| added.pool == self.header().pool) else { return Err(tail) };
-        let (first, last, segments) = (added.slot, added.last, added.segments);
+        let (this, added) = (self.header(), tail.header());
+        let plain = added.pool == this.pool && this.foreign == 0 && added.foreign == 0;
+        let total = this.total.checked_add(added.total).filter(|_| plain);
+        let Some((total, segments)) = total.zip(this.segments.checked_add(added.segments)) else { return Err(tail) };
+        let (first, last) = (added.slot, added.last);
         self.shared().home.link(self.header().last, first);
         core::mem::forget(tail);
         let header = self.header_mut();
         header.last = last;
         header.total = total;
-        header.segments += segments;
+        header.segments = segments;
         Ok(())
     }
 
-    /// Hands the frame to a device.
+    /// Puts a piece of somebody else's memory behind the frame. `false`, and nothing happens, when the packet's pool has room for no more
+    /// of them, or the frame would exceed 4 GiB.
+    #[inline]
+    #[must_use]
+    pub fn attach(&mut self, piece: Foreign) -> bool {
+        let Some(total) = self.header().total.checked_add(piece.len()) else { return false };
+        if !self.shared().foreign().put(self.header(), piece) {
+            return false;
+        }
+        let header = self.header_mut();
+        header.foreign += 1;
+        header.total = total;
+        true
+    }
+
+    /// The pieces of somebody else's memory that the frame goes on with behind its segments, in order.
+    #[inline]
+    #[must_use]
+    pub fn foreign(&self) -> &[Foreign] {
+        self.shared().foreign().of(self.header())
+    }
+
+    /// Hands the frame to a device. Its foreign pieces are not: whoever lends a frame makes it whole first.
     #[inline]
     #[must_use]
     pub fn lend(self) -> Lent {
@@ -327,7 +369,7 @@ pub(crate) fn prefetch(pointer: NonNull<u8>) {
 impl Drop for Packet {
     fn drop(&mut self) {
         let Header { pool, slot, last, segments, .. } = *self.header();
-        give_back(pool, slot, last, segments);
+        give_back(pool, slot, last, segments.into());
     }
 }
 
@@ -336,6 +378,7 @@ impl fmt::Debug for Packet {
         f.debug_struct("Packet")
             .field("len", &self.len())
             .field("segments", &self.segment_count())
+            .field("foreign", &self.foreign())
             .field("metadata", self.metadata())
             .finish()
     }

@@ -5,6 +5,7 @@ use core::cell::UnsafeCell;
 use core::fmt;
 use core::ptr::NonNull;
 
+use crate::foreign::Table;
 use crate::home::{END, Home, MOST};
 use crate::iova::Iova;
 use crate::lent::Lent;
@@ -26,12 +27,14 @@ pub(crate) struct Header {
     /// First byte of the slot, headroom included.
     pub(crate) data: NonNull<u8>,
     pub(crate) slot: u32,
-    /// Slot of the packet's last segment. Only the first segment's header knows, as for the next two.
+    /// Slot of the packet's last segment. Only the first segment's header knows, as for the next three.
     pub(crate) last: u32,
-    /// Bytes in all segments.
+    /// Bytes in all segments and foreign pieces.
     pub(crate) total: u32,
     /// Number of segments, at least one.
-    pub(crate) segments: u32,
+    pub(crate) segments: u16,
+    /// Number of foreign pieces; they follow the segments.
+    pub(crate) foreign: u16,
     /// Where this segment's bytes start in the slot.
     pub(crate) start: u16,
     /// Bytes in this segment.
@@ -44,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) home: Home,
     /// One for each slot, used by whoever owns the slot.
     headers: Box<[UnsafeCell<Header>]>,
+    foreign: Table,
     base: NonNull<u8>,
     iova: Iova,
     /// Bytes from one slot to the next: headroom and room.
@@ -65,6 +69,12 @@ impl Shared {
     pub(crate) fn header(&self, slot: u32) -> NonNull<Header> {
         // SAFETY: the address of a cell is not null.
         unsafe { NonNull::new_unchecked(self.headers[slot as usize].get()) }
+    }
+
+    /// The foreign pieces of all slots.
+    #[inline]
+    pub(crate) fn foreign(&self) -> &Table {
+        &self.foreign
     }
 
     /// Address for devices of `pointer`, which lies in this pool's memory.
@@ -98,7 +108,7 @@ pub struct PacketPool {
 unsafe impl Send for PacketPool {}
 
 impl PacketPool {
-    pub(crate) fn carve(region: &Region, count: usize, room: usize) -> Result<Self, OutOfMemory> {
+    pub(crate) fn carve(region: &Region, count: usize, room: usize, pieces: u16) -> Result<Self, OutOfMemory> {
         let failure = OutOfMemory { wanted: count.saturating_mul(room), left: region.remaining() };
         let slots = u32::try_from(count).ok().filter(|slots| (1..=MOST).contains(slots)).ok_or(failure)?;
         let stride = room.checked_next_multiple_of(LINE).and_then(|room| room.checked_add(HEADROOM)).ok_or(failure)?;
@@ -115,6 +125,7 @@ impl PacketPool {
                 last: slot,
                 total: 0,
                 segments: 1,
+                foreign: 0,
                 start: 0,
                 len: 0,
                 metadata: Metadata::default(),
@@ -123,6 +134,7 @@ impl PacketPool {
         let shared = NonNull::from(Box::leak(Box::new(Shared {
             home: Home::new(slots),
             headers: (0..slots).map(header).collect(),
+            foreign: Table::new(count, pieces),
             base: region.pointer(offset),
             iova: region.iova().offset(offset),
             stride,
@@ -185,24 +197,47 @@ impl PacketPool {
         Some(header)
     }
 
-    /// Fetches what came home. `false` when nothing did. Only called with an empty free chain.
+    /// Fetches what came home. `false` when nothing did, or only [`PacketPool::sweep`] may. Only called with an empty free chain.
     #[cold]
     fn collect(&mut self) -> bool {
+        if self.is_swept() {
+            return false;
+        }
         self.free = self.shared().home.take_all();
         self.free != END
     }
 
-    /// Buffers that can be taken now. Walks over all of them.
-    pub fn available(&mut self) -> usize {
+    /// Takes in what came home, tells the slot of each buffer, and gives these out again before any other: they are the ones that the
+    /// processor's cache still knows. Of a pool with room for foreign pieces no buffer is free again before this was called, so that
+    /// whoever lent the pieces learns of every one that is done with. (What is left when `each` panics is leaked.)
+    #[inline]
+    pub fn sweep(&mut self, mut each: impl FnMut(u32)) {
         let home = &self.shared().home;
         let returned = home.take_all();
-        if returned != END {
-            let mut last = returned;
-            while home.next(last) != END {
-                last = home.next(last);
+        let mut last = returned;
+        if last == END {
+            return;
+        }
+        loop {
+            each(last);
+            match home.next(last) {
+                END => break,
+                next => last = next,
             }
-            home.link(last, self.free);
-            self.free = returned;
+        }
+        home.link(last, self.free);
+        self.free = returned;
+    }
+
+    /// Its packets may have foreign pieces.
+    fn is_swept(&self) -> bool {
+        self.shared().foreign.room() > 0
+    }
+
+    /// Buffers that can be taken now. Walks over all of them.
+    pub fn available(&mut self) -> usize {
+        if !self.is_swept() {
+            self.sweep(|_| ());
         }
         self.shared().home.count(self.free) as usize
     }

@@ -169,7 +169,16 @@ impl Region {
     /// # Errors
     /// When the region has too little left, or the request cannot be.
     pub fn packets(&self, count: usize, room: usize) -> Result<PacketPool, OutOfMemory> {
-        PacketPool::carve(self, count, room)
+        PacketPool::carve(self, count, room, 0)
+    }
+
+    /// As [`Region::packets`], of packets that may each have up to `pieces` [foreign pieces](crate::Foreign). Buffers that come home are
+    /// taken in by [`PacketPool::sweep`] alone.
+    ///
+    /// # Errors
+    /// As [`Region::packets`].
+    pub fn packets_with_foreign(&self, count: usize, room: usize, pieces: u16) -> Result<PacketPool, OutOfMemory> {
+        PacketPool::carve(self, count, room, pieces)
     }
 
     /// Takes `bytes` bytes at a multiple of `alignment`; returns their offset. No two calls give the same byte.

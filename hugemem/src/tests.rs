@@ -159,6 +159,109 @@ fn a_chain_of_two_pools_is_refused() {
     assert_eq!(content(&frame), b"a");
 }
 
+/// A piece that lies in `bytes`.
+#[expect(unsafe_code, reason = "a static is somebody else's memory that stays")]
+fn foreign(bytes: &'static [u8]) -> Foreign {
+    let address = core::ptr::NonNull::from(bytes).cast();
+    // SAFETY: the bytes are there for ever, and nobody writes to them.
+    unsafe { Foreign::new(address, u32::try_from(bytes.len()).unwrap()) }
+}
+
+fn foreign_lengths(packet: &Packet) -> Vec<u32> {
+    packet.foreign().iter().map(Foreign::len).collect()
+}
+
+fn pool_with_foreign(count: usize, pieces: u16) -> PacketPool {
+    let region = Region::on_heap(count * (HEADROOM + 256), Iova::new(0)).unwrap();
+    region.packets_with_foreign(count, 256, pieces).unwrap()
+}
+
+#[test]
+fn foreign_pieces_follow_the_bytes_of_the_frame_and_nothing_follows_them() {
+    let mut pool = pool_with_foreign(3, 2);
+    let (mut frame, mut other) = (packet(&mut pool, b"head"), packet(&mut pool, b"other"));
+    assert!(frame.attach(foreign(b"payload")));
+    assert!(frame.attach(foreign(b"more")));
+    assert!(!frame.attach(foreign(b"too many")), "the pool has two places for each packet");
+    assert!(other.attach(foreign(b"elsewhere")));
+    assert_eq!((frame.len(), content(&frame)), (15, b"head".to_vec()));
+    assert_eq!(foreign_lengths(&frame), [7, 4]);
+    assert_eq!(foreign_lengths(&other), [9]);
+    assert_eq!(frame.copy_to(0, &mut [0; 20]), 4, "own bytes only");
+    assert!(frame.resize(5).is_err());
+    assert!(frame.write(b"new").is_err());
+    let plain = packet(&mut pool, b"plain");
+    let mut plain = frame.append(plain).unwrap_err();
+    assert!(plain.append(other).is_err(), "pieces of a tail would be lost");
+    assert!(frame.trim_front(3));
+    assert_eq!((frame.len(), frame.bytes()), (12, &b"d"[..]));
+}
+
+#[test]
+fn a_frame_is_cut_inside_its_foreign_pieces_and_in_front_of_them() {
+    let mut pool = pool_with_foreign(2, 3);
+    let whole = |pool: &mut PacketPool| {
+        let mut frame = packet(pool, b"head");
+        assert!([&b"one"[..], b"two", b"three"].into_iter().all(|bytes| frame.attach(foreign(bytes))));
+        frame
+    };
+    for (len, own, pieces) in [
+        (15, 4, &[3, 3, 5][..]),
+        (14, 4, &[3, 3, 4]),
+        (10, 4, &[3, 3]),
+        (5, 4, &[1]),
+        (4, 4, &[]),
+        (2, 2, &[]),
+        (0, 0, &[]),
+    ] {
+        let mut frame = whole(&mut pool);
+        frame.truncate(len);
+        assert_eq!((frame.len(), frame.bytes().len()), (len, own));
+        assert_eq!(foreign_lengths(&frame), pieces);
+        drop(frame);
+        pool.sweep(|_| ());
+    }
+    let mut chain = packet(&mut pool, b"first");
+    chain.append(packet(&mut pool, b"second")).unwrap();
+    assert!(chain.attach(foreign(b"third")));
+    chain.truncate(7);
+    assert_eq!((content(&chain), chain.len(), chain.foreign().len()), (b"firstse".to_vec(), 7, 0));
+}
+
+#[test]
+fn a_pool_with_foreign_pieces_gives_a_buffer_out_again_only_when_it_was_told_of() {
+    let mut pool = pool_with_foreign(4, 1);
+    let packets: Vec<_> = core::iter::from_fn(|| pool.take()).collect();
+    let slots: Vec<_> = packets.iter().map(Packet::slot).collect();
+    assert_eq!(slots, [0, 1, 2, 3]);
+    assert!(packets.into_iter().nth(2).is_some(), "all four go home");
+    assert!(pool.take().is_none());
+    assert_eq!(pool.available(), 0);
+    let mut told = Vec::new();
+    pool.sweep(|slot| told.push(slot));
+    told.sort_unstable();
+    assert_eq!(told, slots);
+    pool.sweep(|slot| panic!("slot {slot} was told of already"));
+    assert_eq!(pool.available(), 4);
+    let mut again = pool.take().unwrap();
+    assert!(again.foreign().is_empty() && again.attach(foreign(b"new")));
+    let slot = again.slot();
+    drop(again);
+    pool.sweep(|home| assert_eq!(home, slot));
+    assert_eq!(pool.take().unwrap().slot(), slot, "the buffer that came home last is the first to go out");
+}
+
+#[test]
+fn a_sweep_tells_every_segment_of_a_chain() {
+    let mut pool = pool_with_foreign(3, 1);
+    let mut frame = packet(&mut pool, b"a");
+    frame.append(packet(&mut pool, b"b")).unwrap();
+    drop(frame);
+    let mut told = Vec::new();
+    pool.sweep(|slot| told.push(slot));
+    assert_eq!(told, [0, 1]);
+}
+
 #[test]
 fn a_lent_packet_names_its_pieces_and_comes_back() {
     let region = Region::on_heap(4096, Iova::new(0x40_0000)).unwrap();
