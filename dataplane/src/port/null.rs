@@ -19,6 +19,10 @@ impl RxQueue for NullRx {
         true
     }
 
+    fn gives_large(&self) -> bool {
+        false
+    }
+
     fn counters(&self) -> Counters {
         Counters::default()
     }

@@ -257,6 +257,11 @@ impl<B: Bar> RxQueue for Rx<B> {
         }
     }
 
+    fn gives_large(&self) -> bool {
+        // Received segments are never put together.
+        false
+    }
+
     fn counters(&self) -> Counters {
         self.frames.counters
     }

@@ -20,7 +20,7 @@ use super::ring::{Returned, Ring};
 use crate::bus::Bar;
 use crate::health::{Health, Progress};
 use crate::home::Half;
-use crate::nic::{Counters, DropReason, TxQueue};
+use crate::nic::{Counters, DropReason, Offloads, TxQueue};
 use crate::stopped::Stopped;
 
 /// Descriptors after which the card is asked to report.
@@ -312,6 +312,10 @@ impl<B: Bar> TxQueue for Tx<B> {
     fn reclaim(&mut self) -> usize {
         self.take_back();
         if self.tail.is_none() { 0 } else { self.held.into() }
+    }
+
+    fn offloads(&self) -> Offloads {
+        self.setup.offloads
     }
 
     fn counters(&self) -> Counters {

@@ -36,6 +36,18 @@ pub trait RxQueue: Send {
     /// Takes back [`RxQueue::arm`]: no interrupts while polling.
     fn disarm(&mut self) {}
 
+    /// Packets from this queue may have pieces in memory that is not theirs ([`Packet::foreign`](hugemem::Packet::foreign)). The same for the
+    /// queue's whole life.
+    fn gives_foreign(&self) -> bool {
+        false
+    }
+
+    /// Packets from this queue may be larger than the MTU, to be cut into segments
+    /// ([`Metadata::segmentation`](hugemem::Metadata::segmentation)). The same for the queue's whole life; `false` spares a look at each packet.
+    fn gives_large(&self) -> bool {
+        true
+    }
+
     /// What has been counted since the queue was made.
     fn counters(&self) -> Counters;
 }
@@ -45,6 +57,18 @@ pub trait TxQueue: Send {
     /// Takes packets from the front of `batch`, in order, and sends them; returns how many it took. What stays in `batch` was
     /// not sent because the queue is full. A packet that can never be sent is taken, dropped and counted.
     fn transmit(&mut self, batch: &mut Batch) -> usize;
+
+    /// The queue sends packets with pieces in foreign memory as they are. It is never given any otherwise. The same for
+    /// the queue's whole life.
+    fn takes_foreign(&self) -> bool {
+        false
+    }
+
+    /// What the queue does for packets at this moment: completing partial checksums and cutting large packets. What is missing is done
+    /// in software before the queue gets the packets. All: the queue deals with everything by itself. Asked once a batch.
+    fn offloads(&self) -> Offloads {
+        Offloads::all()
+    }
 
     /// Takes back packets that the device has finished with, and sends what the queue had to hold back. Returns how many packets are
     /// still underway. Called when the port is otherwise idle.

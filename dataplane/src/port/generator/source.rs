@@ -155,6 +155,10 @@ impl RxQueue for Source {
         self.left == 0
     }
 
+    fn gives_large(&self) -> bool {
+        false
+    }
+
     fn counters(&self) -> Counters {
         self.counters
     }

@@ -114,6 +114,10 @@ impl RxQueue for PcapRx {
         self.done
     }
 
+    fn gives_large(&self) -> bool {
+        false
+    }
+
     fn counters(&self) -> Counters {
         self.counters
     }
