@@ -2,7 +2,6 @@
 
 use super::features::Features;
 use super::transport::Transport;
-use crate::bus::Bar;
 use crate::nic::{LinkStatus, MacAddress, NicError};
 use crate::register::{ReadOnly, Reg};
 
@@ -59,7 +58,7 @@ pub(super) struct DeviceConfig {
 
 impl DeviceConfig {
     /// Reads the configuration between two equal generations (2.5.1, 4.1.4.3.1).
-    pub(super) fn read<B: Bar>(transport: &Transport<B>, features: Features) -> Result<Self, NicError> {
+    pub(super) fn read(transport: &impl Transport, features: Features) -> Result<Self, NicError> {
         for _ in 0..TRIES {
             let before = transport.generation();
             let config = Self::read_once(transport, features);
@@ -70,16 +69,15 @@ impl DeviceConfig {
         Err(transport.misbehaves("its configuration changes faster than it can be read"))
     }
 
-    fn read_once<B: Bar>(transport: &Transport<B>, features: Features) -> Self {
-        let window = &transport.device;
+    fn read_once(transport: &impl Transport, features: Features) -> Self {
         let when = |feature| features.contains(feature);
-        let status = if when(Features::STATUS) { window.load(&STATUS) } else { LINK_UP };
-        let speed = if when(Features::SPEED_DUPLEX) { window.load(&SPEED) } else { u32::MAX };
-        let duplex = if when(Features::SPEED_DUPLEX) { window.load(&DUPLEX) } else { u8::MAX };
+        let status = if when(Features::STATUS) { transport.load(&STATUS) } else { LINK_UP };
+        let speed = if when(Features::SPEED_DUPLEX) { transport.load(&SPEED) } else { u32::MAX };
+        let duplex = if when(Features::SPEED_DUPLEX) { transport.load(&DUPLEX) } else { u8::MAX };
         let several = features.intersects(Features::MQ | Features::RSS);
         let hashes = features.intersects(Features::RSS | Features::HASH_REPORT);
         Self {
-            mac: when(Features::MAC).then(|| MacAddress(MAC.each_ref().map(|octet| window.load(octet)))),
+            mac: when(Features::MAC).then(|| MacAddress(MAC.each_ref().map(|octet| transport.load(octet)))),
             link: LinkStatus {
                 up: status & LINK_UP != 0,
                 speed_mbps: (1..=MOST_SPEED).contains(&speed).then_some(speed),
@@ -87,13 +85,13 @@ impl DeviceConfig {
                 flow_control: None,
             },
             announce: when(Features::GUEST_ANNOUNCE) && status & ANNOUNCE != 0,
-            pairs: if several { window.load(&MAX_VIRTQUEUE_PAIRS) } else { 1 },
-            mtu: when(Features::MTU).then(|| window.load(&MTU)),
+            pairs: if several { transport.load(&MAX_VIRTQUEUE_PAIRS) } else { 1 },
+            mtu: when(Features::MTU).then(|| transport.load(&MTU)),
             spreading: if hashes {
                 Spreading {
-                    key_size: window.load(&RSS_MAX_KEY_SIZE),
-                    table_length: window.load(&RSS_MAX_INDIRECTION_TABLE_LENGTH),
-                    hash_types: window.load(&SUPPORTED_HASH_TYPES),
+                    key_size: transport.load(&RSS_MAX_KEY_SIZE),
+                    table_length: transport.load(&RSS_MAX_INDIRECTION_TABLE_LENGTH),
+                    hash_types: transport.load(&SUPPORTED_HASH_TYPES),
                 }
             } else {
                 Spreading::default()
@@ -101,7 +99,7 @@ impl DeviceConfig {
         }
     }
 
-    fn check<B: Bar>(self, transport: &Transport<B>) -> Result<Self, NicError> {
+    fn check(self, transport: &impl Transport) -> Result<Self, NicError> {
         if self.pairs == 0 || self.pairs > MOST_PAIRS {
             return Err(transport.misbehaves(alloc::format!("it claims {} queue pairs", self.pairs)));
         }

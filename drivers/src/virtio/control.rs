@@ -13,7 +13,7 @@ use super::queues::{Format, each};
 use super::ring::{Addresses, Part, Parts, Ring};
 use super::split::Split;
 use super::transport::{Doorbell, Transport};
-use crate::bus::{Bar, Clock, wait_until};
+use crate::bus::{Clock, wait_until};
 use crate::health::Fault;
 use crate::nic::{MacAddress, NicError, RSS_KEY_LENGTH, ReceiveFilter};
 use crate::stopped::Stopped;
@@ -72,15 +72,15 @@ impl Parts for Command {
 
 /// The control queue.
 #[derive(Debug)]
-pub(super) struct Control<B> {
+pub(super) struct Control<D> {
     format: Format<Split<Command>, Packed<Command>>,
     bytes: DmaArray<AtomicU8>,
-    doorbell: Option<Doorbell<B>>,
+    doorbell: Option<D>,
     /// A command was never answered: the device still holds the memory, so there is no next one until it is reset.
     stuck: bool,
 }
 
-impl<B: Bar> Control<B> {
+impl<D: Doorbell> Control<D> {
     /// Takes memory for the queue.
     pub(super) fn new(memory: &Region, format: RingFormat, size: u16) -> Result<Self, OutOfMemory> {
         let format = match format {
@@ -98,7 +98,7 @@ impl<B: Bar> Control<B> {
     }
 
     /// Connects it to its doorbell.
-    pub(super) fn begin(&mut self, doorbell: Doorbell<B>) {
+    pub(super) fn begin(&mut self, doorbell: D) {
         self.doorbell = Some(doorbell);
     }
 
@@ -112,7 +112,7 @@ impl<B: Bar> Control<B> {
 
     /// Sets the receive mode (5.1.6.5.1) and the tables of addresses (5.1.6.5.2). A device without VLAN filter passes
     /// every VLAN.
-    pub(super) fn set_filter(&mut self, to: &Link<'_, B>, filter: &ReceiveFilter) -> Result<(), NicError> {
+    pub(super) fn set_filter(&mut self, to: &Link<'_, impl Transport>, filter: &ReceiveFilter) -> Result<(), NicError> {
         for (code, what, data) in filter_commands(filter) {
             self.run(to, code, what, &data)?;
         }
@@ -120,24 +120,24 @@ impl<B: Bar> Control<B> {
     }
 
     /// Sets the Ethernet address (5.1.6.5.2).
-    pub(super) fn set_mac(&mut self, to: &Link<'_, B>, mac: MacAddress) -> Result<(), NicError> {
+    pub(super) fn set_mac(&mut self, to: &Link<'_, impl Transport>, mac: MacAddress) -> Result<(), NicError> {
         self.run(to, MAC_ADDRESS_SET, "to set the Ethernet address", &mac.0)
     }
 
     /// Tells the device that its request for an announcement was seen (5.1.6.5.4).
-    pub(super) fn acknowledge_announcement(&mut self, to: &Link<'_, B>) -> Result<(), NicError> {
+    pub(super) fn acknowledge_announcement(&mut self, to: &Link<'_, impl Transport>) -> Result<(), NicError> {
         self.run(to, ANNOUNCE_ACKNOWLEDGE, "to acknowledge an announcement", &[])
     }
 
     /// Makes the device use that many queue pairs, in its own way of spreading (5.1.6.5.6).
-    pub(super) fn set_pairs(&mut self, to: &Link<'_, B>, pairs: u16) -> Result<(), NicError> {
+    pub(super) fn set_pairs(&mut self, to: &Link<'_, impl Transport>, pairs: u16) -> Result<(), NicError> {
         self.run(to, MQ_PAIRS_SET, "to use several queue pairs", &pairs.to_le_bytes())
     }
 
     /// Makes the device spread flows over that many queue pairs by their hash (5.1.6.5.7).
     pub(super) fn set_spreading(
         &mut self,
-        to: &Link<'_, B>,
+        to: &Link<'_, impl Transport>,
         pairs: u16,
         limits: Spreading,
         key: &[u8; RSS_KEY_LENGTH],
@@ -151,7 +151,7 @@ impl<B: Bar> Control<B> {
     /// Makes the device report hashes without spreading by them (5.1.6.5.6.4).
     pub(super) fn set_hashing(
         &mut self,
-        to: &Link<'_, B>,
+        to: &Link<'_, impl Transport>,
         limits: Spreading,
         key: &[u8; RSS_KEY_LENGTH],
     ) -> Result<(), NicError> {
@@ -162,7 +162,13 @@ impl<B: Bar> Control<B> {
     }
 
     /// Runs one command and waits for the answer.
-    fn run(&mut self, to: &Link<'_, B>, code: Code, what: &'static str, data: &[u8]) -> Result<(), NicError> {
+    fn run(
+        &mut self,
+        to: &Link<'_, impl Transport>,
+        code: Code,
+        what: &'static str,
+        data: &[u8],
+    ) -> Result<(), NicError> {
         let transport = to.transport;
         let Some(doorbell) = self.doorbell.as_ref().filter(|_| !self.stuck) else {
             return Err(
@@ -205,9 +211,9 @@ impl<B: Bar> Control<B> {
 }
 
 /// What a command needs beside the queue.
-pub(super) struct Link<'a, B> {
+pub(super) struct Link<'a, T> {
     /// For messages.
-    pub(super) transport: &'a Transport<B>,
+    pub(super) transport: &'a T,
     /// For deadlines.
     pub(super) clock: &'a dyn Clock,
 }
@@ -217,10 +223,10 @@ fn part(iova: Iova, len: u32, writable: bool) -> Part {
 }
 
 /// Sends one command; `false` when the deadline came first.
-fn exchange<B: Bar, R: Ring<Command>>(
+fn exchange<R: Ring<Command>>(
     ring: &mut R,
     token: Command,
-    doorbell: &Doorbell<B>,
+    doorbell: &impl Doorbell,
     clock: &dyn Clock,
 ) -> Result<bool, Fault> {
     if ring.post_parts(token).is_err() {

@@ -86,6 +86,10 @@ pub(super) struct Wishes {
     pub(super) ring: RingChoice,
     /// More than one queue pair.
     pub(super) several_pairs: bool,
+    /// Queue pairs are switched on without a control queue ([`Transport::SWITCHES_PAIRS`](super::Transport)).
+    pub(super) switches_pairs: bool,
+    /// What the device must offer ([`Transport::REQUIRED`](super::Transport)).
+    pub(super) required: Features,
     /// Offloads that may be used.
     pub(super) offloads: Offloads,
 }
@@ -161,10 +165,11 @@ const SERVES: [(Features, Offloads); 12] = [
 /// Chooses from what a device offers (3.1.1, step 4). Asks for nothing that was not offered and for nothing whose
 /// requirements are missing.
 pub(super) fn negotiate(offered: Features, wishes: Wishes) -> Result<Features, Refusal> {
-    if !offered.contains(Features::VERSION_1) {
+    let lacks = |feature| wishes.required.contains(feature) && !offered.contains(feature);
+    if lacks(Features::VERSION_1) {
         return Err(Refusal::NotVersion1);
     }
-    if !offered.contains(Features::ACCESS_PLATFORM) {
+    if lacks(Features::ACCESS_PLATFORM) {
         return Err(Refusal::NoAccessPlatform);
     }
     if wishes.ring == RingChoice::Packed && !offered.contains(Features::RING_PACKED) {
@@ -184,7 +189,8 @@ pub(super) fn negotiate(offered: Features, wishes: Wishes) -> Result<Features, R
         chosen -= Features::RSS;
     }
     for (feature, needed) in NEEDS {
-        if !chosen.contains(needed) {
+        let spared = feature == Features::MQ && wishes.switches_pairs;
+        if !chosen.contains(needed) && !spared {
             chosen -= feature;
         }
     }
@@ -214,7 +220,13 @@ mod tests {
     use super::*;
 
     const BASE: Features = Features::VERSION_1.union(Features::ACCESS_PLATFORM);
-    const ALL: Wishes = Wishes { ring: RingChoice::Auto, several_pairs: true, offloads: Offloads::all() };
+    const ALL: Wishes = Wishes {
+        ring: RingChoice::Auto,
+        several_pairs: true,
+        switches_pairs: false,
+        required: BASE,
+        offloads: Offloads::all(),
+    };
 
     #[test]
     fn everything_offered_and_wished_for_is_taken() {
@@ -238,6 +250,15 @@ mod tests {
             assert_eq!(negotiate(offered, Wishes { ring, ..ALL }), Err(refusal));
         }
         assert!(Refusal::NoAccessPlatform.reason().contains("iommu_platform=on"));
+    }
+
+    #[test]
+    fn what_the_transport_does_not_require_or_does_itself_may_be_missing() {
+        let offered = Features::VERSION_1 | Features::MQ;
+        let wishes = Wishes { required: Features::VERSION_1, switches_pairs: true, ..ALL };
+        assert_eq!(negotiate(offered, wishes), Ok(offered));
+        assert_eq!(negotiate(offered, Wishes { switches_pairs: false, ..wishes }), Ok(Features::VERSION_1));
+        assert_eq!(negotiate(offered, ALL), Err(Refusal::NoAccessPlatform));
     }
 
     #[test]

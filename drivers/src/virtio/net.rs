@@ -14,14 +14,15 @@ use super::control::{Control, Link};
 use super::features::{self, Features, Wishes};
 use super::header;
 use super::options::{Config, Summary};
+use super::pci::Pci;
 use super::queues::{Rx, Tx};
 use super::setup::{Plan, control_queue, greet, halt, local_mac, negotiate};
-use super::transport::{Status, Transport};
-use crate::bus::{BusError, Clock, PciFunction, PciId};
+use super::transport::{QueueSetup, Status, Transport};
+use crate::bus::{BusError, Clock, PciFunction};
 use crate::health::{self, Health, Watch};
 use crate::home::Home;
 use crate::nic::{LinkStatus, MacAddress, Nic, NicError, Offloads, QueuePair, ReceiveFilter};
-use crate::reach::Reach;
+use crate::reach::{Mapper, Reach};
 
 /// How long a device may take to reset itself.
 const RESET_LIMIT: Duration = Duration::from_secs(3);
@@ -32,23 +33,12 @@ const USUAL_MTU: u16 = 1500;
 /// What an Ethernet frame has beside its payload: header and two VLAN tags.
 const ETHERNET: usize = 22;
 
-const VENDOR: u16 = 0x1af4;
-/// Network device, modern (4.1.2.1), and transitional, which is driven by its modern interface.
-const DEVICES: [u16; 2] = [0x1041, 0x1000];
-
-/// Whether this driver is for the function.
-#[must_use]
-pub fn matches(id: PciId) -> bool {
-    id.vendor == VENDOR && DEVICES.contains(&id.device)
-}
-
 /// A virtio network device, owned.
 ///
 /// [`VirtioNet::open`] finds out what the device can do and takes all memory; [`Nic::start`] brings it up and hands out
 /// queues; [`Nic::stop`] resets it and takes queues and buffers back, after which it can be started again. Dropping it
 /// resets it and takes it off the bus.
-pub struct VirtioNet<F: PciFunction> {
-    transport: Transport<F::Bar>,
+pub struct VirtioNet<T: Transport> {
     clock: Arc<dyn Clock>,
     config: Config,
     features: Features,
@@ -57,17 +47,54 @@ pub struct VirtioNet<F: PciFunction> {
     health: Arc<Health>,
     /// Whether the device makes progress, by pair.
     watches: Vec<Watch>,
-    home: Home<Rx<F::Bar>, Tx<F::Bar>>,
-    control: Option<Control<F::Bar>>,
+    home: Home<Rx<T::Doorbell>, Tx<T::Doorbell>>,
+    control: Option<Control<T::Doorbell>>,
     running: bool,
     reach: Reach,
-    // Last, so that doorbells and registers are let go of before the function is.
-    function: F,
+    // Last, so that doorbells are let go of before the bus is.
+    transport: T,
 }
 
-type Pairs<F> = Vec<QueuePair<Rx<<F as PciFunction>::Bar>, Tx<<F as PciFunction>::Bar>, <F as PciFunction>::Interrupt>>;
+type Pairs<T> =
+    Vec<QueuePair<Rx<<T as Transport>::Doorbell>, Tx<<T as Transport>::Doorbell>, <T as Transport>::Interrupt>>;
 
-impl<F: PciFunction> VirtioNet<F> {
+/// A transport as what memory is mapped for.
+struct Memory<'a, T>(&'a mut T);
+
+impl<T: Transport> Mapper for Memory<'_, T> {
+    fn map(&mut self, region: &Region) -> Result<(), BusError> {
+        self.0.map(region)
+    }
+
+    fn unmap(&mut self, region: &Region) -> Result<(), BusError> {
+        self.0.unmap(region)
+    }
+}
+
+impl<F: PciFunction> VirtioNet<Pci<F>> {
+    /// Takes over a PCI device, as [`VirtioNet::over`].
+    ///
+    /// # Errors
+    /// When the function is no network device of virtio 1.0 or later, would bypass the IOMMU, does not answer in time
+    /// or breaks its rules, when the request cannot be met, or memory does not suffice.
+    pub fn open(
+        function: F,
+        clock: Arc<dyn Clock>,
+        memory: &Region,
+        pools: Vec<PacketPool>,
+        config: Config,
+    ) -> Result<Self, NicError> {
+        Self::over(Pci::open(function)?, clock, memory, pools, config)
+    }
+
+    /// The function that the device sits on.
+    #[must_use]
+    pub fn function(&self) -> &F {
+        self.transport.function()
+    }
+}
+
+impl<T: Transport> VirtioNet<T> {
     /// Takes over a device: resets it, settles features with it, and takes memory for its rings.
     ///
     /// Rings come from `memory`, [`Config::ring_memory`] bytes at most; receive buffers of queue pair `i` from
@@ -76,42 +103,33 @@ impl<F: PciFunction> VirtioNet<F> {
     /// pools.
     ///
     /// # Errors
-    /// When the function is no network device of virtio 1.0 or later, would bypass the IOMMU, does not answer in time
-    /// or breaks its rules, when the request cannot be met, or memory does not suffice.
-    pub fn open(
-        mut function: F,
+    /// When the device is none of virtio 1.0 or later, lacks what the transport requires, does not answer in time or
+    /// breaks its rules, when the request cannot be met, or memory does not suffice.
+    pub fn over(
+        mut transport: T,
         clock: Arc<dyn Clock>,
         memory: &Region,
         pools: Vec<PacketPool>,
         config: Config,
     ) -> Result<Self, NicError> {
-        if !matches(function.id()) {
-            let PciId { vendor, device, .. } = function.id();
-            return Err(NicError::Unsupported {
-                device: function.name().to_string(),
-                reason: alloc::format!(
-                    "{vendor:04x}:{device:04x} is no virtio network device (1af4:1041 or 1af4:1000)"
-                ),
-            });
-        }
-        // Whatever the last owner left behind. Not every device can: QEMU's on the root bus cannot.
-        match function.reset() {
-            Ok(()) | Err(BusError::Missing { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let transport = Transport::find(&mut function)?;
-        halt(&mut function, &transport, &*clock, RESET_LIMIT)?;
+        halt(&mut transport, &*clock, RESET_LIMIT)?;
         let pairs_wanted = u16::try_from(pools.len()).unwrap_or(u16::MAX).min(config.nic.queue_pairs);
         if pairs_wanted == 0 {
             return Err(transport.refuses("a port needs at least one queue pair, and a packet pool for each"));
         }
-        let wishes = Wishes { ring: config.ring, several_pairs: pairs_wanted > 1, offloads: config.nic.offloads };
-        let (features, device) = negotiate(&transport, wishes)?;
-        let plan = Plan::make(&transport, &config, features, &device, pairs_wanted)?;
+        let wishes = Wishes {
+            ring: config.ring,
+            several_pairs: pairs_wanted > 1,
+            switches_pairs: T::SWITCHES_PAIRS,
+            required: T::REQUIRED,
+            offloads: config.nic.offloads,
+        };
+        let (features, device) = negotiate(&mut transport, wishes)?;
+        let plan = Plan::make(&mut transport, &config, features, &device, pairs_wanted)?;
         if config.nic.mac.is_some() && !features.contains(Features::CTRL_MAC_ADDR) {
             return Err(transport.refuses("the device cannot change its Ethernet address; leave mac= out"));
         }
-        let mac = config.nic.mac.or(device.mac).unwrap_or_else(|| local_mac(function.name()));
+        let mac = config.nic.mac.or(device.mac).unwrap_or_else(|| local_mac(transport.name()));
         let largest = device.mtu.unwrap_or(USUAL_MTU);
         let mtu = config.nic.mtu.unwrap_or(largest);
         if device.mtu.is_some() && mtu > largest {
@@ -120,9 +138,9 @@ impl<F: PciFunction> VirtioNet<F> {
             );
         }
         let mut reach = Reach::default();
-        reach.map(&mut function, memory)?;
+        reach.map(&mut Memory(&mut transport), memory)?;
         for pool in pools.iter().take(plan.pairs.into()) {
-            reach.map(&mut function, pool.region())?;
+            reach.map(&mut Memory(&mut transport), pool.region())?;
             let needed = usize::from(mtu) + ETHERNET;
             if pool.room() < needed && !features.contains(Features::MRG_RXBUF) {
                 return Err(transport.refuses(alloc::format!(
@@ -154,14 +172,13 @@ impl<F: PciFunction> VirtioNet<F> {
             device_queue_pairs: device.pairs,
             receive_ring_size: plan.receive_size,
             transmit_ring_size: plan.transmit_size,
-            interrupts: config.nic.interrupts && function.interrupt_count() >= plan.pairs,
+            interrupts: config.nic.interrupts && transport.interrupt_count() >= plan.pairs,
             mac,
             mtu,
         };
         // Quiet until it is started.
-        halt(&mut function, &transport, &*clock, RESET_LIMIT)?;
+        halt(&mut transport, &*clock, RESET_LIMIT)?;
         Ok(Self {
-            transport,
             clock,
             config,
             features,
@@ -173,7 +190,7 @@ impl<F: PciFunction> VirtioNet<F> {
             control,
             running: false,
             reach,
-            function,
+            transport,
         })
     }
 
@@ -188,7 +205,7 @@ impl<F: PciFunction> VirtioNet<F> {
     /// # Errors
     /// When the bus cannot.
     pub fn map(&mut self, region: &Region) -> Result<(), NicError> {
-        Ok(self.reach.map(&mut self.function, region)?)
+        Ok(self.reach.map(&mut Memory(&mut self.transport), region)?)
     }
 
     /// Takes a region away from the device. No packet of it may be underway on this device.
@@ -196,20 +213,14 @@ impl<F: PciFunction> VirtioNet<F> {
     /// # Errors
     /// When the bus cannot.
     pub fn unmap(&mut self, region: &Region) -> Result<(), NicError> {
-        Ok(self.reach.unmap(&mut self.function, region)?)
-    }
-
-    /// The function that the device sits on.
-    #[must_use]
-    pub fn function(&self) -> &F {
-        &self.function
+        Ok(self.reach.unmap(&mut Memory(&mut self.transport), region)?)
     }
 
     /// Brings the device up, in the order of section 3.1.1. All queues are at home.
-    fn bring_up(&mut self) -> Result<Vec<Option<F::Interrupt>>, NicError> {
+    fn bring_up(&mut self) -> Result<Vec<Option<T::Interrupt>>, NicError> {
         // Step 1: reset.
-        let stopped = halt(&mut self.function, &self.transport, &*self.clock, RESET_LIMIT)?;
-        self.reach.restore(&mut self.function)?;
+        let stopped = halt(&mut self.transport, &*self.clock, RESET_LIMIT)?;
+        self.reach.restore(&mut Memory(&mut self.transport))?;
         self.health.clear();
         self.watches.fill(Watch::default());
         let limit = self.config.nic.mtu.or(self.device.mtu);
@@ -224,7 +235,7 @@ impl<F: PciFunction> VirtioNet<F> {
             control.reset(&stopped, self.features.contains(Features::EVENT_IDX));
         }
         // Steps 2 to 6. Rings and headers were laid out for what was settled when the device was opened.
-        let offered = greet(&self.transport);
+        let offered = greet(&mut self.transport)?;
         if !offered.contains(self.features) {
             let lost = self.features - offered;
             return Err(self.transport.misbehaves(alloc::format!("it no longer offers what it did: {lost:?}")));
@@ -238,28 +249,30 @@ impl<F: PciFunction> VirtioNet<F> {
         // Step 7: queues, with vectors that must be enabled before they are named (4.1.5.1.2). The device may read
         // rings as soon as it is told that the driver is ready.
         let pairs = self.summary.queue_pairs;
-        let wanted = self.config.nic.interrupts && self.function.interrupt_count() >= pairs;
+        let wanted = self.config.nic.interrupts && self.transport.interrupt_count() >= pairs;
         let mut interrupts: Vec<_> =
-            if wanted { self.function.interrupts(pairs)?.into_iter().map(Some).collect() } else { Vec::new() };
+            if wanted { self.transport.interrupts(pairs)?.into_iter().map(Some).collect() } else { Vec::new() };
         interrupts.resize_with(pairs.into(), || None);
-        self.function.set_bus_master(true)?;
-        self.transport.silence_configuration();
-        for ((rx, interrupt), vector) in self.home.receivers.iter_mut().flatten().zip(&mut interrupts).zip(0..) {
-            let vector = interrupt.as_ref().map(|_| vector);
-            let (doorbell, accepted) = self.transport.enable(rx.queue(), rx.size(), rx.addresses(), vector)?;
+        self.transport.open_memory()?;
+        for ((rx, slot), number) in self.home.receivers.iter_mut().flatten().zip(&mut interrupts).zip(0..) {
+            let interrupt = slot.as_ref().map(|_| number);
+            let queue = QueueSetup { index: rx.queue(), size: rx.size(), addresses: rx.addresses(), interrupt };
+            let (doorbell, accepted) = self.transport.enable(queue)?;
             if !accepted {
                 // The device is out of vectors, so this queue can only be polled.
-                *interrupt = None;
+                *slot = None;
             }
-            rx.begin(doorbell, interrupt.is_some());
+            rx.begin(doorbell, slot.is_some());
         }
         for tx in self.home.transmitters.iter_mut().flatten() {
-            let (doorbell, _) = self.transport.enable(tx.queue(), tx.size(), tx.addresses(), None)?;
+            let queue = QueueSetup { index: tx.queue(), size: tx.size(), addresses: tx.addresses(), interrupt: None };
+            let (doorbell, _) = self.transport.enable(queue)?;
             tx.begin(doorbell);
         }
         if let Some(control) = &mut self.control {
-            let queue = control_queue(&self.transport, &self.device)?;
-            let (doorbell, _) = self.transport.enable(queue, control.size(), control.addresses(), None)?;
+            let index = control_queue(&self.transport, &self.device)?;
+            let (size, addresses) = (control.size(), control.addresses());
+            let (doorbell, _) = self.transport.enable(QueueSetup { index, size, addresses, interrupt: None })?;
             control.begin(doorbell);
         }
         self.summary.interrupts = interrupts.iter().all(Option::is_some);
@@ -321,13 +334,13 @@ impl<F: PciFunction> VirtioNet<F> {
     /// reset come back too, when the bus can take the memory away from it.
     fn bring_down(&mut self) -> Result<(), NicError> {
         self.running = false;
-        let halted = halt(&mut self.function, &self.transport, &*self.clock, RESET_LIMIT);
+        let halted = halt(&mut self.transport, &*self.clock, RESET_LIMIT);
         let (stopped, outcome) = match halted {
             Ok(stopped) => (Some(stopped), Ok(())),
-            Err(error) => (self.reach.withdraw(&mut self.function), Err(error)),
+            Err(error) => (self.reach.withdraw(&mut Memory(&mut self.transport)), Err(error)),
         };
         // Vectors are given back; that a bus has none to give back is no failure.
-        let _ = self.function.interrupts(0);
+        let _ = self.transport.interrupts(0);
         let Some(stopped) = stopped else {
             return outcome;
         };
@@ -344,13 +357,13 @@ impl<F: PciFunction> VirtioNet<F> {
     }
 }
 
-impl<F: PciFunction> Nic for VirtioNet<F> {
-    type Rx = Rx<F::Bar>;
-    type Tx = Tx<F::Bar>;
-    type Interrupt = F::Interrupt;
+impl<T: Transport> Nic for VirtioNet<T> {
+    type Rx = Rx<T::Doorbell>;
+    type Tx = Tx<T::Doorbell>;
+    type Interrupt = T::Interrupt;
 
     fn name(&self) -> &str {
-        self.function.name()
+        self.transport.name()
     }
 
     fn mac(&self) -> MacAddress {
@@ -372,7 +385,7 @@ impl<F: PciFunction> Nic for VirtioNet<F> {
         features::offloads(self.features)
     }
 
-    fn start(&mut self) -> Result<Pairs<F>, NicError> {
+    fn start(&mut self) -> Result<Pairs<T>, NicError> {
         if self.running {
             return Err(self.transport.refuses("it is started already; stop it first"));
         }
@@ -419,8 +432,8 @@ impl<F: PciFunction> Nic for VirtioNet<F> {
         if !self.running {
             return Ok(());
         }
-        if self.transport.is_gone() {
-            return Err(self.transport.gone());
+        if !self.transport.attend()? {
+            return Ok(());
         }
         let status = self.transport.status();
         if status.contains(Status::NEEDS_RESET) {
@@ -445,17 +458,17 @@ impl<F: PciFunction> Nic for VirtioNet<F> {
     }
 }
 
-impl<F: PciFunction> Drop for VirtioNet<F> {
+impl<T: Transport> Drop for VirtioNet<T> {
     fn drop(&mut self) {
         // Nobody to tell; the bus resets the function once more before it unmaps memory.
-        let _ = halt(&mut self.function, &self.transport, &*self.clock, LAST_RESET_LIMIT);
+        let _ = halt(&mut self.transport, &*self.clock, LAST_RESET_LIMIT);
     }
 }
 
-impl<F: PciFunction> fmt::Debug for VirtioNet<F> {
+impl<T: Transport> fmt::Debug for VirtioNet<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VirtioNet")
-            .field("name", &self.function.name())
+            .field("name", &self.transport.name())
             .field("summary", &self.summary)
             .field("running", &self.running)
             .finish_non_exhaustive()

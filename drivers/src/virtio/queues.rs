@@ -14,17 +14,16 @@ use super::ring::{Addresses, Ring};
 use super::split::Split;
 use super::transmit::Transmitter;
 use super::transport::Doorbell;
-use crate::bus::Bar;
 use crate::health::Health;
 use crate::home::Half;
-use crate::nic::{Counters, RxQueue, TxQueue};
+use crate::nic::{Counters, Offloads, RxQueue, TxQueue};
 use crate::stopped::Stopped;
 
 /// Receives from one queue of a virtio-net device.
-pub struct Rx<B: Bar>(Format<Receiver<Split<Lent>, B>, Receiver<Packed<Lent>, B>>);
+pub struct Rx<D: Doorbell>(Format<Receiver<Split<Lent>, D>, Receiver<Packed<Lent>, D>>);
 
 /// Sends on one queue of a virtio-net device.
-pub struct Tx<B: Bar>(Format<Transmitter<Split<Lent>, B>, Transmitter<Packed<Lent>, B>>);
+pub struct Tx<D: Doorbell>(Format<Transmitter<Split<Lent>, D>, Transmitter<Packed<Lent>, D>>);
 
 /// Something that exists for either ring format.
 #[derive(Debug)]
@@ -44,7 +43,7 @@ macro_rules! each {
 }
 pub(super) use each;
 
-impl<B: Bar> Rx<B> {
+impl<D: Doorbell> Rx<D> {
     /// Takes memory for the receive queue of `pair`.
     pub(super) fn new(
         memory: &Region,
@@ -77,7 +76,7 @@ impl<B: Bar> Rx<B> {
         each!(&mut self.0, inner => inner.reset(stopped, features));
     }
 
-    pub(super) fn begin(&mut self, doorbell: Doorbell<B>, interrupt: bool) {
+    pub(super) fn begin(&mut self, doorbell: D, interrupt: bool) {
         each!(&mut self.0, inner => inner.begin(doorbell, interrupt));
     }
 
@@ -91,7 +90,7 @@ impl<B: Bar> Rx<B> {
     }
 }
 
-impl<B: Bar> Half for Rx<B> {
+impl<D: Doorbell> Half for Rx<D> {
     fn pair(&self) -> u16 {
         self.queue() / 2
     }
@@ -101,7 +100,7 @@ impl<B: Bar> Half for Rx<B> {
     }
 }
 
-impl<B: Bar> RxQueue for Rx<B> {
+impl<D: Doorbell> RxQueue for Rx<D> {
     fn receive(&mut self, batch: &mut Batch) -> usize {
         each!(&mut self.0, inner => inner.receive(batch))
     }
@@ -114,12 +113,16 @@ impl<B: Bar> RxQueue for Rx<B> {
         each!(&mut self.0, inner => inner.disarm());
     }
 
+    fn gives_large(&self) -> bool {
+        each!(&self.0, inner => inner.gives_large())
+    }
+
     fn counters(&self) -> Counters {
         each!(&self.0, inner => inner.counters)
     }
 }
 
-impl<B: Bar> Tx<B> {
+impl<D: Doorbell> Tx<D> {
     /// Takes memory for the transmit queue of `pair`; with indirect tables when `tables`.
     pub(super) fn new(
         memory: &Region,
@@ -152,12 +155,12 @@ impl<B: Bar> Tx<B> {
         each!(&mut self.0, inner => inner.reset(stopped, features, longest));
     }
 
-    pub(super) fn begin(&mut self, doorbell: Doorbell<B>) {
+    pub(super) fn begin(&mut self, doorbell: D) {
         each!(&mut self.0, inner => inner.begin(doorbell));
     }
 }
 
-impl<B: Bar> Half for Tx<B> {
+impl<D: Doorbell> Half for Tx<D> {
     fn pair(&self) -> u16 {
         self.queue() / 2
     }
@@ -167,7 +170,7 @@ impl<B: Bar> Half for Tx<B> {
     }
 }
 
-impl<B: Bar> TxQueue for Tx<B> {
+impl<D: Doorbell> TxQueue for Tx<D> {
     fn transmit(&mut self, batch: &mut Batch) -> usize {
         each!(&mut self.0, inner => inner.transmit(batch))
     }
@@ -176,18 +179,22 @@ impl<B: Bar> TxQueue for Tx<B> {
         each!(&mut self.0, inner => inner.reclaim())
     }
 
+    fn offloads(&self) -> Offloads {
+        each!(&self.0, inner => inner.offloads())
+    }
+
     fn counters(&self) -> Counters {
         each!(&self.0, inner => inner.counters)
     }
 }
 
-impl<B: Bar> fmt::Debug for Rx<B> {
+impl<D: Doorbell> fmt::Debug for Rx<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rx").field("queue", &self.queue()).field("size", &self.size()).finish_non_exhaustive()
     }
 }
 
-impl<B: Bar> fmt::Debug for Tx<B> {
+impl<D: Doorbell> fmt::Debug for Tx<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tx").field("queue", &self.queue()).field("size", &self.size()).finish_non_exhaustive()
     }

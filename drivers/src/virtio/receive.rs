@@ -14,7 +14,6 @@ use super::features::Features;
 use super::header::{self, Header};
 use super::ring::{Part, Returned, Ring};
 use super::transport::Doorbell;
-use crate::bus::Bar;
 use crate::health::{Fault, Health};
 use crate::nic::{Counters, DropReason};
 use crate::stopped::Stopped;
@@ -36,10 +35,10 @@ struct Partial {
 }
 
 /// The receive half of a queue pair over a ring format.
-pub(super) struct Receiver<R, B> {
+pub(super) struct Receiver<R, D> {
     pub(super) ring: R,
     pub(super) pool: PacketPool,
-    doorbell: Option<Doorbell<B>>,
+    doorbell: Option<D>,
     pub(super) health: Arc<Health>,
     /// Index of the queue on the device.
     pub(super) queue: u16,
@@ -53,7 +52,7 @@ pub(super) struct Receiver<R, B> {
     pub(super) counters: Counters,
 }
 
-impl<R: Ring<Lent>, B: Bar> Receiver<R, B> {
+impl<R: Ring<Lent>, D: Doorbell> Receiver<R, D> {
     /// A queue that is not started yet.
     pub(super) fn new(ring: R, pool: PacketPool, health: Arc<Health>, queue: u16) -> Self {
         let refill_at = REFILL.min(ring.size() / 4).max(1);
@@ -86,7 +85,7 @@ impl<R: Ring<Lent>, B: Bar> Receiver<R, B> {
 
     /// Connects the queue to its doorbell and fills it. The device must not be notified before it is told that the
     /// driver is ready (3.1.1), hence [`Receiver::kick`].
-    pub(super) fn begin(&mut self, doorbell: Doorbell<B>, interrupt: bool) {
+    pub(super) fn begin(&mut self, doorbell: D, interrupt: bool) {
         self.interrupt = interrupt;
         self.halted = false;
         self.refill();
@@ -271,6 +270,12 @@ impl<R: Ring<Lent>, B: Bar> Receiver<R, B> {
             self.drop_frame(DropReason::BadIndex);
         }
         self.health.report(self.queue, fault);
+    }
+
+    /// Whether the device may give segments of more than one frame's size.
+    pub(super) fn gives_large(&self) -> bool {
+        let large = Features::GUEST_TSO4 | Features::GUEST_TSO6 | Features::GUEST_USO4 | Features::GUEST_USO6;
+        self.features.intersects(large)
     }
 
     pub(super) fn arm(&mut self) -> bool {

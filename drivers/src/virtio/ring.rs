@@ -92,13 +92,13 @@ impl Returned<Lent> {
 
 /// Where a ring lies, as the device is told (4.1.4.3: `queue_desc`, `queue_driver`, `queue_device`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Addresses {
+pub struct Addresses {
     /// Descriptors.
-    pub(super) descriptors: Iova,
+    pub descriptors: Iova,
     /// What the driver writes: available ring, or driver event suppression.
-    pub(super) driver: Iova,
+    pub driver: Iova,
     /// What the device writes: used ring, or device event suppression.
-    pub(super) device: Iova,
+    pub device: Iova,
 }
 
 /// The driver's side of a ring.

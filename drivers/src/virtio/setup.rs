@@ -8,38 +8,26 @@ use super::control;
 use super::features::{self, Features, Wishes};
 use super::options::{Config, RingFormat, ring_size};
 use super::transport::{MOST_DESCRIPTORS, Status, Transport};
-use crate::bus::{Bar, Clock, PciFunction};
+use crate::bus::Clock;
 use crate::nic::{MacAddress, NicError};
 use crate::stopped::Stopped;
 
 /// Resets the device and takes it off the bus. From here on it holds no buffer.
-pub(super) fn halt<F: PciFunction>(
-    function: &mut F,
-    transport: &Transport<F::Bar>,
-    clock: &dyn Clock,
-    limit: Duration,
-) -> Result<Stopped, NicError> {
-    let reset = transport.reset(clock, limit);
-    // Also when the reset failed: a device that does not listen is at least kept from memory.
-    let off_bus = function.set_bus_master(false);
-    reset?;
-    off_bus?;
+pub(super) fn halt(transport: &mut impl Transport, clock: &dyn Clock, limit: Duration) -> Result<Stopped, NicError> {
+    transport.reset(clock, limit)?;
     Ok(Stopped::confirmed())
 }
 
 /// Steps 2 and 3 of section 3.1.1, and what the device offers.
-pub(super) fn greet<B: Bar>(transport: &Transport<B>) -> Features {
+pub(super) fn greet(transport: &mut impl Transport) -> Result<Features, NicError> {
     transport.add_status(Status::ACKNOWLEDGE);
     transport.add_status(Status::DRIVER);
     transport.offered()
 }
 
 /// Steps 2 to 6 of section 3.1.1 for a device that is new to us.
-pub(super) fn negotiate<B: Bar>(
-    transport: &Transport<B>,
-    wishes: Wishes,
-) -> Result<(Features, DeviceConfig), NicError> {
-    let offered = greet(transport);
+pub(super) fn negotiate(transport: &mut impl Transport, wishes: Wishes) -> Result<(Features, DeviceConfig), NicError> {
+    let offered = greet(transport)?;
     if transport.is_gone() {
         return Err(transport.gone());
     }
@@ -52,7 +40,7 @@ pub(super) fn negotiate<B: Bar>(
 }
 
 /// Index of the control queue, behind all pairs that the device has (5.1.2).
-pub(super) fn control_queue<B: Bar>(transport: &Transport<B>, device: &DeviceConfig) -> Result<u16, NicError> {
+pub(super) fn control_queue(transport: &impl Transport, device: &DeviceConfig) -> Result<u16, NicError> {
     // Of at most 32768 pairs, only all of them leave no number.
     device
         .pairs
@@ -82,8 +70,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn make<B: Bar>(
-        transport: &Transport<B>,
+    pub(super) fn make(
+        transport: &mut impl Transport,
         config: &Config,
         features: Features,
         device: &DeviceConfig,
@@ -98,7 +86,8 @@ impl Plan {
             }
         }
         let control_size = if features.contains(Features::CTRL_VQ) {
-            queue_size(transport, control_queue(transport, device)?, control::RING_SIZE)?
+            let queue = control_queue(transport, device)?;
+            queue_size(transport, queue, control::RING_SIZE)?
         } else {
             0
         };
@@ -108,7 +97,7 @@ impl Plan {
 }
 
 /// The size that a queue of the device gets.
-fn queue_size<B: Bar>(transport: &Transport<B>, queue: u16, wanted: u16) -> Result<u16, NicError> {
+fn queue_size(transport: &mut impl Transport, queue: u16, wanted: u16) -> Result<u16, NicError> {
     if queue >= transport.queue_count() {
         return Err(
             transport.misbehaves(alloc::format!("it has {} queues and needs number {queue}", transport.queue_count()))

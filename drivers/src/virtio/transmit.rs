@@ -10,13 +10,12 @@ use alloc::sync::Arc;
 
 use hugemem::{Batch, Lent, Packet};
 
-use super::features::Features;
+use super::features::{self, Features};
 use super::header::Sender;
 use super::ring::{Part, Returned, Ring};
 use super::transport::Doorbell;
-use crate::bus::Bar;
 use crate::health::{Fault, Health, Progress};
-use crate::nic::{Counters, DropReason};
+use crate::nic::{Counters, DropReason, Offloads};
 use crate::stopped::Stopped;
 
 /// Packets underway from which on finished ones are looked for. Few, so that their buffers are reused while
@@ -24,13 +23,14 @@ use crate::stopped::Stopped;
 const RECLAIM: u16 = 64;
 
 /// The transmit half of a queue pair over a ring format.
-pub(super) struct Transmitter<R, B> {
+pub(super) struct Transmitter<R, D> {
     pub(super) ring: R,
-    doorbell: Option<Doorbell<B>>,
+    doorbell: Option<D>,
     pub(super) health: Arc<Health>,
     /// Index of the queue on the device.
     pub(super) queue: u16,
     sender: Sender,
+    offloads: Offloads,
     reclaim_at: u16,
     /// Nothing more through this queue: not started, or the device broke the ring.
     halted: bool,
@@ -38,7 +38,7 @@ pub(super) struct Transmitter<R, B> {
     pub(super) counters: Counters,
 }
 
-impl<R: Ring<Lent>, B: Bar> Transmitter<R, B> {
+impl<R: Ring<Lent>, D: Doorbell> Transmitter<R, D> {
     /// A queue that is not started yet.
     pub(super) fn new(ring: R, health: Arc<Health>, queue: u16) -> Self {
         let reclaim_at = RECLAIM.min(ring.size() / 2).max(1);
@@ -48,6 +48,7 @@ impl<R: Ring<Lent>, B: Bar> Transmitter<R, B> {
             health,
             queue,
             sender: Sender { features: Features::empty(), longest: 0 },
+            offloads: Offloads::empty(),
             reclaim_at,
             halted: true,
             progress: Progress::default(),
@@ -63,11 +64,12 @@ impl<R: Ring<Lent>, B: Bar> Transmitter<R, B> {
         self.progress = Progress::default();
         hugemem::recycle(self.ring.drain(stopped).map(Returned::sent));
         self.sender = Sender { features, longest };
+        self.offloads = features::offloads(features);
         self.ring.start(stopped, features.contains(Features::EVENT_IDX), features.contains(Features::INDIRECT_DESC));
     }
 
     /// Connects the queue to its doorbell.
-    pub(super) fn begin(&mut self, doorbell: Doorbell<B>) {
+    pub(super) fn begin(&mut self, doorbell: D) {
         self.doorbell = Some(doorbell);
         self.halted = false;
     }
@@ -175,6 +177,12 @@ impl<R: Ring<Lent>, B: Bar> Transmitter<R, B> {
     fn fail(&mut self, fault: Fault) {
         self.halted = true;
         self.health.report(self.queue, fault);
+    }
+
+    /// What the device does for packets.
+    #[inline]
+    pub(super) fn offloads(&self) -> Offloads {
+        self.offloads
     }
 
     pub(super) fn reclaim(&mut self) -> usize {

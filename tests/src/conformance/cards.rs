@@ -4,7 +4,7 @@ use anyhow::Result;
 use drivers::bus::{Interrupt, PciFunction};
 use drivers::ixgbe;
 use drivers::nic::{Config, Nic, NicError, Offloads};
-use drivers::virtio::{self, RingChoice, VirtioNet};
+use drivers::virtio::{self, Pci, RingChoice, VirtioNet};
 use hugemem::{PacketPool, Region};
 
 use super::rig::{RealTime, Rig};
@@ -79,7 +79,7 @@ pub trait Driver {
 pub struct Virtio(pub RingChoice);
 
 impl Driver for Virtio {
-    type Nic<F: PciFunction> = VirtioNet<F>;
+    type Nic<F: PciFunction> = VirtioNet<Pci<F>>;
 
     fn ring_memory(&self, config: &Config) -> usize {
         virtio::Config { nic: config.clone(), ring: self.0 }.ring_memory()
@@ -91,7 +91,7 @@ impl Driver for Virtio {
         nic: Config,
         memory: &Region,
         pools: Vec<PacketPool>,
-    ) -> Result<VirtioNet<F>, NicError> {
+    ) -> Result<VirtioNet<Pci<F>>, NicError> {
         VirtioNet::open(function, RealTime::shared(), memory, pools, virtio::Config { nic, ring: self.0 })
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use drivers::bus::Clock;
 use drivers::nic::{Nic, NicError, RxQueue, TxQueue};
-use drivers::virtio::{self, RingChoice, VirtioNet};
+use drivers::virtio::{self, Pci, RingChoice, VirtioNet};
 use hugemem::{Batch, IovaSpace, MemoryRequest, PageChoice};
 use models::StepClock;
 use models::virtio_net::{self, Config, Features, Function, Traffic, TrafficPlan};
@@ -111,7 +111,7 @@ fn open(
     clock: Arc<dyn Clock>,
     memory: &hugemem::Region,
     packed: bool,
-) -> Result<VirtioNet<Function>, NicError> {
+) -> Result<VirtioNet<Pci<Function>>, NicError> {
     let ring = if packed { RingChoice::Packed } else { RingChoice::Split };
     let config = virtio::Config { ring, ..virtio::Config::default() };
     let pool = memory.packets(512, 2048).map_err(|source| NicError::Memory { device: "model".to_owned(), source })?;

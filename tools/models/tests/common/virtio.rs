@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use drivers::bus::Clock;
 use drivers::nic::{self, Nic, NicError, QueuePair, RxQueue, TxQueue};
-use drivers::virtio::{self, RingChoice, VirtioNet};
+use drivers::virtio::{self, Pci, PciDoorbell, RingChoice, VirtioNet};
 use hugemem::{Batch, Packet};
 use models::StepClock;
 use models::virtio_net::{self, Config, Control, Device, Features, Frame, Function, QueueWire};
@@ -12,7 +12,7 @@ use models::virtio_net::{self, Config, Control, Device, Features, Frame, Functio
 use super::{Memory, look_at};
 
 pub(crate) type Pair =
-    QueuePair<virtio::Rx<virtio_net::Window>, virtio::Tx<virtio_net::Window>, models::EventInterrupt>;
+    QueuePair<virtio::Rx<PciDoorbell<virtio_net::Window>>, virtio::Tx<PciDoorbell<virtio_net::Window>>, models::EventInterrupt>;
 pub(crate) type Card = Arc<Mutex<Device<QueueWire>>>;
 
 /// A card with its driver and the memory of both.
@@ -20,7 +20,7 @@ pub(crate) struct Bench {
     pub(crate) card: Card,
     pub(crate) control: Control,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) nic: VirtioNet<Function>,
+    pub(crate) nic: VirtioNet<Pci<Function>>,
     pub(crate) queues: Vec<Pair>,
     pub(crate) memory: Memory,
 }
