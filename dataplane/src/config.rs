@@ -23,11 +23,13 @@ use hugemem::PageChoice;
 use serde::de::{Error as _, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::port::PortSpec;
+use crate::port::{NamedSpec, PortSpec};
 
+mod control;
 mod cores;
 mod size;
 
+pub use control::ControlSocket;
 pub use cores::{CoreList, NotCoreList};
 pub use size::{ByteSize, NotByteSize};
 
@@ -77,6 +79,43 @@ impl FromStr for Poll {
     }
 }
 
+/// The order in which engines deliver the packets that wait for several ports.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scheduler {
+    /// First to the port that has used the least processor time of late, so that a noisy one delays nobody but itself.
+    #[default]
+    LeastCpu,
+    /// All at once, in the order in which they were received.
+    Off,
+}
+
+impl fmt::Display for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LeastCpu => "least-cpu",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// The text was no scheduler.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("expected `least-cpu` or `off`")]
+pub struct NotScheduler;
+
+impl FromStr for Scheduler {
+    type Err = NotScheduler;
+
+    fn from_str(text: &str) -> Result<Self, NotScheduler> {
+        match text {
+            "least-cpu" => Ok(Self::LeastCpu),
+            "off" => Ok(Self::Off),
+            _ => Err(NotScheduler),
+        }
+    }
+}
+
 /// The size of the pages that packets lie in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PageSize(pub PageChoice);
@@ -111,7 +150,7 @@ impl<'de> Deserialize<'de> for PageSize {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Settings {
     /// The ports, in order: the first two are joined, then the next two, and so on.
-    pub ports: Vec<PortSpec>,
+    pub ports: Vec<NamedSpec>,
     /// Cores for the engines.
     pub cores: Option<CoreList>,
     /// Memory for packets and rings.
@@ -126,6 +165,10 @@ pub struct Settings {
     pub poll: Option<Poll>,
     /// Most packets received at once.
     pub burst: Option<usize>,
+    /// To whom packets are delivered first.
+    pub scheduler: Option<Scheduler>,
+    /// Where to listen for requests.
+    pub control: Option<ControlSocket>,
     /// Stop after this many seconds.
     pub seconds: Option<u64>,
     /// How long packets wait for room on a full transmit queue before they are dropped, in milliseconds.
@@ -155,7 +198,10 @@ pub enum ConfigError {
         problem: String,
     },
     /// There are no ports.
-    #[error("no ports are given; give two, such as --port 0000:00:03.0 --port 0000:00:04.0")]
+    #[error(
+        "no ports are given, and without a control socket none can be added; give two, such as --port 0000:00:03.0 --port \
+         0000:00:04.0"
+    )]
     NoPorts,
     /// The number of ports is odd.
     #[error(
@@ -172,6 +218,12 @@ pub enum ConfigError {
     DuplicatePort {
         /// The port.
         port: String,
+    },
+    /// Two ports have the same name.
+    #[error("the name {name} is given to two ports; choose another for one of them")]
+    DuplicateName {
+        /// The name.
+        name: String,
     },
     /// A core that this process may not run on.
     #[error("core {core} is not available; this process may run on {available}")]
@@ -201,8 +253,8 @@ pub enum ConfigError {
 /// What to do, checked and complete.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
-    /// The ports, an even number.
-    pub ports: Vec<PortSpec>,
+    /// The ports, an even number; none at all only with a control socket.
+    pub ports: Vec<NamedSpec>,
     /// Cores for engines, at least one, ascending. With fewer groups of queues than cores, the last ones stay unused.
     pub cores: CoreList,
     /// Memory for packets and rings, in bytes.
@@ -215,6 +267,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// Stop after this time.
     pub duration: Option<Duration>,
+    /// Where to listen for requests.
+    pub control: ControlSocket,
 }
 
 /// What every engine needs to know.
@@ -227,11 +281,13 @@ pub struct EngineConfig {
     /// How long packets wait for room on a full transmit queue before they are dropped as `tx_queue_full`. Meanwhile nothing is received from the
     /// queue that they came from; all other queues go on.
     pub hold: Duration,
+    /// To whom packets are delivered first.
+    pub scheduler: Scheduler,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { burst: DEFAULT_BURST, poll: Poll::default(), hold: DEFAULT_HOLD }
+        Self { burst: DEFAULT_BURST, poll: Poll::default(), hold: DEFAULT_HOLD, scheduler: Scheduler::default() }
     }
 }
 
@@ -270,6 +326,8 @@ impl Settings {
             node: self.node.or(below.node),
             poll: self.poll.or(below.poll),
             burst: self.burst.or(below.burst),
+            scheduler: self.scheduler.or(below.scheduler),
+            control: self.control.or(below.control),
             seconds: self.seconds.or(below.seconds),
             hold_milliseconds: self.hold_milliseconds.or(below.hold_milliseconds),
             json: self.json.or(below.json),
@@ -282,7 +340,11 @@ impl Settings {
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(self, available: &CoreList) -> Result<Config, ConfigError> {
-        check_ports(&self.ports)?;
+        let control = self.control.unwrap_or_default();
+        // Ports can still be added when there is a control socket.
+        if !self.ports.is_empty() || control == ControlSocket::None {
+            check_ports(&self.ports)?;
+        }
         let cores = match self.cores {
             Some(cores) => {
                 if let Some(core) = cores.iter().find(|core| !available.contains(*core)) {
@@ -313,20 +375,32 @@ impl Settings {
             memory,
             page,
             node: self.node,
-            engine: EngineConfig { burst, poll: self.poll.unwrap_or_default(), hold },
+            engine: EngineConfig {
+                burst,
+                poll: self.poll.unwrap_or_default(),
+                hold,
+                scheduler: self.scheduler.unwrap_or_default(),
+            },
+            control,
             duration: self.seconds.map(Duration::from_secs),
         })
     }
 }
 
-fn check_ports(ports: &[PortSpec]) -> Result<(), ConfigError> {
+fn check_ports(ports: &[NamedSpec]) -> Result<(), ConfigError> {
     let Some(last) = ports.last() else { return Err(ConfigError::NoPorts) };
     if ports.len() % 2 == 1 {
         return Err(ConfigError::OddPorts { count: ports.len(), last: last.to_string() });
     }
     for (index, port) in ports.iter().enumerate() {
-        let Some(identity) = identity(port) else { continue };
-        if ports.iter().take(index).any(|other| self::identity(other).as_ref() == Some(&identity)) {
+        let mut before = ports.iter().take(index);
+        if let Some(name) =
+            port.name.as_ref().filter(|name| before.clone().any(|other| other.name.as_ref() == Some(name)))
+        {
+            return Err(ConfigError::DuplicateName { name: name.to_string() });
+        }
+        let Some(identity) = identity(&port.spec) else { continue };
+        if before.any(|other| self::identity(&other.spec).as_ref() == Some(&identity)) {
             return Err(ConfigError::DuplicatePort { port: identity });
         }
     }
@@ -339,6 +413,8 @@ fn identity(port: &PortSpec) -> Option<String> {
         PortSpec::Pci(pci) => Some(pci.device.to_string()),
         PortSpec::Tap(tap) => Some(format!("tap={}", tap.name)),
         PortSpec::Pcap(pcap) => pcap.output.as_ref().map(|output| format!("pcap=..,out={}", output.display())),
+        PortSpec::VhostUser(port) => Some(format!("vhost-user={}", port.socket.display())),
+        PortSpec::VirtioUser(port) => Some(format!("virtio-user={}", port.socket.display())),
         _ => None,
     }
 }

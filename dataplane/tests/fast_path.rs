@@ -172,7 +172,7 @@ fn a_loaded_engine_neither_calls_the_kernel_nor_allocates() {
             generator("third", "gen=max"),
             null("fourth"),
         ];
-        let config = EngineConfig { burst: 64, poll, hold: Duration::from_secs(60) };
+        let config = EngineConfig { burst: 64, poll, hold: Duration::from_secs(60), ..EngineConfig::default() };
         // One core, so that the one engine serves all ports.
         let core = dataplane::config::CoreList::new(cores().iter().last()).unwrap();
         let forwarder = Forwarder::start(config, &core, ports).unwrap();

@@ -13,7 +13,7 @@ use drivers::nic::DropReason;
 use support::{Behaviour, cores, generator, null, scripted};
 
 fn config() -> EngineConfig {
-    EngineConfig { burst: 32, poll: Poll::Adaptive, hold: Duration::from_secs(60) }
+    EngineConfig { burst: 32, poll: Poll::Adaptive, hold: Duration::from_secs(60), ..EngineConfig::default() }
 }
 
 /// Runs until all sources have ended, then stops. The deadline only guards against hanging for ever.

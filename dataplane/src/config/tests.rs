@@ -27,6 +27,8 @@ fn a_file_says_all_that_flags_can() {
         burst = 32
         seconds = 5
         hold-milliseconds = 7
+        scheduler = "off"
+        control = "/run/mirach/other.sock"
         json = true
         "#,
     )
@@ -34,7 +36,9 @@ fn a_file_says_all_that_flags_can() {
     assert_eq!(config.ports[0].to_string(), "0000:00:03.0,queues=2");
     assert_eq!(config.cores.to_string(), "1-2");
     assert_eq!((config.memory, config.page, config.node), (128 << 20, PageChoice::Size2M, Some(1)));
-    assert_eq!(config.engine, EngineConfig { burst: 32, poll: Poll::Always, hold: Duration::from_millis(7) });
+    let hold = Duration::from_millis(7);
+    assert_eq!(config.engine, EngineConfig { burst: 32, poll: Poll::Always, hold, scheduler: Scheduler::Off });
+    assert_eq!(config.control, ControlSocket::At("/run/mirach/other.sock".into()));
     assert_eq!(config.duration, Some(Duration::from_secs(5)));
 }
 
@@ -44,6 +48,8 @@ fn defaults_leave_the_first_core_to_control() {
     assert_eq!(config.cores.to_string(), "1-3");
     assert_eq!(config.engine, EngineConfig::default());
     assert_eq!((config.memory, config.page, config.node), (DEFAULT_MEMORY, PageChoice::Auto, None));
+    assert_eq!(config.control, ControlSocket::Usual);
+    assert!(check("").unwrap().ports.is_empty(), "they can be added");
 }
 
 #[test]
@@ -67,6 +73,7 @@ fn an_impossible_value_is_named_with_its_line() {
         ("memory = -1", "64M"),
         ("huge-page-size = \"3M\"", "`2M`"),
         ("poll = \"never\"", "adaptive"),
+        ("scheduler = \"on\"", "least-cpu"),
         ("burst = \"x\"", "invalid type"),
     ] {
         let error = parse(text).unwrap_err();
@@ -77,7 +84,9 @@ fn an_impossible_value_is_named_with_its_line() {
 #[test]
 fn what_cannot_be_is_refused_in_words() {
     for (text, words) in [
-        ("", "no ports are given"),
+        ("control = \"none\"", "no ports are given"),
+        ("ports = [\"null,name=a\", \"null,name=a\"]", "the name a is given to two ports"),
+        ("ports = [\"vhost-user=/x\", \"vhost-user=/x,queues=2\"]", "port vhost-user=/x is given twice"),
         ("ports = [\"null\"]", "port null is left over"),
         ("ports = [\"tap=a\", \"tap=a,queues=2\"]", "port tap=a is given twice"),
         ("ports = [\"03:00.0\", \"0000:03:00.0,queues=2\"]", "0000:03:00.0 is given twice"),

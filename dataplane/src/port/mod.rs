@@ -24,12 +24,14 @@ pub mod pcap;
 mod pci;
 mod spec;
 pub mod tap;
+mod vhost_user;
 
 pub use generator::GeneratorReport;
 pub use open::{MemoryOptions, Ports};
 pub use spec::{
-    FrameSize, GeneratorSpec, MAXIMUM_FLOWS, MAXIMUM_FRAME, MAXIMUM_QUEUES, MINIMUM_FRAME, NotRate, PcapSpec, PciName,
-    PciSpec, PortSpec, Rate, RingChoice, SpecError, TapSpec, VfioChoice,
+    FrameSize, GeneratorSpec, MAXIMUM_FLOWS, MAXIMUM_FRAME, MAXIMUM_QUEUES, MINIMUM_FRAME, NamedSpec, NotPortName,
+    NotRate, PcapSpec, PciName, PciSpec, PortName, PortSpec, Rate, RingChoice, SpecError, TapSpec, VfioChoice,
+    VhostUserSpec, VirtioUserSpec,
 };
 
 /// An open port.
@@ -63,6 +65,10 @@ pub enum PortKind {
     Generator,
     /// Nothing in, and nothing out.
     Null,
+    /// A virtual machine or container on a vhost-user socket.
+    VhostUser,
+    /// Our own virtio-net driver on a vhost-user socket.
+    VirtioUser,
 }
 
 impl PortKind {
@@ -75,6 +81,8 @@ impl PortKind {
             Self::Pcap => "pcap",
             Self::Generator => "gen",
             Self::Null => "null",
+            Self::VhostUser => "vhost-user",
+            Self::VirtioUser => "virtio-user",
         }
     }
 }
@@ -108,34 +116,57 @@ impl fmt::Debug for PortQueue {
 /// A file descriptor that becomes readable when an armed receive queue has packets.
 pub struct Wake {
     file: Box<dyn AsFd + Send>,
-    counts: bool,
+    signal: Signal,
+}
+
+/// How a pending signal is taken away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Signal {
+    /// By reading a counter.
+    Event,
+    /// By receiving packets.
+    Level,
+    /// By asking an epoll instance.
+    Edges,
 }
 
 impl Wake {
     /// An eventfd: reading it takes the signal away.
     #[must_use]
     pub fn event(file: impl AsFd + Send + 'static) -> Self {
-        Self { file: Box::new(file), counts: true }
+        Self { file: Box::new(file), signal: Signal::Event }
     }
 
     /// A descriptor that is readable for as long as packets wait, and is read by receiving them.
     #[must_use]
     pub fn level(file: impl AsFd + Send + 'static) -> Self {
-        Self { file: Box::new(file), counts: false }
+        Self { file: Box::new(file), signal: Signal::Level }
+    }
+
+    /// An epoll instance that watches for edges (`EPOLLET`): asking it takes the signal away, and what it watches is never read.
+    #[must_use]
+    pub fn edges(epoll: impl AsFd + Send + 'static) -> Self {
+        Self { file: Box::new(epoll), signal: Signal::Edges }
     }
 
     /// Takes a pending signal away, so that the next `poll(2)` sleeps. Never blocks.
     pub fn consume(&self) {
-        if !self.counts {
-            return;
-        }
-        // The descriptor may be a blocking one: only read what is there.
-        let mut ready = [rustix::event::PollFd::new(&self.file, rustix::event::PollFlags::IN)];
+        // A failure leaves the signal pending: the engine then polls its queue once more than needed.
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        if rustix::event::poll(&mut ready, Some(&now)) == Ok(1) {
-            let mut counter = [0; 8];
-            // A failure leaves the signal pending: the engine then polls its queue once more than needed.
-            let _ = rustix::io::read(&self.file, &mut counter);
+        match self.signal {
+            Signal::Level => {}
+            Signal::Event => {
+                // The descriptor may be a blocking one: only read what is there.
+                let mut ready = [rustix::event::PollFd::new(&self.file, rustix::event::PollFlags::IN)];
+                if rustix::event::poll(&mut ready, Some(&now)) == Ok(1) {
+                    let mut counter = [0; 8];
+                    let _ = rustix::io::read(&self.file, &mut counter);
+                }
+            }
+            Signal::Edges => {
+                let mut events = [std::mem::MaybeUninit::<rustix::event::epoll::Event>::uninit(); 4];
+                let _ = rustix::event::epoll::wait(&self.file, &mut events, Some(&now));
+            }
         }
     }
 }
@@ -148,7 +179,7 @@ impl AsFd for Wake {
 
 impl fmt::Debug for Wake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wake").field("fd", &self.file.as_fd()).field("counts", &self.counts).finish()
+        f.debug_struct("Wake").field("fd", &self.file.as_fd()).field("signal", &self.signal).finish()
     }
 }
 

@@ -13,7 +13,7 @@ use hugemem::{IovaSpace, MemoryRequest, PacketPool, PageChoice, Region};
 use super::nic::NicPort;
 use super::pci::PciDevice;
 use super::tap::Tap;
-use super::{Port, PortControl, PortError, PortKind, PortQueue, PortSpec, generator, null, pcap, size};
+use super::{NamedSpec, Port, PortControl, PortError, PortKind, PortQueue, PortSpec, generator, null, pcap, size};
 use crate::clock::CycleClock;
 
 /// Bytes of a frame that one buffer holds behind its headroom: cards count buffers in whole KiB. Longer frames span several.
@@ -150,6 +150,9 @@ impl Opening<'_> {
                 let (queues, control) = generator::open(spec, clock, pools);
                 port(PortKind::Generator, queues, Box::new(control))
             }
+            (_, PortSpec::VhostUser(_) | PortSpec::VirtioUser(_)) => {
+                return Err(PortError::Device { port: name, reason: "this kind of port cannot be opened yet".into() });
+            }
             _ => {
                 let queues = (0..queues).map(|_| null::queue()).collect();
                 port(PortKind::Null, queues, Box::new(null::NullControl))
@@ -174,8 +177,10 @@ impl Ports {
     ///
     /// # Errors
     /// The first thing that fails. What was opened before is closed again.
-    pub fn open(specs: &[PortSpec], memory: &MemoryOptions) -> Result<Vec<Port>, PortError> {
+    pub fn open(specs: &[NamedSpec], memory: &MemoryOptions) -> Result<Vec<Port>, PortError> {
         let names = names(specs);
+        let specs: Vec<PortSpec> = specs.iter().map(|named| named.spec.clone()).collect();
+        let specs = &specs[..];
         twice(specs, &names)?;
         let mut openings = Vec::with_capacity(specs.len());
         for (index, (spec, name)) in specs.iter().zip(names).enumerate() {
@@ -269,6 +274,8 @@ fn own_queues(spec: &PortSpec) -> Option<usize> {
         PortSpec::Pci(pci) => Some(pci.queues.unwrap_or(1).into()),
         PortSpec::Tap(tap) => Some(tap.queues.into()),
         PortSpec::Generator(generator) => generator.queues.map(usize::from),
+        PortSpec::VhostUser(port) => Some(port.queues.into()),
+        PortSpec::VirtioUser(port) => Some(port.queues.unwrap_or(1).into()),
         PortSpec::Pcap(_) | PortSpec::Null => None,
     }
 }
@@ -284,7 +291,9 @@ fn open<'a>(spec: &'a PortSpec, name: String, peer: Option<&PortSpec>) -> Result
         }
         PortSpec::Tap(tap) => (Resource::Tap(Tap::open(&name, tap)?), queues),
         PortSpec::Pcap(pcap) => (Resource::Pcap(pcap::load(&name, pcap)?), queues),
-        PortSpec::Null | PortSpec::Generator(_) => (Resource::Nothing, queues),
+        PortSpec::Null | PortSpec::Generator(_) | PortSpec::VhostUser(_) | PortSpec::VirtioUser(_) => {
+            (Resource::Nothing, queues)
+        }
     };
     Ok(Opening { name, spec, resource, queues })
 }
@@ -315,10 +324,14 @@ fn allocate(
 }
 
 /// A name for each port that no other has: what the user knows a device by, and a number behind the kind for the others.
-fn names(specs: &[PortSpec]) -> Vec<String> {
+fn names(specs: &[NamedSpec]) -> Vec<String> {
     let mut taken: BTreeSet<String> = BTreeSet::new();
-    for spec in specs {
-        match spec {
+    for named in specs {
+        if let Some(name) = &named.name {
+            taken.insert(name.to_string());
+            continue;
+        }
+        match &named.spec {
             PortSpec::Pci(pci) => taken.insert(pci.device.to_string()),
             PortSpec::Tap(tap) => taken.insert(tap.name.clone()),
             _ => false,
@@ -332,12 +345,15 @@ fn names(specs: &[PortSpec]) -> Vec<String> {
     };
     specs
         .iter()
-        .map(|spec| match spec {
-            PortSpec::Pci(pci) => pci.device.to_string(),
-            PortSpec::Tap(tap) => tap.name.clone(),
-            PortSpec::Pcap(_) => numbered(PortKind::Pcap),
-            PortSpec::Generator(_) => numbered(PortKind::Generator),
-            PortSpec::Null => numbered(PortKind::Null),
+        .map(|named| match (&named.name, &named.spec) {
+            (Some(name), _) => name.to_string(),
+            (None, PortSpec::Pci(pci)) => pci.device.to_string(),
+            (None, PortSpec::Tap(tap)) => tap.name.clone(),
+            (None, PortSpec::Pcap(_)) => numbered(PortKind::Pcap),
+            (None, PortSpec::Generator(_)) => numbered(PortKind::Generator),
+            (None, PortSpec::Null) => numbered(PortKind::Null),
+            (None, PortSpec::VhostUser(_)) => numbered(PortKind::VhostUser),
+            (None, PortSpec::VirtioUser(_)) => numbered(PortKind::VirtioUser),
         })
         .collect()
 }
@@ -353,6 +369,8 @@ fn twice(specs: &[PortSpec], names: &[String]) -> Result<(), PortError> {
                 Some(output) => format!("output file {}", output.display()),
                 None => continue,
             },
+            PortSpec::VhostUser(port) => format!("vhost-user socket {}", port.socket.display()),
+            PortSpec::VirtioUser(port) => format!("virtio-user socket {}", port.socket.display()),
             PortSpec::Null | PortSpec::Generator(_) => continue,
         };
         if !used.insert(what.clone()) {

@@ -1,15 +1,18 @@
 //! What a user writes to name a port: `KIND=VALUE[,KEY=VALUE]...`, or a PCI address or interface name with keys.
 //!
 //! Every [`PortSpec`] prints as the text that parses back to it, so that flags, TOML and reports agree. Keys that
-//! have their default value are not printed.
+//! have their default value are not printed. Where ports have names, a [`NamedSpec`] takes `name=NAME` beside the other keys.
 
 use std::path::PathBuf;
 
 use drivers::bus::PciAddress;
 use drivers::nic::{FlowControl, MacAddress};
 
+mod named;
 mod parse;
 mod print;
+
+pub use named::{NamedSpec, NotPortName, PortName};
 
 /// Most queue pairs that a port may be asked for.
 pub const MAXIMUM_QUEUES: u16 = 128;
@@ -35,6 +38,10 @@ pub enum PortSpec {
     Null,
     /// Makes numbered, time-stamped frames and checks those that arrive.
     Generator(GeneratorSpec),
+    /// A virtual machine or container: the device side of virtio-net on a vhost-user socket.
+    VhostUser(VhostUserSpec),
+    /// The driver side of virtio-net on a vhost-user socket: a switch or another mirach.
+    VirtioUser(VirtioUserSpec),
 }
 
 /// `0000:00:03.0[,queues=N][,ring=auto|split|packed][,vfio=auto|type1|iommufd][,mac=..][,mtu=N][,pause=on|off|rx|tx]`
@@ -146,6 +153,55 @@ pub struct GeneratorSpec {
     pub queues: Option<u16>,
 }
 
+/// `vhost-user=SOCKET[,queues=N][,client=on|off][,prefault=on|off][,mtu=N]`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VhostUserSpec {
+    /// The Unix socket. The path has no comma.
+    pub socket: PathBuf,
+    /// Most queue pairs that the other side may use.
+    pub queues: u16,
+    /// Whether the other side listens and this one connects, again and again. On unless said otherwise, as the virtual machine
+    /// then survives this process.
+    pub client: bool,
+    /// Whether all memory of the virtual machine is touched when it is attached, instead of page by page under traffic.
+    pub prefault: bool,
+    /// Largest payload of a frame in bytes, which the virtual machine is told; `None` leaves that to it.
+    pub mtu: Option<u16>,
+}
+
+impl VhostUserSpec {
+    /// A port on `socket` with everything else at its default.
+    #[must_use]
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into(), queues: 1, client: true, prefault: false, mtu: None }
+    }
+}
+
+/// `virtio-user=SOCKET[,queues=N][,server=on|off][,ring=auto|split|packed][,mac=..][,mtu=N]`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VirtioUserSpec {
+    /// The Unix socket. The path has no comma.
+    pub socket: PathBuf,
+    /// Queue pairs to use; `None` leaves it at one.
+    pub queues: Option<u16>,
+    /// Whether this side listens. Off unless said otherwise: it connects.
+    pub server: bool,
+    /// Layout of the virtqueues.
+    pub ring: RingChoice,
+    /// Ethernet address of the port; `None` makes one up.
+    pub mac: Option<MacAddress>,
+    /// Largest payload of a frame in bytes; `None` keeps what the other side says.
+    pub mtu: Option<u16>,
+}
+
+impl VirtioUserSpec {
+    /// A port on `socket` with everything else at its default.
+    #[must_use]
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into(), queues: None, server: false, ring: RingChoice::Auto, mac: None, mtu: None }
+    }
+}
+
 /// Packets a second.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rate {
@@ -210,8 +266,8 @@ pub enum SpecError {
     },
 }
 
-const KINDS: &str =
-    "a PCI address (0000:00:03.0), an interface name, vfio-user=SOCKET, tap=NAME, pcap=FILE, gen=RATE or null";
+const KINDS: &str = "a PCI address (0000:00:03.0), an interface name, vfio-user=SOCKET, vhost-user=SOCKET, virtio-user=SOCKET, tap=NAME, \
+     pcap=FILE, gen=RATE or null";
 
 /// The text was no rate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

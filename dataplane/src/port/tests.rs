@@ -33,6 +33,16 @@ fn a_spec_prints_as_it_was_written_less_defaults() {
         ("gen=500k,size=1518", "gen=500k,size=1518"),
         ("gen=2G,flows=1", "gen=2000M"),
         ("gen=1001", "gen=1001"),
+        ("vhost-user=/run/vm0.sock,queues=1,client=on,prefault=off", "vhost-user=/run/vm0.sock"),
+        (
+            "vhost-user=a=b.sock,mtu=9000,prefault=on,client=off,queues=4",
+            "vhost-user=a=b.sock,queues=4,client=off,prefault=on,mtu=9000",
+        ),
+        ("virtio-user=/x,server=off,ring=auto", "virtio-user=/x"),
+        (
+            "virtio-user=/x,mtu=1500,mac=52:54:00:12:34:56,ring=packed,server=on,queues=2",
+            "virtio-user=/x,queues=2,server=on,ring=packed,mac=52:54:00:12:34:56,mtu=1500",
+        ),
     ];
     for (text, expected) in table {
         assert_eq!(printed(text), expected, "{text}");
@@ -41,7 +51,8 @@ fn a_spec_prints_as_it_was_written_less_defaults() {
 
 #[test]
 fn what_is_no_spec_is_refused_with_what_would_be_right() {
-    let kinds = "; a port is a PCI address (0000:00:03.0), an interface name, vfio-user=SOCKET, tap=NAME, pcap=FILE, gen=RATE or null";
+    let kinds = "; a port is a PCI address (0000:00:03.0), an interface name, vfio-user=SOCKET, vhost-user=SOCKET, \
+                 virtio-user=SOCKET, tap=NAME, pcap=FILE, gen=RATE or null";
     let table = [
         ("", format!("port ``: nothing is named{kinds}")),
         ("vhost=/x", format!("port `vhost=/x`: there is no kind `vhost=`{kinds}")),
@@ -60,6 +71,21 @@ fn what_is_no_spec_is_refused_with_what_would_be_right() {
         ),
         ("tap=t,mac=x", "port `tap=t,mac=x`: unknown key `mac`; tap takes queues=N".into()),
         ("tap=t,", "port `tap=t,`: unknown key ``; tap takes queues=N".into()),
+        ("vhost-user=", format!("port `vhost-user=`: `vhost-user=` lacks its socket{kinds}")),
+        ("virtio-user", format!("port `virtio-user`: `virtio-user` lacks its value{kinds}")),
+        (
+            "vhost-user=/x,server=on",
+            "port `vhost-user=/x,server=on`: unknown key `server`; vhost-user takes queues=N, client=on|off, \
+             prefault=on|off and mtu=BYTES"
+                .into(),
+        ),
+        (
+            "virtio-user=/x,client=on",
+            "port `virtio-user=/x,client=on`: unknown key `client`; virtio-user takes queues=N, server=on|off, \
+             ring=auto|split|packed, mac=ADDRESS and mtu=BYTES"
+                .into(),
+        ),
+        ("vhost-user=/x,client=1", "port `vhost-user=/x,client=1`: `client=1` is not usable: give on or off".into()),
         ("pcap=a,in=b", "port `pcap=a,in=b`: unknown key `in`; pcap takes out=FILE and loop=N".into()),
         (
             "gen=1,rate=2",
@@ -131,8 +157,8 @@ fn any_spec() -> impl Strategy<Value = PortSpec> {
     });
     // Names of kinds mean the kind.
     let name = "[a-z][a-z0-9.@_-]{0,14}"
-        .prop_filter("a kind", |name| !matches!(&**name, "null" | "tap" | "gen" | "pcap" | "vfio-user"));
-    let mac = any::<[u8; 6]>().prop_map(|mut mac| {
+        .prop_filter("a kind", |name| !matches!(&**name, "null" | "tap" | "gen" | "pcap" | "vfio-user" | "vhost-user" | "virtio-user"));
+    let mac = || any::<[u8; 6]>().prop_map(|mut mac| {
         mac[0] = mac[0] & 0xfe | 2;
         MacAddress(mac)
     });
@@ -143,7 +169,7 @@ fn any_spec() -> impl Strategy<Value = PortSpec> {
         prop::option::of(any_queues()),
         prop::sample::select(vec![RingChoice::Auto, RingChoice::Split, RingChoice::Packed]),
         prop::sample::select(vec![VfioChoice::Auto, VfioChoice::Type1, VfioChoice::Iommufd]),
-        prop::option::of(mac),
+        prop::option::of(mac()),
         prop::option::of(68_u16..=9710),
         prop::option::of(pause),
         any::<bool>(),
@@ -170,7 +196,17 @@ fn any_spec() -> impl Strategy<Value = PortSpec> {
     let generator = generator.prop_map(|(rate, size, count, flows, queues)| {
         PortSpec::Generator(GeneratorSpec { rate, size, count, flows, queues })
     });
-    prop_oneof![pci, tap, pcap, generator, Just(PortSpec::Null)]
+    let mtu = || prop::option::of(68_u16..=9710);
+    let vhost_user = (path(), any_queues(), any::<bool>(), any::<bool>(), mtu());
+    let vhost_user = vhost_user.prop_map(|(socket, queues, client, prefault, mtu)| {
+        PortSpec::VhostUser(VhostUserSpec { socket, queues, client, prefault, mtu })
+    });
+    let ring = prop::sample::select(vec![RingChoice::Auto, RingChoice::Split, RingChoice::Packed]);
+    let virtio_user = (path(), prop::option::of(any_queues()), any::<bool>(), ring, prop::option::of(mac()), mtu());
+    let virtio_user = virtio_user.prop_map(|(socket, queues, server, ring, mac, mtu)| {
+        PortSpec::VirtioUser(VirtioUserSpec { socket, queues, server, ring, mac, mtu })
+    });
+    prop_oneof![pci, tap, pcap, generator, vhost_user, virtio_user, Just(PortSpec::Null)]
 }
 
 #[derive(serde::Serialize, serde::Deserialize, PartialEq, Debug)]
@@ -192,9 +228,12 @@ proptest! {
     }
 
     #[test]
-    fn no_text_breaks_the_parser(text in "\\PC{0,40}|(gen|tap|pcap|00:1f.7)=?[0-9a-zA-Z,=.:-]{0,30}") {
+    fn no_text_breaks_the_parser(text in "\\PC{0,40}|(gen|tap|pcap|vhost-user|virtio-user|00:1f.7)=?[0-9a-zA-Z,=.:-]{0,30}") {
         if let Ok(spec) = text.parse::<PortSpec>() {
             prop_assert_eq!(spec.to_string().parse::<PortSpec>(), Ok(spec));
+        }
+        if let Ok(spec) = text.parse::<NamedSpec>() {
+            prop_assert_eq!(spec.to_string().parse::<NamedSpec>(), Ok(spec));
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use dataplane::config::{ByteSize, CoreList, PageSize, Poll};
-use dataplane::port::{MAXIMUM_FRAME, MINIMUM_FRAME, PortSpec};
+use dataplane::config::{ByteSize, ControlSocket, CoreList, PageSize, Poll, Scheduler};
+use dataplane::port::{MAXIMUM_FRAME, MINIMUM_FRAME, NamedSpec, PortSpec};
 
 use crate::embedded::Driver;
 
@@ -19,12 +19,18 @@ Ports:
                                 a network card bound to vfio-pci; 00:03.0 and the kernel's interface name work too;
                                 virtio cards take ring=auto|split|packed, ixgbe cards pause=on|off|rx|tx
   vfio-user=SOCKET[,...]        a card behind a socket, such as those of `mirach device`; keys as above, but vfio
+  vhost-user=SOCKET[,queues=N][,client=on|off][,prefault=on|off][,mtu=BYTES]
+                                a virtual machine or container; the emulator listens and mirach connects, client=off
+                                turns that round; prefault=on takes all of its memory at once
+  virtio-user=SOCKET[,queues=N][,server=on|off][,ring=auto|split|packed][,mac=ADDRESS][,mtu=BYTES]
+                                the other side of a vhost-user socket: a switch (OVS, VPP, DPDK) or another mirach
   tap=NAME[,queues=N]           a Linux tap interface
   pcap=IN[,out=OUT][,loop=N]    capture files; IN may be left out (pcap=,out=OUT); loop=0 plays IN for ever
   gen=RATE[,size=64|64-1514][,count=N][,flows=N][,queues=N]
                                 a generator and checking sink; RATE is packets a second (1M, 500k) or max;
                                 size is without frame check sequence, 60 to 1518
-  null                          discards what it is sent";
+  null                          discards what it is sent
+Every port takes name=NAME.";
 
 /// A host network dataplane: takes network cards from the kernel, drives them itself and moves packets between them.
 #[derive(Parser, Debug)]
@@ -63,9 +69,10 @@ pub(crate) enum Command {
 
 #[derive(Args, Debug)]
 pub(crate) struct RunArguments {
-    /// A port; give an even number of them. The first two are joined, then the next two, and so on
+    /// A port; give an even number of them. The first two are joined, then the next two, and so on. More can be added later
+    /// with `mirach port add`
     #[arg(long = "port", value_name = "SPEC")]
-    pub(crate) ports: Vec<PortSpec>,
+    pub(crate) ports: Vec<NamedSpec>,
     /// TOML file that says the same as the flags; flags win
     #[arg(long, value_name = "FILE.toml")]
     pub(crate) config: Option<PathBuf>,
@@ -90,6 +97,14 @@ pub(crate) struct RunArguments {
     /// Most packets received at once, 1 to 128 [default: 64]
     #[arg(long, value_name = "N")]
     pub(crate) burst: Option<usize>,
+    /// To whom packets are delivered first when several ports wait: the one that used the least processor time of late
+    /// (least-cpu), or all in the order of arrival (off) [default: least-cpu]
+    #[arg(long, value_name = "MODE")]
+    pub(crate) scheduler: Option<Scheduler>,
+    /// Unix socket on which `mirach port` adds and removes ports, or none [default: /run/mirach/control.sock for root,
+    /// $XDG_RUNTIME_DIR/mirach/control.sock for others]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: Option<ControlSocket>,
     /// Stop after so many seconds [default: at SIGINT or SIGTERM, or when all sources have ended]
     #[arg(long, value_name = "N")]
     pub(crate) seconds: Option<u64>,

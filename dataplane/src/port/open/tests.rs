@@ -3,7 +3,7 @@ use super::*;
 use crate::port::Supply;
 use hugemem::Batch;
 
-fn specs(texts: &[&str]) -> Vec<PortSpec> {
+fn specs(texts: &[&str]) -> Vec<NamedSpec> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 

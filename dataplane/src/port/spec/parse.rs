@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::{
     FrameSize, GeneratorSpec, MAXIMUM_FLOWS, MAXIMUM_FRAME, MAXIMUM_QUEUES, MINIMUM_FRAME, NotRate, PcapSpec, PciName,
-    PciSpec, PortSpec, Rate, RingChoice, SpecError, TapSpec, VfioChoice,
+    PciSpec, PortSpec, Rate, RingChoice, SpecError, TapSpec, VfioChoice, VhostUserSpec, VirtioUserSpec,
 };
 
 /// The keys of one text: every one must be taken, and is there once.
@@ -60,6 +60,33 @@ impl<'a> Keys<'a> {
     fn queues(&self) -> Result<Option<u16>, SpecError> {
         self.take("queues", "a number from 1 to 128", |value| whole(value).filter(|n| (1..=MAXIMUM_QUEUES).contains(n)))
     }
+
+    fn ring(&self) -> Result<Option<RingChoice>, SpecError> {
+        self.take("ring", "auto, split or packed", |value| match value {
+            "auto" => Some(RingChoice::Auto),
+            "split" => Some(RingChoice::Split),
+            "packed" => Some(RingChoice::Packed),
+            _ => None,
+        })
+    }
+
+    fn mac(&self) -> Result<Option<MacAddress>, SpecError> {
+        self.take("mac", "a unicast Ethernet address such as 52:54:00:12:34:56", |value| {
+            value.parse::<MacAddress>().ok().filter(|mac| mac.0[0] & 1 == 0 && mac.0 != [0; 6])
+        })
+    }
+
+    fn mtu(&self) -> Result<Option<u16>, SpecError> {
+        self.take("mtu", "a number from 68 to 9710", |value| whole(value).filter(|mtu| MTU.contains(mtu)))
+    }
+
+    fn switch(&self, key: &str) -> Result<Option<bool>, SpecError> {
+        self.take(key, "on or off", |value| match value {
+            "on" => Some(true),
+            "off" => Some(false),
+            _ => None,
+        })
+    }
 }
 
 /// Payloads that a port may be asked to carry: from the least that IPv4 lets a link have (RFC 791) to the longest frame of the
@@ -90,11 +117,15 @@ impl FromStr for PortSpec {
             Some(("tap", name)) => tap(spec, name, rest),
             Some(("pcap", path)) => pcap(spec, path, rest),
             Some(("gen", rate)) => generator(spec, rate, rest),
-            Some(("vfio-user", "")) => Err(unknown("`vfio-user=` lacks its socket".into())),
+            Some((kind @ ("vfio-user" | "vhost-user" | "virtio-user"), "")) => {
+                Err(unknown(format!("`{kind}=` lacks its socket")))
+            }
+            Some(("vhost-user", socket)) => vhost_user(spec, socket, rest),
+            Some(("virtio-user", socket)) => virtio_user(spec, socket, rest),
             Some(("vfio-user", socket)) => pci(spec, PciName::Socket(socket.into()), rest),
             Some((kind, _)) => Err(unknown(format!("there is no kind `{kind}=`"))),
             None if head == "null" => Keys::new(spec, rest, "null", &[], "no keys").map(|_| Self::Null),
-            None if matches!(head, "tap" | "pcap" | "gen" | "vfio-user") => {
+            None if matches!(head, "tap" | "pcap" | "gen" | "vfio-user" | "vhost-user" | "virtio-user") => {
                 Err(unknown(format!("`{head}` lacks its value")))
             }
             None => {
@@ -124,22 +155,12 @@ fn pci(spec: &str, device: PciName, rest: Option<&str>) -> Result<PortSpec, Spec
         PciName::Socket(_) => Keys::new(spec, rest, "vfio-user", SOCKET_KEYS, SOCKET_LIST)?,
         _ => Keys::new(spec, rest, "a PCI device", &KEYS, LIST)?,
     };
-    let ring = keys.take("ring", "auto, split or packed", |value| match value {
-        "auto" => Some(RingChoice::Auto),
-        "split" => Some(RingChoice::Split),
-        "packed" => Some(RingChoice::Packed),
-        _ => None,
-    })?;
     let vfio = keys.take("vfio", "auto, type1 or iommufd", |value| match value {
         "auto" => Some(VfioChoice::Auto),
         "type1" => Some(VfioChoice::Type1),
         "iommufd" => Some(VfioChoice::Iommufd),
         _ => None,
     })?;
-    let mac = keys.take("mac", "a unicast Ethernet address such as 52:54:00:12:34:56", |value| {
-        value.parse::<MacAddress>().ok().filter(|mac| mac.0[0] & 1 == 0 && mac.0 != [0; 6])
-    })?;
-    let mtu = keys.take("mtu", "a number from 68 to 9710", |value| whole(value).filter(|mtu| MTU.contains(mtu)))?;
     let pause = keys.take("pause", "on, off, rx or tx", |value| match value {
         "on" => Some(FlowControl { rx: true, tx: true }),
         "off" => Some(FlowControl { rx: false, tx: false }),
@@ -147,20 +168,40 @@ fn pci(spec: &str, device: PciName, rest: Option<&str>) -> Result<PortSpec, Spec
         "tx" => Some(FlowControl { rx: false, tx: true }),
         _ => None,
     })?;
-    let promiscuous = keys.take("promiscuous", "on or off", |value| match value {
-        "on" => Some(true),
-        "off" => Some(false),
-        _ => None,
-    })?;
     Ok(PortSpec::Pci(PciSpec {
         device,
         queues: keys.queues()?,
-        ring: ring.unwrap_or_default(),
+        ring: keys.ring()?.unwrap_or_default(),
         vfio: vfio.unwrap_or_default(),
-        mac,
-        mtu,
+        mac: keys.mac()?,
+        mtu: keys.mtu()?,
         pause,
-        promiscuous: promiscuous.unwrap_or(true),
+        promiscuous: keys.switch("promiscuous")?.unwrap_or(true),
+    }))
+}
+
+fn vhost_user(spec: &str, socket: &str, rest: Option<&str>) -> Result<PortSpec, SpecError> {
+    const LIST: &str = "queues=N, client=on|off, prefault=on|off and mtu=BYTES";
+    let keys = Keys::new(spec, rest, "vhost-user", &["queues", "client", "prefault", "mtu"], LIST)?;
+    Ok(PortSpec::VhostUser(VhostUserSpec {
+        socket: socket.into(),
+        queues: keys.queues()?.unwrap_or(1),
+        client: keys.switch("client")?.unwrap_or(true),
+        prefault: keys.switch("prefault")?.unwrap_or(false),
+        mtu: keys.mtu()?,
+    }))
+}
+
+fn virtio_user(spec: &str, socket: &str, rest: Option<&str>) -> Result<PortSpec, SpecError> {
+    const LIST: &str = "queues=N, server=on|off, ring=auto|split|packed, mac=ADDRESS and mtu=BYTES";
+    let keys = Keys::new(spec, rest, "virtio-user", &["queues", "server", "ring", "mac", "mtu"], LIST)?;
+    Ok(PortSpec::VirtioUser(VirtioUserSpec {
+        socket: socket.into(),
+        queues: keys.queues()?,
+        server: keys.switch("server")?.unwrap_or(false),
+        ring: keys.ring()?.unwrap_or_default(),
+        mac: keys.mac()?,
+        mtu: keys.mtu()?,
     }))
 }
 

@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::{FrameSize, GeneratorSpec, PcapSpec, PciName, PciSpec, PortSpec, Rate, RingChoice, TapSpec, VfioChoice};
+use super::{
+    FrameSize, GeneratorSpec, PcapSpec, PciName, PciSpec, PortSpec, Rate, RingChoice, TapSpec, VfioChoice,
+    VhostUserSpec, VirtioUserSpec,
+};
 
 impl fmt::Display for PciName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,6 +68,8 @@ impl fmt::Display for PortSpec {
             Self::Pcap(pcap) => pcap.fmt(f),
             Self::Null => f.write_str("null"),
             Self::Generator(generator) => generator.fmt(f),
+            Self::VhostUser(port) => port.fmt(f),
+            Self::VirtioUser(port) => port.fmt(f),
         }
     }
 }
@@ -134,6 +139,47 @@ impl fmt::Display for GeneratorSpec {
         }
         match self.queues {
             Some(queues) => write!(f, ",queues={queues}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for VhostUserSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "vhost-user={}", self.socket.display())?;
+        if self.queues != 1 {
+            write!(f, ",queues={}", self.queues)?;
+        }
+        if !self.client {
+            f.write_str(",client=off")?;
+        }
+        if self.prefault {
+            f.write_str(",prefault=on")?;
+        }
+        match self.mtu {
+            Some(mtu) => write!(f, ",mtu={mtu}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for VirtioUserSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "virtio-user={}", self.socket.display())?;
+        if let Some(queues) = self.queues {
+            write!(f, ",queues={queues}")?;
+        }
+        if self.server {
+            f.write_str(",server=on")?;
+        }
+        if self.ring != RingChoice::Auto {
+            write!(f, ",ring={}", self.ring)?;
+        }
+        if let Some(mac) = self.mac {
+            write!(f, ",mac={mac}")?;
+        }
+        match self.mtu {
+            Some(mtu) => write!(f, ",mtu={mtu}"),
             None => Ok(()),
         }
     }

@@ -42,7 +42,8 @@ pub(crate) fn execute(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
         core: card_core,
     };
     let (cards, ports) = Cards::plug(plan)?;
-    let config = EngineConfig { burst: arguments.burst.into(), poll: Poll::Adaptive, hold: Duration::from_secs(3600) };
+    let hold = Duration::from_secs(3600);
+    let config = EngineConfig { burst: arguments.burst.into(), poll: Poll::Adaptive, hold, ..EngineConfig::default() };
     let mut forwarder = Forwarder::start(config, &cores, ports)?;
     cards.begin();
     let shown = show(&mut forwarder, &cards, &signals, arguments);

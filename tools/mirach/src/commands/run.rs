@@ -66,6 +66,8 @@ fn configure(arguments: RunArguments) -> Result<(Config, bool), ConfigError> {
         node: arguments.node,
         poll: arguments.poll,
         burst: arguments.burst,
+        scheduler: arguments.scheduler,
+        control: arguments.control,
         seconds: arguments.seconds,
         hold_milliseconds: arguments.hold_milliseconds,
         json: arguments.json.then_some(true),

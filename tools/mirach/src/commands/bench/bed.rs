@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use dataplane::clock::CycleClock;
 use dataplane::port::open::BUFFER_ROOM;
-use dataplane::port::{MemoryOptions, Port, PortQueue, PortSpec, Ports, generator, null};
+use dataplane::port::{MemoryOptions, NamedSpec, Port, PortQueue, PortSpec, Ports, generator, null};
 use hugemem::{HEADROOM, Iova, Region};
 
 use super::measure::{Cost, Meter};
@@ -125,6 +125,7 @@ pub(crate) fn of_port(spec: &PortSpec, sizes: &[u16], visit: &mut Visit<'_>) -> 
     for size in sizes {
         specs.extend([generator_spec(*size)?, PortSpec::Null]);
     }
+    let specs: Vec<NamedSpec> = specs.into_iter().map(NamedSpec::from).collect();
     let mut ports = Ports::open(&specs, &MemoryOptions { bytes: 256 << 20, ..MemoryOptions::default() })?;
     for notice in ports.iter().flat_map(|port| &port.notices) {
         eprintln!("note: {notice}");
