@@ -205,6 +205,7 @@ impl<F: PciFunction> Transport for Pci<F> {
     /// Without the second it would bypass the IOMMU.
     const REQUIRED: Features = Features::VERSION_1.union(Features::ACCESS_PLATFORM);
     const SWITCHES_PAIRS: bool = false;
+    const PASSES_EVERYTHING: bool = false;
 
     fn name(&self) -> &str {
         self.function.name()
@@ -222,8 +223,9 @@ impl<F: PciFunction> Transport for Pci<F> {
         Status::from_bits_retain(self.common.load(&DEVICE_STATUS))
     }
 
-    fn add_status(&mut self, status: Status) {
+    fn add_status(&mut self, status: Status) -> Result<(), NicError> {
         self.common.store(&DEVICE_STATUS, (self.status() | status).bits());
+        Ok(())
     }
 
     /// Everything reads as ones.
@@ -251,7 +253,7 @@ impl<F: PciFunction> Transport for Pci<F> {
         self.common.store(&DRIVER_FEATURE, u32::narrow(features.bits()));
         self.common.store(&DRIVER_FEATURE_SELECT, 1);
         self.common.store(&DRIVER_FEATURE, u32::narrow(features.bits() >> 32));
-        self.add_status(Status::FEATURES_OK);
+        self.add_status(Status::FEATURES_OK)?;
         if self.status().contains(Status::FEATURES_OK) {
             return Ok(());
         }

@@ -20,8 +20,8 @@ pub(super) fn halt(transport: &mut impl Transport, clock: &dyn Clock, limit: Dur
 
 /// Steps 2 and 3 of section 3.1.1, and what the device offers.
 pub(super) fn greet(transport: &mut impl Transport) -> Result<Features, NicError> {
-    transport.add_status(Status::ACKNOWLEDGE);
-    transport.add_status(Status::DRIVER);
+    transport.add_status(Status::ACKNOWLEDGE)?;
+    transport.add_status(Status::DRIVER)?;
     transport.offered()
 }
 
@@ -32,7 +32,8 @@ pub(super) fn negotiate(transport: &mut impl Transport, wishes: Wishes) -> Resul
         return Err(transport.gone());
     }
     let features = features::negotiate(offered, wishes).map_err(|refusal| {
-        transport.add_status(Status::FAILED);
+        // A courtesy to a device that is not driven.
+        let _ = transport.add_status(Status::FAILED);
         NicError::Unsupported { device: transport.name().to_string(), reason: refusal.reason().to_string() }
     })?;
     transport.accept(features)?;

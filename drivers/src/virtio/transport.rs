@@ -74,6 +74,8 @@ pub trait Transport: Send + 'static {
     const REQUIRED: Features;
     /// The transport itself switches queue pairs on, so that several need no control queue (5.1.3.1).
     const SWITCHES_PAIRS: bool;
+    /// Every frame that is sent to the device arrives: there is nothing to choose.
+    const PASSES_EVERYTHING: bool;
 
     /// The device's name, for messages.
     fn name(&self) -> &str;
@@ -87,9 +89,11 @@ pub trait Transport: Send + 'static {
     /// Device status as it is now (2.1).
     fn status(&self) -> Status;
 
-    /// Adds to the device status; a driver never takes a bit back but by a reset (2.1.1). That it did not reach the
-    /// device shows in [`Transport::status`].
-    fn add_status(&mut self, status: Status);
+    /// Adds to the device status; a driver never takes a bit back but by a reset (2.1.1).
+    ///
+    /// # Errors
+    /// When the device cannot be told.
+    fn add_status(&mut self, status: Status) -> Result<(), NicError>;
 
     /// Whether the device does not answer any more.
     fn is_gone(&self) -> bool;

@@ -35,7 +35,7 @@ mod client;
 mod error;
 pub mod server;
 mod shared;
-mod socket;
+pub mod socket;
 mod version;
 mod wire;
 

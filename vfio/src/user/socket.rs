@@ -21,7 +21,7 @@ const CONTROL: usize = rustix::cmsg_space!(ScmRights(MAX_FILES));
 
 /// Why bytes did not go over a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Broken {
+pub enum Broken {
     /// The peer closed it.
     Closed,
     /// Time ran out.
@@ -35,7 +35,10 @@ pub(super) enum Broken {
 }
 
 /// Waits until one of `descriptors` has something to say, `false` when `deadline` came first.
-pub(super) fn wait(descriptors: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<bool, Broken> {
+///
+/// # Errors
+/// When the system refuses.
+pub fn wait(descriptors: &mut [PollFd<'_>], deadline: Option<Instant>) -> Result<bool, Broken> {
     loop {
         // A timeout beyond what the kernel can express is as good as none.
         let limit = deadline
@@ -51,8 +54,11 @@ pub(super) fn wait(descriptors: &mut [PollFd<'_>], deadline: Option<Instant>) ->
 }
 
 /// Sends `parts` one after the other, with `files` beside the first byte. Begins by `begin`, or sends nothing and says [`Broken::Busy`]; ends
-/// by `end`. After any other error the peer may have a part of it.
-pub(super) fn send(
+/// by `end`.
+///
+/// # Errors
+/// After any but [`Broken::Busy`] the peer may have a part of it.
+pub fn send(
     socket: BorrowedFd<'_>,
     parts: [&[u8]; 2],
     files: &[BorrowedFd<'_>],
@@ -89,7 +95,10 @@ pub(super) fn send(
 }
 
 /// Fills `bytes` by `deadline`, and adds descriptors that come beside them to `files`.
-pub(super) fn receive(
+///
+/// # Errors
+/// What came by then is lost.
+pub fn receive(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],
     files: &mut Vec<OwnedFd>,
