@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod forwarder;
+pub mod guest;
 pub mod histogram;
 pub mod port;
 pub mod stats;

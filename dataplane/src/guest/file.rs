@@ -1,0 +1,67 @@
+//! Whether a file that was handed over is memory.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::FileType;
+
+use super::error::GuestError;
+
+/// `TMPFS_MAGIC` and `HUGETLBFS_MAGIC` in linux/magic.h. A memfd is on one of these.
+const TMPFS: u64 = 0x0102_1994;
+const HUGETLBFS: u64 = 0x9584_58f6;
+
+/// The whole pages of a file that a region needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Extent {
+    /// Offset in the file, a multiple of its page size.
+    pub(super) start: u64,
+    /// Bytes from there on, a multiple of its page size.
+    pub(super) len: usize,
+    /// Distance of the region's first byte from `start`.
+    pub(super) inset: usize,
+}
+
+/// Checks that `file` is memory and has the `size` bytes from `offset` on.
+///
+/// Regular files on memory file systems only: a page of any other file may block for ever (FUSE), have side effects (devices), or
+/// be none (sockets). `/dev/zero` lies on a tmpfs, too, and is no regular file.
+pub(super) fn check(file: impl AsFd, offset: u64, size: u64) -> Result<Extent, GuestError> {
+    let system = |action| move |source: rustix::io::Errno| GuestError::System { action, source: source.into() };
+    let status = rustix::fs::fstat(&file).map_err(system("ask for the size of the file"))?;
+    match FileType::from_raw_mode(status.st_mode) {
+        FileType::RegularFile => {}
+        other => return Err(GuestError::NotAFile { kind: kind(other) }),
+    }
+    let system = rustix::fs::fstatfs(&file).map_err(system("ask for the file system of the file"))?;
+    // Types of file systems are 32 bits wide, and sign-extended by some.
+    let magic = u64::from_ne_bytes(i64::from(system.f_type).to_ne_bytes()) & u64::from(u32::MAX);
+    if magic != TMPFS && magic != HUGETLBFS {
+        return Err(GuestError::NotMemory { magic });
+    }
+    let geometry = GuestError::Geometry { what: "offset in the file", at: offset, size };
+    let Some(end) = offset.checked_add(size).filter(|_| size > 0) else { return Err(geometry) };
+    let has = u64::try_from(status.st_size).unwrap_or(0);
+    if end > has {
+        return Err(GuestError::TooShort { needed: end, has });
+    }
+    // A huge page is the block of its file system, and mapped whole.
+    let page = if magic == HUGETLBFS { u64::try_from(system.f_bsize).unwrap_or(0) } else { 0 };
+    let page = page.max(rustix::param::page_size() as u64);
+    let start = offset - offset % page;
+    let len = end.checked_next_multiple_of(page).and_then(|end| usize::try_from(end - start).ok());
+    let inset = usize::try_from(offset - start).ok();
+    let (Some(len), Some(inset)) = (len, inset) else { return Err(geometry) };
+    Ok(Extent { start, len, inset })
+}
+
+fn kind(file: FileType) -> &'static str {
+    match file {
+        FileType::Directory => "a folder",
+        FileType::Symlink => "a symbolic link",
+        FileType::Fifo => "a pipe",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice => "a character device",
+        FileType::BlockDevice => "a block device",
+        _ => "an anonymous descriptor",
+    }
+}

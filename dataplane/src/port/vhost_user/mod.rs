@@ -1,0 +1,3 @@
+//! Ports of virtual machines, by vhost-user.
+
+mod notify;
