@@ -41,13 +41,38 @@ impl Agent {
     /// # Errors
     ///
     /// No agent within the limit, or `alive` failed.
-    pub fn connect(socket: &Path, limit: Duration, mut alive: impl FnMut() -> Result<()>) -> Result<Self> {
+    pub fn connect(socket: &Path, limit: Duration, alive: &mut dyn FnMut() -> Result<()>) -> Result<Self> {
         let started = Instant::now();
+        let mut agent = Self::attach(socket, limit, alive)?;
+        agent.await_ready(limit.saturating_sub(started.elapsed()), alive)?;
+        Ok(agent)
+    }
+
+    /// Connects to the serial port's socket of a guest whose agent has been ready for long.
+    ///
+    /// # Errors
+    ///
+    /// No socket within the limit, or `alive` failed.
+    pub fn attach(socket: &Path, limit: Duration, alive: &mut dyn FnMut() -> Result<()>) -> Result<Self> {
         let stream = wait::until("the guest's serial port", limit, || {
             alive()?;
             Ok(UnixStream::connect(socket).ok())
         })?;
-        let mut agent = Self { reader: BufReader::new(stream), number: 0 };
+        Ok(Self { reader: BufReader::new(stream), number: 0 })
+    }
+
+    /// Takes over from another connection to the same guest.
+    pub fn go_on_after(&mut self, other: &Self) {
+        self.number = other.number;
+    }
+
+    /// Waits until the agent says that it is ready, again after the guest was started anew.
+    ///
+    /// # Errors
+    ///
+    /// It does not within the limit, or `alive` failed.
+    pub fn await_ready(&mut self, limit: Duration, mut alive: impl FnMut() -> Result<()>) -> Result<()> {
+        let started = Instant::now();
         loop {
             alive()?;
             let left = limit.saturating_sub(started.elapsed());
@@ -55,8 +80,8 @@ impl Agent {
                 bail!("the guest did not come up within {} s", limit.as_secs());
             }
             // In slices, so that a QEMU that ended is noticed; what was read of a line is kept.
-            match agent.line(left.min(Duration::from_secs(1))) {
-                Ok(line) if line == "ready" => return Ok(agent),
+            match self.line(left.min(Duration::from_secs(1))) {
+                Ok(line) if line == "ready" => return Ok(()),
                 Ok(_) | Err(_) => {}
             }
         }
@@ -144,7 +169,7 @@ mod tests {
             stream.write_all(answer.as_bytes()).unwrap();
             line
         });
-        let mut agent = Agent::connect(&path, Duration::from_secs(60), || Ok(())).unwrap();
+        let mut agent = Agent::connect(&path, Duration::from_secs(60), &mut || Ok(())).unwrap();
         let result = agent.run("echo hello", Duration::from_secs(60));
         assert_eq!(guest.join().unwrap(), "1 60 echo hello\n");
         result

@@ -45,7 +45,11 @@ pub fn build(kernel: Kernel, modules: &[&str], programs: &[&str], tools: &[&str]
     for name in programs {
         archive.add_file(&format!("bin/{name}"), PROGRAM, &binaries::guest(name)?)?;
     }
-    for (name, path) in tools::files(TOOLS, tools)? {
+    let files = tools::files(TOOLS, tools)?;
+    for folder in folders(files.keys()) {
+        archive.add(&folder, FOLDER, &[]);
+    }
+    for (name, path) in files {
         archive.add_file(&name, PROGRAM, &path)?;
     }
     let mut order = String::new();
@@ -57,6 +61,15 @@ pub fn build(kernel: Kernel, modules: &[&str], programs: &[&str], tools: &[&str]
     }
     archive.add("modules/order", DATA, order.as_bytes());
     Ok(archive.finish())
+}
+
+/// The folders of these files below the archive's own, each after the one that it is in.
+fn folders<'a>(files: impl Iterator<Item = &'a String>) -> BTreeSet<String> {
+    files
+        .flat_map(|name| Path::new(name).ancestors().skip(1))
+        .filter(|folder| folder.components().count() > 1 || folder.starts_with("usr"))
+        .map(|folder| folder.to_string_lossy().into_owned())
+        .collect()
 }
 
 /// The files to load for these modules, each once, what they depend on first.

@@ -151,6 +151,7 @@ fn boot(plan: Plan) -> Result<Booted> {
         }
     };
     let guest = Guest::boot(Machine {
+        number: 0,
         kernel: plan.kernel,
         modules: &MODULES,
         programs: plan.programs,
@@ -158,6 +159,8 @@ fn boot(plan: Plan) -> Result<Booted> {
         processors: plan.processors,
         memory_mib: plan.memory_mib,
         parameters: plan.parameters,
+        controller: true,
+        reboots: false,
         nics: SLOTS.into_iter().zip(kinds).map(|(slot, kind)| Nic { slot, kind }).collect(),
     })?;
     Ok(Booted { guest, cards, pair })

@@ -36,12 +36,45 @@ pub fn files(folder: &str, programs: &[&str]) -> Result<BTreeMap<String, PathBuf
             files.insert(format!("lib/{library}"), path);
         }
         files.insert(format!("{folder}/{name}"), path);
+        if *name == TESTPMD {
+            for (library, path) in plugins()? {
+                files.insert(library, path);
+            }
+        }
     }
     if !programs.is_empty() {
         files.insert(LOADER.trim_start_matches('/').to_owned(), LOADER.into());
     }
     Ok(files)
 }
+
+/// DPDK's program for tests, whose drivers are libraries that it looks for in a folder of its own.
+const TESTPMD: &str = "dpdk-testpmd";
+
+/// The drivers that it has in a guest; others would need libraries of their own.
+const PLUGINS: [&str; 4] =
+    ["librte_bus_pci.so", "librte_bus_vdev.so", "librte_mempool_ring.so", "librte_net_virtio.so"];
+
+/// DPDK's drivers with their libraries, at the paths where they are looked for.
+fn plugins() -> Result<Vec<(String, PathBuf)>> {
+    let missing = "DPDK has no folder with drivers on this host: run `cargo xtask setup`";
+    let folders = std::fs::read_dir(LIBRARIES).with_context(|| format!("no {LIBRARIES}"))?.flatten();
+    let folder = folders
+        .map(|entry| entry.path())
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pmds-")))
+        .context(missing)?;
+    let mut files = Vec::new();
+    for name in PLUGINS {
+        let path = folder.join(name);
+        let libraries = libraries(&path).with_context(|| format!("DPDK's driver {name}"))?;
+        files.extend(libraries.into_iter().map(|(library, path)| (format!("lib/{library}"), path)));
+        files.push((path.to_string_lossy().trim_start_matches('/').to_owned(), path));
+    }
+    Ok(files)
+}
+
+/// Where Debian has folders of DPDK's drivers.
+const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu/dpdk";
 
 /// The libraries of a program by the names that it knows them by.
 fn libraries(program: &Path) -> Result<Vec<(String, PathBuf)>> {
