@@ -165,6 +165,17 @@ impl Sender {
     /// Why the packet cannot be sent; it is to be dropped.
     #[inline]
     pub fn prepare(&self, packet: &mut Packet) -> Result<(), DropReason> {
+        let header = self.describe(packet)?;
+        self.put(packet, header)
+    }
+
+    /// Checks `packet` and gives the header that belongs in front of it, after doing what the device cannot (5.1.6.2). Without hash, and
+    /// `num_buffers` is 0, as when a driver sends (5.1.6.2.1).
+    ///
+    /// # Errors
+    /// Why the packet cannot be sent; it is to be dropped.
+    #[inline]
+    pub fn describe(&self, packet: &mut Packet) -> Result<[u8; PLAIN], DropReason> {
         let length = packet.len();
         if length < SHORTEST {
             return Err(DropReason::BadLength);
@@ -176,12 +187,12 @@ impl Sender {
             if length > self.longest {
                 return Err(DropReason::TooLong);
             }
-            return self.put(packet, [0; PLAIN]);
+            return Ok([0; PLAIN]);
         }
-        self.prepare_offload(packet)
+        self.describe_offload(packet)
     }
 
-    fn prepare_offload(&self, packet: &mut Packet) -> Result<(), DropReason> {
+    fn describe_offload(&self, packet: &mut Packet) -> Result<[u8; PLAIN], DropReason> {
         let Metadata { checksum, segmentation, vlan, .. } = *packet.metadata();
         let longest = if segmentation.is_some() { LONGEST } else { self.longest };
         if packet.len() > longest {
@@ -192,7 +203,7 @@ impl Sender {
         }
         let Checksum::Partial { start, offset } = checksum else {
             // Cutting implies that each piece gets a checksum of its own (5.1.6.2.1).
-            return if segmentation.is_some() { Err(DropReason::BadHeader) } else { self.put(packet, [0; PLAIN]) };
+            return if segmentation.is_some() { Err(DropReason::BadHeader) } else { Ok([0; PLAIN]) };
         };
         if usize::from(start) + usize::from(offset) + 2 > packet.len() {
             return Err(DropReason::BadHeader);
@@ -201,7 +212,7 @@ impl Sender {
             return if segmentation.is_some() {
                 Err(DropReason::NoOffload)
             } else if checksum::complete(packet, start, offset) {
-                self.put(packet, [0; PLAIN])
+                Ok([0; PLAIN])
             } else {
                 Err(DropReason::BadHeader)
             };
@@ -214,11 +225,7 @@ impl Sender {
         let [size_0, size_1] = size.to_le_bytes();
         let [start_0, start_1] = start.to_le_bytes();
         let [offset_0, offset_1] = offset.to_le_bytes();
-        // `num_buffers` is 0 when sending (5.1.6.2.1).
-        self.put(
-            packet,
-            [NEEDS_CSUM, gso_type, header_0, header_1, size_0, size_1, start_0, start_1, offset_0, offset_1, 0, 0],
-        )
+        Ok([NEEDS_CSUM, gso_type, header_0, header_1, size_0, size_1, start_0, start_1, offset_0, offset_1, 0, 0])
     }
 
     fn segmentation(
