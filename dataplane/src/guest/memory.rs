@@ -136,6 +136,30 @@ impl Memory {
         Some(GuestAddress(region.guest + offset))
     }
 
+    /// Addresses go through an I/O TLB.
+    #[must_use]
+    pub fn has_iotlb(&self) -> bool {
+        self.iotlb.is_some()
+    }
+
+    /// The `len` bytes from `at` on, when they are known to be one piece without asking an I/O TLB: the usual case. Otherwise
+    /// [`Memory::pieces`] has the answer.
+    #[inline(always)]
+    #[must_use]
+    pub fn whole(&self, at: GuestAddress, len: u32) -> Option<Piece<'_>> {
+        if self.iotlb.is_some() {
+            return None;
+        }
+        for region in &self.regions {
+            let offset = at.0.wrapping_sub(region.guest);
+            if offset < region.size {
+                let piece = region.piece(offset, len);
+                return (piece.len() == len).then_some(piece);
+            }
+        }
+        None
+    }
+
     /// The pieces of `len` bytes from `at` on, in order. (`len` 0 gives none, or an empty one.)
     ///
     /// # Errors
@@ -149,18 +173,9 @@ impl Memory {
         access: Access,
         mut each: impl FnMut(Piece<'m>),
     ) -> Result<(), BadAddress> {
-        if self.iotlb.is_none() {
-            for region in &self.regions {
-                let offset = at.0.wrapping_sub(region.guest);
-                if offset < region.size {
-                    let piece = region.piece(offset, len);
-                    if piece.len() < len {
-                        break;
-                    }
-                    each(piece);
-                    return Ok(());
-                }
-            }
+        if let Some(piece) = self.whole(at, len) {
+            each(piece);
+            return Ok(());
         }
         self.scattered(at, len, access, &mut each)
     }
