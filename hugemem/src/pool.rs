@@ -11,7 +11,7 @@ use crate::iova::Iova;
 use crate::lent::Lent;
 use crate::metadata::Metadata;
 use crate::packet::Packet;
-use crate::region::{OutOfMemory, Region};
+use crate::region::{Holding, OutOfMemory, Region};
 
 /// Bytes in front of a fresh packet's data, for headers that are put there later.
 pub const HEADROOM: usize = 128;
@@ -54,7 +54,7 @@ pub(crate) struct Shared {
     stride: usize,
     slots: u32,
     /// Keeps the memory in place.
-    region: Region,
+    region: Holding,
 }
 
 impl Shared {
@@ -139,7 +139,7 @@ impl PacketPool {
             iova: region.iova().offset(offset),
             stride,
             slots,
-            region: region.clone(),
+            region: Holding::new(region),
         })));
         let pool = Self { shared, free: 0 };
         for slot in 0..slots {

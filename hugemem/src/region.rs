@@ -43,6 +43,8 @@ struct Inner {
     id: u64,
     /// Bytes handed out so far.
     used: AtomicUsize,
+    /// Pieces that somebody still holds.
+    pieces: AtomicUsize,
     #[cfg_attr(not(feature = "std"), expect(dead_code, reason = "held for its Drop alone"))]
     backing: alloc::boxed::Box<dyn Backing>,
 }
@@ -54,6 +56,31 @@ struct Inner {
 #[derive(Clone)]
 pub struct Region {
     inner: Arc<Inner>,
+}
+
+/// The region of a piece, which counts as one for as long as this lives.
+pub(crate) struct Holding(Region);
+
+impl Holding {
+    pub(crate) fn new(region: &Region) -> Self {
+        region.inner.pieces.fetch_add(1, Ordering::Relaxed);
+        Self(region.clone())
+    }
+}
+
+impl core::ops::Deref for Holding {
+    type Target = Region;
+
+    fn deref(&self) -> &Region {
+        &self.0
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        // Whoever sees the count go down sees all that the holder did before.
+        self.0.inner.pieces.fetch_sub(1, Ordering::Release);
+    }
 }
 
 #[expect(unsafe_code, reason = "the pointer is only ever used through pieces that are handed out once")]
@@ -81,7 +108,18 @@ impl Region {
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Self { inner: Arc::new(Inner { base, len, iova, page_size, id, used: AtomicUsize::new(0), backing }) }
+        Self {
+            inner: Arc::new(Inner {
+                base,
+                len,
+                iova,
+                page_size,
+                id,
+                used: AtomicUsize::new(0),
+                pieces: AtomicUsize::new(0),
+                backing,
+            }),
+        }
     }
 
     /// A region of ordinary memory at `iova`, for models in the same process and for tests: no other process and no
@@ -154,6 +192,13 @@ impl Region {
     #[must_use]
     pub fn remaining(&self) -> usize {
         self.inner.len - self.inner.used.load(Ordering::Relaxed)
+    }
+
+    /// Arrays and pools of this region that are still there, pools that are gone but for packets on their way included. With none,
+    /// nobody but who maps the region can still get at its memory.
+    #[must_use]
+    pub fn pieces(&self) -> usize {
+        self.inner.pieces.load(Ordering::Acquire)
     }
 
     /// Hands out `len` zeroed words at a multiple of `alignment` bytes (a power of two up to a page), to share with a device.
@@ -243,6 +288,21 @@ mod tests {
         assert!(region.packets(usize::MAX, 2048).is_err());
         assert!(region.array::<AtomicU16>(1, 3).is_err());
         assert!(region.array::<AtomicU16>(1, 2 * PAGE).is_err());
+    }
+
+    #[test]
+    fn pieces_are_counted_until_the_last_packet_is_home() {
+        let region = Region::on_heap(16 * PAGE, Iova::new(0)).unwrap();
+        let words = region.array::<AtomicU16>(4, 2).unwrap();
+        let mut pool = region.packets(2, 2048).unwrap();
+        let packet = pool.take().unwrap();
+        let other = region.clone();
+        assert_eq!((region.pieces(), other.pieces()), (2, 2));
+        drop(words);
+        drop(pool);
+        assert_eq!(region.pieces(), 1, "a packet is on its way");
+        drop(packet);
+        assert_eq!(region.pieces(), 0);
     }
 
     #[test]

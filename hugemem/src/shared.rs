@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 use crate::iova::Iova;
-use crate::region::{OutOfMemory, Region};
+use crate::region::{Holding, OutOfMemory, Region};
 
 /// What memory shared with a device may be made of: atomics and arrays of them, nothing else.
 ///
@@ -34,7 +34,7 @@ pub struct DmaArray<W> {
     len: usize,
     iova: Iova,
     /// Keeps the memory in place.
-    region: Region,
+    region: Holding,
 }
 
 #[expect(unsafe_code, reason = "the array is the only handle to its words")]
@@ -50,7 +50,7 @@ impl<W: SharedWord> DmaArray<W> {
         let bytes = bytes.ok_or(OutOfMemory { wanted: usize::MAX, left: region.remaining() })?;
         let offset = region.take(bytes, alignment.max(align_of::<W>()))?;
         let base = region.pointer(offset).cast();
-        Ok(Self { base, len, iova: region.iova().offset(offset), region: region.clone() })
+        Ok(Self { base, len, iova: region.iova().offset(offset), region: Holding::new(region) })
     }
 
     /// Address of the first word for devices.

@@ -1,10 +1,10 @@
 //! Ports: what packets come from and go to.
 //!
-//! A [`PortSpec`] names a port; [`Ports::open`] opens all ports of a forwarder together, because they share memory that every
-//! network card among them must reach. Each [`Port`] has queue pairs ([`PortQueue`], moved to engine threads) and a
+//! A [`PortSpec`] names a port; an [`Opener`] opens the ports of a forwarder, because they share memory that every network
+//! card among them must reach. Each [`Port`] has queue pairs ([`PortQueue`], moved to engine threads) and a
 //! control side ([`PortControl`], which stays with control). Queues and control share nothing but counters.
 //!
-//! Life cycle: [`Ports::open`] → queues go to engines → queues come back → [`PortControl::stop`].
+//! Life cycle: [`Opener::open`] → queues go to engines → queues come back → [`PortControl::stop`].
 //!
 //! Kinds: [`nic`] (any driver), [`tap`], [`pcap`], [`generator`] and [`null`]. Joining ports and moving packets is the
 //! engine's work.
@@ -14,8 +14,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use drivers::nic::{LinkStatus, MacAddress, NicError, Offloads, RxQueue, TxQueue};
+use hugemem::Region;
 
-mod checksum;
+pub(crate) mod checksum;
 pub mod generator;
 pub mod nic;
 pub mod null;
@@ -27,7 +28,7 @@ pub mod tap;
 mod vhost_user;
 
 pub use generator::GeneratorReport;
-pub use open::{MemoryOptions, Ports};
+pub use open::{MemoryOptions, Opener, Ports};
 pub use spec::{
     FrameSize, GeneratorSpec, MAXIMUM_FLOWS, MAXIMUM_FRAME, MAXIMUM_QUEUES, MINIMUM_FRAME, NamedSpec, NotPortName,
     NotRate, PcapSpec, PciName, PciSpec, PortName, PortSpec, Rate, RingChoice, SpecError, TapSpec, VfioChoice,
@@ -214,6 +215,24 @@ pub trait PortControl: Send {
         Ok(())
     }
 
+    /// Lets the port's device reach `region`, in which packets of other ports lie. Nothing to do for ports without one.
+    ///
+    /// # Errors
+    /// When the device cannot.
+    fn map(&mut self, region: &Region) -> Result<(), PortError> {
+        let _ = region;
+        Ok(())
+    }
+
+    /// Takes `region` away from the port's device again. No packet of it is with the port any more.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn unmap(&mut self, region: &Region) -> Result<(), PortError> {
+        let _ = region;
+        Ok(())
+    }
+
     /// Checks the port's health. Called about once a second.
     ///
     /// # Errors
@@ -278,6 +297,12 @@ pub enum PortError {
         /// What they share.
         what: String,
     },
+    /// Two ports would have the same name.
+    #[error("there is a port `{name}` already; give this one another name with name=")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
     /// A network card or its driver failed.
     #[error("port `{port}`: {source}")]
     Nic {
@@ -305,6 +330,14 @@ pub enum PortError {
         source: std::io::Error,
         /// What mends it.
         remedy: String,
+    },
+    /// A VM's port cannot be opened, or its session failed.
+    #[error("port `{port}`: {reason}")]
+    VhostUser {
+        /// The port.
+        port: String,
+        /// What failed and what mends it.
+        reason: String,
     },
     /// A capture file cannot be read or written.
     #[error("port `{port}`: {path}: {reason}", path = path.display())]

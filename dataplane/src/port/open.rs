@@ -1,20 +1,28 @@
-//! Opens all ports of a forwarder together.
+//! Opens ports, all of a forwarder together or one more while it runs.
 //!
 //! A packet that one port received leaves through another, so every network card must reach the buffers of every
 //! port, at the same addresses. Hence three phases: open all devices and ask where their IOMMUs let addresses lie;
 //! get memory for packets at an address that suits them all and map it for each; start the devices with their share of it,
 //! and with rings in memory that only they reach.
+//!
+//! Ports that are opened together share a region. One that comes later gets a region of its own, which all cards that are
+//! there map while they run; and if it is a card, it maps all regions that are there. A region whose last buffer has come home
+//! after its ports were closed is taken away from all cards and given back.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use drivers::nic::Offloads;
 use hugemem::{IovaSpace, MemoryRequest, PacketPool, PageChoice, Region};
 
-use super::nic::NicPort;
-use super::pci::PciDevice;
-use super::tap::Tap;
-use super::{NamedSpec, Port, PortControl, PortError, PortKind, PortQueue, PortSpec, generator, null, pcap, size};
+use super::{NamedSpec, Port, PortControl, PortError, size};
 use crate::clock::CycleClock;
+use offloads::match_offloads;
+use opening::{Opening, Supplies};
+
+mod names;
+pub(crate) mod offloads;
+mod opening;
+
+pub(crate) use opening::Peer;
 
 /// Bytes of a frame that one buffer holds behind its headroom: cards count buffers in whole KiB. Longer frames span several.
 pub const BUFFER_ROOM: usize = 2048;
@@ -50,177 +58,302 @@ impl MemoryOptions {
         MemoryRequest { bytes, page: self.page, node: self.node }
     }
 
-    /// A request for the rings of a device: a few hundred KiB, for which a page of 1 GiB would be a waste.
+    /// A request for the rings of a device, or for a port that comes later: too little for a page of 1 GiB, which would be a waste.
     fn rings(&self, bytes: usize) -> MemoryRequest {
         let page = if self.page == PageChoice::Size1G { PageChoice::Auto } else { self.page };
         MemoryRequest { page, ..self.request(bytes) }
     }
 }
 
-/// Opens ports.
+/// Opens ports that nothing is added to later.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports;
 
-/// A port after the first phase.
-struct Opening<'a> {
-    name: String,
-    spec: &'a PortSpec,
-    /// What was opened already.
-    resource: Resource,
-    /// Queue pairs.
-    queues: usize,
-}
-
-enum Resource {
-    Pci(Box<PciDevice>),
-    Tap(Tap),
-    Pcap(pcap::Capture),
-    Nothing,
-}
-
-impl Opening<'_> {
-    /// Buffers that its queue pair number `queue` needs, 0 when it has none of its own.
-    fn buffers(&self, queue: usize) -> usize {
-        match (&self.resource, self.spec) {
-            (Resource::Pci(_) | Resource::Tap(_), _) => RECEIVING_BUFFERS,
-            (Resource::Pcap(capture), _) if queue == 0 && !capture.is_empty() => {
-                // A few of the longest frames at least, whatever their length.
-                MAKING_BUFFERS.max(16 * capture.longest().min(1 << 16).div_ceil(BUFFER_ROOM))
-            }
-            // A queue that never receives, and yet has a pool.
-            (Resource::Pcap(_), _) => 1,
-            (Resource::Nothing, PortSpec::Generator(_)) => MAKING_BUFFERS,
-            (Resource::Nothing, _) => 0,
-        }
-    }
-
-    /// Bytes of packet memory that it needs.
-    fn memory(&self) -> usize {
-        (0..self.queues)
-            .map(|queue| self.buffers(queue))
-            .filter(|count| *count > 0)
-            .map(|count| count * (BUFFER_ROOM + hugemem::HEADROOM) + ALIGNMENT)
-            .sum()
-    }
-
-    fn pools(&self, region: &Region) -> Result<Vec<PacketPool>, PortError> {
-        let counts = (0..self.queues).map(|queue| self.buffers(queue)).filter(|count| *count > 0);
-        counts
-            .map(|count| region.packets(count, BUFFER_ROOM))
-            .collect::<Result<_, _>>()
-            .map_err(|source| PortError::Pool { port: self.name.clone(), source })
-    }
-
-    /// The last phase, with packets in `packets` and rings in memory that is found here.
-    fn start(
-        self,
-        packets: &Region,
-        options: &MemoryOptions,
-        space: &mut IovaSpace,
-        clock: CycleClock,
-    ) -> Result<Port, PortError> {
-        let pools = self.pools(packets)?;
-        let Self { name, spec, resource, queues } = self;
-        let port = |kind, queues: Vec<PortQueue>, control: Box<dyn PortControl>| Port {
-            name: name.clone(),
-            kind,
-            mac: None,
-            queues,
-            control,
-            notices: Vec::new(),
-        };
-        Ok(match (resource, spec) {
-            (Resource::Pci(device), _) => {
-                // In a region of their own, so that no other device reaches them.
-                let rings = options.rings(device.ring_memory()).allocate(space)?.region;
-                let NicPort { queues, control, mac, notices } = device.start(&rings, pools)?;
-                Port { mac: Some(mac), notices, ..port(PortKind::Nic, queues, control) }
-            }
-            (Resource::Tap(tap), _) => {
-                let mac = tap.mac();
-                let (queues, control) = tap.start(pools);
-                Port { mac, ..port(PortKind::Tap, queues, Box::new(control)) }
-            }
-            (Resource::Pcap(capture), PortSpec::Pcap(spec)) => {
-                let notices = cut_notice(&name, capture.cut());
-                let (queues, control) = pcap::open(&name, spec, capture, pools)?;
-                Port { notices, ..port(PortKind::Pcap, queues, Box::new(control)) }
-            }
-            (_, PortSpec::Generator(spec)) => {
-                let (queues, control) = generator::open(spec, clock, pools);
-                port(PortKind::Generator, queues, Box::new(control))
-            }
-            (_, PortSpec::VhostUser(_) | PortSpec::VirtioUser(_)) => {
-                return Err(PortError::Device { port: name, reason: "this kind of port cannot be opened yet".into() });
-            }
-            _ => {
-                let queues = (0..queues).map(|_| null::queue()).collect();
-                port(PortKind::Null, queues, Box::new(null::NullControl))
-            }
-        })
-    }
-}
-
-fn cut_notice(name: &str, cut: usize) -> Vec<String> {
-    if cut == 0 {
-        return Vec::new();
-    }
-    vec![format!(
-        "port `{name}`: only the beginning of {cut} frames was captured, and they are sent as short as that; capture whole \
-         frames with: tcpdump -s 0"
-    )]
-}
-
 impl Ports {
-    /// Opens the ports that `specs` name, in that order. Ports 0 and 1, 2 and 3, and so on are taken for joined: a port
-    /// without a number of queues of its own gets as many as the other has, and each hands out only what the other can send.
+    /// Opens the ports that `specs` name, in that order, as [`Opener::open`] does. Each hands out only what the port that
+    /// it is taken for joined to can send.
     ///
     /// # Errors
     /// The first thing that fails. What was opened before is closed again.
     pub fn open(specs: &[NamedSpec], memory: &MemoryOptions) -> Result<Vec<Port>, PortError> {
-        let names = names(specs);
-        let specs: Vec<PortSpec> = specs.iter().map(|named| named.spec.clone()).collect();
-        let specs = &specs[..];
-        twice(specs, &names)?;
+        let mut ports = Opener::new(*memory).open(specs)?;
+        match join(&mut ports) {
+            Ok(()) => Ok(ports),
+            Err(error) => {
+                close(ports);
+                Err(error)
+            }
+        }
+    }
+}
+
+fn join(ports: &mut [Port]) -> Result<(), PortError> {
+    for pair in ports.chunks_exact_mut(2) {
+        if let [left, right] = pair {
+            let notices = match_offloads((&mut *left).into(), (&mut *right).into())?;
+            left.notices.extend(notices);
+        }
+    }
+    Ok(())
+}
+
+/// The ports that are there while others are opened and closed.
+pub(crate) type Present<'a> = [&'a mut dyn PortControl];
+
+/// Memory that was found for ports.
+struct Held {
+    region: Region,
+    /// All cards reach it, not just the one whose rings lie in it.
+    shared: bool,
+    /// What it counts of the memory granted, in bytes.
+    granted: usize,
+}
+
+/// Opens ports, and knows what those that are open have.
+pub struct Opener {
+    options: MemoryOptions,
+    space: IovaSpace,
+    clock: CycleClock,
+    held: Vec<Held>,
+    /// What each port has for itself alone, by name.
+    claims: BTreeMap<String, Vec<String>>,
+}
+
+impl Opener {
+    /// With memory as `options` say.
+    #[must_use]
+    pub fn new(options: MemoryOptions) -> Self {
+        Self {
+            options,
+            space: IovaSpace::unlimited(),
+            clock: CycleClock::calibrate(),
+            held: Vec::new(),
+            claims: BTreeMap::new(),
+        }
+    }
+
+    /// Opens the ports that `specs` name, in that order, before any other. Ports 0 and 1, 2 and 3, and so on are taken for
+    /// joined: a port without a number of queues of its own gets as many as the other has.
+    ///
+    /// # Errors
+    /// The first thing that fails. What was opened before is closed again.
+    pub fn open(&mut self, specs: &[NamedSpec]) -> Result<Vec<Port>, PortError> {
+        let peers: Vec<_> =
+            (0..specs.len()).map(|index| specs.get(index ^ 1).map(|named| Peer::of(&named.spec))).collect();
+        let page = self.options.page;
+        self.open_beside(specs, &peers, page, &mut [])
+    }
+
+    /// Opens one more port, joined to `peer`, beside those that are `present`.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or packets could not go from and to the others.
+    pub(crate) fn add(
+        &mut self,
+        spec: &NamedSpec,
+        peer: Option<Peer>,
+        present: &mut Present<'_>,
+    ) -> Result<Port, PortError> {
+        let page = self.options.rings(0).page;
+        let mut ports = self.open_beside(std::slice::from_ref(spec), &[peer], page, present)?;
+        ports.pop().ok_or_else(|| PortError::Device { port: spec.to_string(), reason: "nothing was opened".into() })
+    }
+
+    fn open_beside(
+        &mut self,
+        specs: &[NamedSpec],
+        peers: &[Option<Peer>],
+        page: PageChoice,
+        present: &mut Present<'_>,
+    ) -> Result<Vec<Port>, PortError> {
+        let names = names::names(specs, self.claims.keys())?;
+        let claimed = self.claim(specs, &names);
+        let opened = claimed.and_then(|()| self.start(specs, &names, peers, page, present));
+        if opened.is_err() {
+            names.iter().for_each(|name| drop(self.claims.remove(name)));
+            self.reclaim(present);
+        }
+        opened
+    }
+
+    /// Refuses two ports that would take the same interface or write the same file.
+    fn claim(&mut self, specs: &[NamedSpec], names: &[String]) -> Result<(), PortError> {
+        for (named, name) in specs.iter().zip(names) {
+            self.claims.insert(name.clone(), Vec::new());
+            if let Some(what) = names::claim(&named.spec) {
+                self.claim_for(name, what)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn claim_for(&mut self, name: &str, what: String) -> Result<(), PortError> {
+        let other = self.claims.iter().find(|(other, claims)| *other != name && claims.contains(&what));
+        if other.is_some() {
+            return Err(PortError::Twice { port: name.to_owned(), what });
+        }
+        self.claims.entry(name.to_owned()).or_default().push(what);
+        Ok(())
+    }
+
+    fn start(
+        &mut self,
+        specs: &[NamedSpec],
+        names: &[String],
+        peers: &[Option<Peer>],
+        page: PageChoice,
+        present: &mut Present<'_>,
+    ) -> Result<Vec<Port>, PortError> {
         let mut openings = Vec::with_capacity(specs.len());
-        for (index, (spec, name)) in specs.iter().zip(names).enumerate() {
-            let peer = specs.get(index ^ 1);
-            openings.push(open(spec, name, peer)?);
+        for ((named, name), peer) in specs.iter().zip(names).zip(peers) {
+            openings.push(Opening::open(&named.spec, name.clone(), *peer)?);
         }
-        twice_the_device(&openings)?;
-
-        let mut space = IovaSpace::unlimited();
         for opening in &openings {
-            if let Resource::Pci(device) = &opening.resource {
-                space.intersect(&device.iova_ranges()?);
+            let Some(card) = opening.card() else { continue };
+            // One device under two names. (Opening it a second time fails as well, but says less.)
+            let what = format!("device {}", card.identity());
+            if self.claims.get(&opening.name).is_none_or(|claims| !claims.contains(&what)) {
+                self.claim_for(&opening.name, what)?;
             }
+            let ranges = card.iova_ranges()?;
+            let inside = |region: &Region| {
+                let (first, last) = (region.iova().raw(), region.iova().raw() + (region.len() as u64 - 1));
+                ranges.iter().any(|range| range.first <= first && last <= range.last)
+            };
+            if self.held.iter().any(|held| held.shared && !inside(&held.region)) {
+                let reason =
+                    "its IOMMU does not let it reach the packets of the ports that are there; start mirach with it";
+                return Err(PortError::Device { port: opening.name.clone(), reason: reason.into() });
+            }
+            self.space.intersect(&ranges);
         }
-        let (packets, notice) = allocate(&openings, memory, &mut space)?;
+        let parts: Vec<(&str, usize)> = openings
+            .iter()
+            .map(|opening| (opening.name.as_str(), opening.memory()))
+            .filter(|part| part.1 > 0)
+            .collect();
+        let allocated = self.allocate(&parts, page)?;
+        let (packets, notice) = allocated.map_or((None, None), |(region, notice)| (Some(region), notice));
+        if let Some(packets) = &packets {
+            self.share(packets, present)?;
+        }
         for opening in &mut openings {
-            if let Resource::Pci(device) = &mut opening.resource {
-                device.map(&packets)?;
+            for held in self.held.iter().filter(|held| held.shared) {
+                opening.map(&held.region)?;
             }
         }
 
-        let clock = CycleClock::calibrate();
         let mut ports: Vec<Port> = Vec::with_capacity(openings.len());
+        let Self { options, space, clock, held, .. } = self;
+        let mut supplies = Supplies { packets: packets.as_ref(), options, space, clock: *clock };
         for opening in openings {
-            match opening.start(&packets, memory, &mut space, clock) {
-                Ok(port) => ports.push(port),
+            match opening.start(&mut supplies) {
+                Ok((port, rings)) => {
+                    held.extend(rings.map(|region| Held { region, shared: false, granted: 0 }));
+                    ports.push(port);
+                }
                 Err(error) => {
                     close(ports);
                     return Err(error);
                 }
             }
         }
-        if let Err(error) = join(&mut ports) {
-            close(ports);
-            return Err(error);
-        }
         if let (Some(notice), Some(first)) = (notice, ports.first_mut()) {
             first.notices.insert(0, notice);
         }
         Ok(ports)
+    }
+
+    /// Finds memory for `parts`, named and in bytes. It is given back when it has no pieces at the next
+    /// [`Opener::reclaim`].
+    fn allocate(
+        &mut self,
+        parts: &[(&str, usize)],
+        page: PageChoice,
+    ) -> Result<Option<(Region, Option<String>)>, PortError> {
+        let wanted: usize = parts.iter().map(|(_, bytes)| bytes).sum();
+        if wanted == 0 {
+            return Ok(None);
+        }
+        let used: usize = self.held.iter().map(|held| held.granted).sum();
+        if wanted > self.options.bytes.saturating_sub(used) {
+            let present = (used > 0).then(|| format!("those present {}", size(used)));
+            let parts = parts.iter().map(|(name, bytes)| format!("`{name}` {}", size(*bytes)));
+            let parts: Vec<String> = present.into_iter().chain(parts).collect();
+            let needed = used.saturating_add(wanted);
+            return Err(PortError::NotEnoughMemory { given: self.options.bytes, needed, parts: parts.join(", ") });
+        }
+        let allocated = MemoryRequest { page, ..self.options.request(wanted) }.allocate(&mut self.space)?;
+        let region = allocated.region;
+        self.held.push(Held { region: region.clone(), shared: true, granted: wanted });
+        Ok(Some((region, allocated.notice)))
+    }
+
+    /// Lets all ports reach a new region.
+    fn share(&mut self, region: &Region, present: &mut Present<'_>) -> Result<(), PortError> {
+        present.iter_mut().try_for_each(|port| port.map(region))
+    }
+
+    /// Pools of `buffers` buffers for packets that are made whole for port `name`; memory that all ports reach.
+    ///
+    /// # Errors
+    /// When the memory granted does not suffice, or a card does not take it.
+    pub(crate) fn pools(
+        &mut self,
+        name: &str,
+        count: usize,
+        present: &mut Present<'_>,
+    ) -> Result<Vec<PacketPool>, PortError> {
+        let parts = [(name, opening::pool_memory(MAKING_BUFFERS) * count)];
+        let page = self.options.rings(0).page;
+        let Some((region, _)) = self.allocate(&parts, page)? else { return Ok(Vec::new()) };
+        let made = self
+            .share(&region, present)
+            .and_then(|()| opening::pools(&region, name, std::iter::repeat_n(MAKING_BUFFERS, count)));
+        drop(region);
+        if made.is_err() {
+            self.reclaim(present);
+        }
+        made
+    }
+
+    /// Forgets the port `name`, which was closed, and takes its memory back as far as that can be.
+    pub(crate) fn release(&mut self, name: &str, present: &mut Present<'_>) {
+        self.claims.remove(name);
+        self.reclaim(present);
+    }
+
+    /// Takes memory away from the cards that no buffer, ring and packet lies in any more, and gives it back.
+    pub(crate) fn reclaim(&mut self, present: &mut Present<'_>) {
+        let space = &mut self.space;
+        self.held.retain(|held| {
+            if held.region.pieces() > 0 {
+                return true;
+            }
+            if held.shared {
+                for port in present.iter_mut() {
+                    if let Err(error) = port.unmap(&held.region) {
+                        // The card keeps it until it is closed; its address is not used again.
+                        tracing::warn!("memory that no packet lies in any more: {error}");
+                        return true;
+                    }
+                }
+            }
+            space.release(held.region.iova(), held.region.len() as u64);
+            false
+        });
+    }
+
+    /// Bytes of packet memory in use.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.held.iter().map(|held| held.granted).sum()
+    }
+}
+
+impl std::fmt::Debug for Opener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opener").field("options", &self.options).field("claims", &self.claims).finish_non_exhaustive()
     }
 }
 
@@ -232,166 +365,6 @@ fn close(ports: Vec<Port>) {
             tracing::warn!("{error}");
         }
     }
-}
-
-/// Lets each of two joined ports hand out only what the other can send.
-fn join(ports: &mut [Port]) -> Result<(), PortError> {
-    for pair in ports.chunks_exact_mut(2) {
-        if let [left, right] = pair {
-            limit(left, right)?;
-            limit(right, left)?;
-        }
-    }
-    Ok(())
-}
-
-/// Large segments that are received, and what it takes to send them.
-const LARGE: [(Offloads, Offloads); 3] =
-    [(Offloads::LRO4, Offloads::TSO4), (Offloads::LRO6, Offloads::TSO6), (Offloads::URO, Offloads::USO)];
-
-fn limit(from: &mut Port, to: &Port) -> Result<(), PortError> {
-    let offloads = to.control.offloads();
-    from.control.limit_offloads(offloads)?;
-    // A device settles its offloads once, before the other one is known.
-    let received = from.control.offloads();
-    let stuck = LARGE.iter().filter(|(large, needed)| received.contains(*large) && !offloads.contains(*needed));
-    let names: Vec<String> = stuck.map(|(large, _)| super::nic::words(*large)).collect();
-    if from.kind == PortKind::Nic && to.kind == PortKind::Nic && !names.is_empty() {
-        from.notices.push(format!(
-            "port `{}` may receive large segments ({}) that port `{}` cannot send and drops; give both devices the same \
-             offloads (QEMU: guest_tso4=off,guest_tso6=off,guest_uso4=off,guest_uso6=off on the first)",
-            from.name,
-            names.join(", "),
-            to.name
-        ));
-    }
-    Ok(())
-}
-
-/// Number of queues that a spec asks for by itself.
-fn own_queues(spec: &PortSpec) -> Option<usize> {
-    match spec {
-        PortSpec::Pci(pci) => Some(pci.queues.unwrap_or(1).into()),
-        PortSpec::Tap(tap) => Some(tap.queues.into()),
-        PortSpec::Generator(generator) => generator.queues.map(usize::from),
-        PortSpec::VhostUser(port) => Some(port.queues.into()),
-        PortSpec::VirtioUser(port) => Some(port.queues.unwrap_or(1).into()),
-        PortSpec::Pcap(_) | PortSpec::Null => None,
-    }
-}
-
-/// The first phase: everything that can fail without packet memory.
-fn open<'a>(spec: &'a PortSpec, name: String, peer: Option<&PortSpec>) -> Result<Opening<'a>, PortError> {
-    let queues = own_queues(spec).or_else(|| peer.and_then(own_queues)).unwrap_or(1);
-    let (resource, queues) = match spec {
-        PortSpec::Pci(pci) => {
-            let device = PciDevice::open(&name, pci, takes_large(peer))?;
-            let queues = device.queue_pairs();
-            (Resource::Pci(Box::new(device)), queues)
-        }
-        PortSpec::Tap(tap) => (Resource::Tap(Tap::open(&name, tap)?), queues),
-        PortSpec::Pcap(pcap) => (Resource::Pcap(pcap::load(&name, pcap)?), queues),
-        PortSpec::Null | PortSpec::Generator(_) | PortSpec::VhostUser(_) | PortSpec::VirtioUser(_) => {
-            (Resource::Nothing, queues)
-        }
-    };
-    Ok(Opening { name, spec, resource, queues })
-}
-
-/// Offloads of reception that make sense when frames go on to `peer`.
-fn takes_large(peer: Option<&PortSpec>) -> Offloads {
-    match peer {
-        // Both pass large segments on as they are.
-        Some(PortSpec::Pci(_) | PortSpec::Tap(_)) => Offloads::all(),
-        _ => Offloads::all() - Offloads::LRO4 - Offloads::LRO6 - Offloads::URO,
-    }
-}
-
-fn allocate(
-    openings: &[Opening<'_>],
-    options: &MemoryOptions,
-    space: &mut IovaSpace,
-) -> Result<(Region, Option<String>), PortError> {
-    let parts: Vec<(&str, usize)> =
-        openings.iter().map(|opening| (opening.name.as_str(), opening.memory())).filter(|part| part.1 > 0).collect();
-    let needed: usize = parts.iter().map(|(_, bytes)| bytes).sum();
-    if needed > options.bytes {
-        let parts: Vec<String> = parts.iter().map(|(name, bytes)| format!("`{name}` {}", size(*bytes))).collect();
-        return Err(PortError::NotEnoughMemory { given: options.bytes, needed, parts: parts.join(", ") });
-    }
-    let allocated = options.request(needed).allocate(space)?;
-    Ok((allocated.region, allocated.notice))
-}
-
-/// A name for each port that no other has: what the user knows a device by, and a number behind the kind for the others.
-fn names(specs: &[NamedSpec]) -> Vec<String> {
-    let mut taken: BTreeSet<String> = BTreeSet::new();
-    for named in specs {
-        if let Some(name) = &named.name {
-            taken.insert(name.to_string());
-            continue;
-        }
-        match &named.spec {
-            PortSpec::Pci(pci) => taken.insert(pci.device.to_string()),
-            PortSpec::Tap(tap) => taken.insert(tap.name.clone()),
-            _ => false,
-        };
-    }
-    let mut numbered = |kind: PortKind| {
-        let free = (0..).map(|number: usize| format!("{kind}{number}")).find(|name| !taken.contains(name));
-        let name = free.unwrap_or_default();
-        taken.insert(name.clone());
-        name
-    };
-    specs
-        .iter()
-        .map(|named| match (&named.name, &named.spec) {
-            (Some(name), _) => name.to_string(),
-            (None, PortSpec::Pci(pci)) => pci.device.to_string(),
-            (None, PortSpec::Tap(tap)) => tap.name.clone(),
-            (None, PortSpec::Pcap(_)) => numbered(PortKind::Pcap),
-            (None, PortSpec::Generator(_)) => numbered(PortKind::Generator),
-            (None, PortSpec::Null) => numbered(PortKind::Null),
-            (None, PortSpec::VhostUser(_)) => numbered(PortKind::VhostUser),
-            (None, PortSpec::VirtioUser(_)) => numbered(PortKind::VirtioUser),
-        })
-        .collect()
-}
-
-/// Refuses two ports that would take the same interface or write the same file.
-fn twice(specs: &[PortSpec], names: &[String]) -> Result<(), PortError> {
-    let mut used = BTreeSet::new();
-    for (spec, name) in specs.iter().zip(names) {
-        let what = match spec {
-            PortSpec::Pci(pci) => format!("device {}", pci.device),
-            PortSpec::Tap(tap) => format!("tap interface {}", tap.name),
-            PortSpec::Pcap(pcap) => match &pcap.output {
-                Some(output) => format!("output file {}", output.display()),
-                None => continue,
-            },
-            PortSpec::VhostUser(port) => format!("vhost-user socket {}", port.socket.display()),
-            PortSpec::VirtioUser(port) => format!("virtio-user socket {}", port.socket.display()),
-            PortSpec::Null | PortSpec::Generator(_) => continue,
-        };
-        if !used.insert(what.clone()) {
-            return Err(PortError::Twice { port: name.clone(), what });
-        }
-    }
-    Ok(())
-}
-
-/// Refuses one device under two names. (Opening it a second time fails as well, but says less.)
-fn twice_the_device(openings: &[Opening<'_>]) -> Result<(), PortError> {
-    let mut used = BTreeSet::new();
-    for opening in openings {
-        if let Resource::Pci(device) = &opening.resource
-            && !used.insert(device.identity())
-        {
-            let what = format!("device {}", device.identity());
-            return Err(PortError::Twice { port: opening.name.clone(), what });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

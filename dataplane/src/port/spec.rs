@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use drivers::bus::PciAddress;
 use drivers::nic::{FlowControl, MacAddress};
 
+use super::PortKind;
+
 mod named;
 mod parse;
 mod print;
@@ -42,6 +44,22 @@ pub enum PortSpec {
     VhostUser(VhostUserSpec),
     /// The driver side of virtio-net on a vhost-user socket: a switch or another mirach.
     VirtioUser(VirtioUserSpec),
+}
+
+impl PortSpec {
+    /// What kind of port it is.
+    #[must_use]
+    pub const fn kind(&self) -> PortKind {
+        match self {
+            Self::Pci(_) => PortKind::Nic,
+            Self::Tap(_) => PortKind::Tap,
+            Self::Pcap(_) => PortKind::Pcap,
+            Self::Null => PortKind::Null,
+            Self::Generator(_) => PortKind::Generator,
+            Self::VhostUser(_) => PortKind::VhostUser,
+            Self::VirtioUser(_) => PortKind::VirtioUser,
+        }
+    }
 }
 
 /// `0000:00:03.0[,queues=N][,ring=auto|split|packed][,vfio=auto|type1|iommufd][,mac=..][,mtu=N][,pause=on|off|rx|tx]`

@@ -181,22 +181,6 @@ impl<F: PciFunction> Ixgbe<F> {
         &self.summary
     }
 
-    /// Makes a region reachable for the card, so that packets from it can be sent.
-    ///
-    /// # Errors
-    /// When the bus cannot.
-    pub fn map(&mut self, region: &Region) -> Result<(), NicError> {
-        Ok(self.reach.map(&mut self.function, region)?)
-    }
-
-    /// Takes a region away from the card. No packet of it may be underway on this card.
-    ///
-    /// # Errors
-    /// When the bus cannot.
-    pub fn unmap(&mut self, region: &Region) -> Result<(), NicError> {
-        Ok(self.reach.unmap(&mut self.function, region)?)
-    }
-
     /// The function that the card sits on.
     #[must_use]
     pub fn function(&self) -> &F {
@@ -359,6 +343,14 @@ impl<F: PciFunction> Nic for Ixgbe<F> {
     fn stop(&mut self, queues: Vec<(Self::Rx, Self::Tx)>) -> Result<(), NicError> {
         self.home.take_back(queues, &self.health);
         self.bring_down()
+    }
+
+    fn map(&mut self, region: &Region) -> Result<(), NicError> {
+        Ok(self.reach.map(&mut self.function, region)?)
+    }
+
+    fn unmap(&mut self, region: &Region) -> Result<(), NicError> {
+        Ok(self.reach.unmap(&mut self.function, region)?)
     }
 
     fn set_filter(&mut self, filter: &ReceiveFilter) -> Result<(), NicError> {

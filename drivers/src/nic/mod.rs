@@ -9,7 +9,7 @@ mod offloads;
 
 use alloc::vec::Vec;
 
-use hugemem::Batch;
+use hugemem::{Batch, Region};
 
 pub use config::{Config, DEFAULT_RING_SIZE, RSS_KEY_LENGTH, ReceiveFilter, SYMMETRIC_RSS_KEY};
 pub use counters::{Counters, DropReason};
@@ -123,6 +123,16 @@ pub trait Nic: Send {
     /// When the device does not confirm the reset. Its buffers come back all the same when the bus can take all memory
     /// away from it; otherwise they stay lent.
     fn stop(&mut self, queues: Vec<(Self::Rx, Self::Tx)>) -> Result<(), NicError>;
+    /// Makes `region` reachable for the device, running or not, so that packets from it can be sent. A second time does nothing.
+    ///
+    /// # Errors
+    /// When the bus refuses, or the device cannot take memory while it runs.
+    fn map(&mut self, region: &Region) -> Result<(), NicError>;
+    /// Takes `region` away from the device, running or not. No packet of it may be with the device.
+    ///
+    /// # Errors
+    /// When the bus refuses; the device reaches it as before then.
+    fn unmap(&mut self, region: &Region) -> Result<(), NicError>;
     /// Chooses the frames to receive, now and after each start.
     ///
     /// # Errors

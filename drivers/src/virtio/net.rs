@@ -200,22 +200,6 @@ impl<T: Transport> VirtioNet<T> {
         &self.summary
     }
 
-    /// Makes a region reachable for the device, so that packets from it can be sent.
-    ///
-    /// # Errors
-    /// When the bus cannot.
-    pub fn map(&mut self, region: &Region) -> Result<(), NicError> {
-        Ok(self.reach.map(&mut Memory(&mut self.transport), region)?)
-    }
-
-    /// Takes a region away from the device. No packet of it may be underway on this device.
-    ///
-    /// # Errors
-    /// When the bus cannot.
-    pub fn unmap(&mut self, region: &Region) -> Result<(), NicError> {
-        Ok(self.reach.unmap(&mut Memory(&mut self.transport), region)?)
-    }
-
     /// Brings the device up, in the order of section 3.1.1. All queues are at home.
     fn bring_up(&mut self) -> Result<Vec<Option<T::Interrupt>>, NicError> {
         // Step 1: reset.
@@ -409,6 +393,14 @@ impl<T: Transport> Nic for VirtioNet<T> {
     fn stop(&mut self, queues: Vec<(Self::Rx, Self::Tx)>) -> Result<(), NicError> {
         self.home.take_back(queues, &self.health);
         self.bring_down()
+    }
+
+    fn map(&mut self, region: &Region) -> Result<(), NicError> {
+        Ok(self.reach.map(&mut Memory(&mut self.transport), region)?)
+    }
+
+    fn unmap(&mut self, region: &Region) -> Result<(), NicError> {
+        Ok(self.reach.unmap(&mut Memory(&mut self.transport), region)?)
     }
 
     fn set_filter(&mut self, filter: &ReceiveFilter) -> Result<(), NicError> {

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 use super::*;
 use crate::port::Supply;
+use crate::port::{PortKind, PortQueue, PortSpec};
+use drivers::nic::Offloads;
 use hugemem::Batch;
 
 fn specs(texts: &[&str]) -> Vec<NamedSpec> {
@@ -10,15 +12,30 @@ fn specs(texts: &[&str]) -> Vec<NamedSpec> {
 #[test]
 fn names_are_unlike_each_other() {
     let specs = specs(&["gen=1", "tap=gen1", "gen=2", "null", "00:03.0", "pcap=a", "null"]);
-    assert_eq!(names(&specs), ["gen0", "gen1", "gen2", "null0", "0000:00:03.0", "pcap0", "null1"]);
+    let names = names::names(&specs, [].iter()).unwrap();
+    assert_eq!(names, ["gen0", "gen1", "gen2", "null0", "0000:00:03.0", "pcap0", "null1"]);
+}
+
+#[test]
+fn names_that_are_given_come_first_and_only_once() {
+    let there = ["null0".to_owned(), "vm".to_owned()];
+    let named = |texts: &[&str]| names::names(&specs(texts), there.iter()).map_err(|error| error.to_string());
+    assert_eq!(named(&["null", "null,name=null1", "vhost-user=/x"]).unwrap(), ["null2", "null1", "vhost-user0"]);
+    for texts in [&["null,name=vm"][..], &["tap=a", "null,name=a"], &["tap=vm"]] {
+        let error = named(texts).unwrap_err();
+        assert!(error.contains("already; give this one another name with name="), "{error}");
+    }
 }
 
 #[test]
 fn what_is_named_twice_is_refused() {
     for (pair, what) in [
-        (["tap=a", "tap=a,queues=2"], "port `a` uses tap interface a, which another port uses already; name it once"),
         (
-            ["00:03.0", "0000:00:03.0"],
+            ["tap=a", "tap=a,queues=2,name=b"],
+            "port `b` uses tap interface a, which another port uses already; name it once",
+        ),
+        (
+            ["00:03.0,name=a", "0000:00:03.0"],
             "port `0000:00:03.0` uses device 0000:00:03.0, which another port uses already; name it once",
         ),
         (
@@ -98,6 +115,79 @@ fn devices_that_cannot_send_what_they_may_receive_are_pointed_out() {
     join(&mut ports).unwrap();
     let counts = ports.each_ref().map(|port| port.notices.len());
     assert_eq!(counts, [1, 0, 0, 0]);
-    let expected = "port `a` may receive large segments (lro6) that port `b` cannot send and drops; ";
+    let expected = "port `a` may receive large segments (lro6) that port `b` cannot send; ";
     assert!(ports[0].notices[0].starts_with(expected), "{}", ports[0].notices[0]);
+}
+
+/// A port on a device that keeps record of what it reaches.
+#[derive(Default)]
+struct Card {
+    reached: Vec<u64>,
+    refuses: bool,
+}
+
+impl PortControl for Card {
+    fn link(&mut self) -> drivers::nic::LinkStatus {
+        drivers::nic::LinkStatus::default()
+    }
+    fn offloads(&self) -> Offloads {
+        Offloads::empty()
+    }
+    fn describe(&mut self) -> String {
+        String::new()
+    }
+    fn map(&mut self, region: &Region) -> Result<(), PortError> {
+        if self.refuses {
+            return Err(PortError::Device { port: "card".into(), reason: "no room".into() });
+        }
+        self.reached.push(region.id());
+        Ok(())
+    }
+    fn unmap(&mut self, region: &Region) -> Result<(), PortError> {
+        self.reached.retain(|id| *id != region.id());
+        Ok(())
+    }
+    fn stop(&mut self, _queues: Vec<PortQueue>) -> Result<(), PortError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_port_that_comes_later_brings_memory_that_goes_with_it() {
+    let mut opener = Opener::new(MemoryOptions { page: PageChoice::Size4K, ..MemoryOptions::default() });
+    let mut card = Card::default();
+    let spec: NamedSpec = "gen=max,name=late".parse().unwrap();
+    let before = opener.space.clone();
+    let mut port = opener.add(&spec, None, &mut [&mut card]).unwrap();
+    assert_eq!((card.reached.len(), port.name.as_str()), (1, "late"));
+    assert!(opener.used() > 2 << 20);
+    // A packet is on its way when the port is closed.
+    let mut batch = Batch::new(1);
+    while port.queues[0].rx.receive(&mut batch) == 0 {}
+    let Port { mut control, queues, .. } = port;
+    control.stop(queues).unwrap();
+    drop(control);
+    opener.release("late", &mut [&mut card]);
+    assert_eq!(card.reached.len(), 1, "the packet still lies there");
+    batch.clear();
+    opener.reclaim(&mut [&mut card]);
+    assert_eq!((card.reached.len(), opener.used()), (0, 0));
+    assert_eq!(format!("{before:?}"), format!("{:?}", opener.space), "its addresses are free again");
+    opener.add(&spec, None, &mut []).unwrap();
+}
+
+#[test]
+fn what_cannot_be_added_leaves_nothing_behind() {
+    let mut opener = Opener::new(MemoryOptions { bytes: 8 << 20, page: PageChoice::Size4K, node: None });
+    let mut card = Card { refuses: true, ..Card::default() };
+    let spec: NamedSpec = "gen=max,name=a".parse().unwrap();
+    let error = opener.add(&spec, None, &mut [&mut card]).unwrap_err().to_string();
+    assert_eq!(error, "port `card`: no room");
+    assert_eq!(opener.used(), 0);
+    let kept = opener.add(&spec, None, &mut []).unwrap();
+    let more: NamedSpec = "gen=max,queues=3,name=b".parse().unwrap();
+    let error = opener.add(&more, None, &mut []).unwrap_err().to_string();
+    assert!(error.contains("those present 3M, `b` 7M") && error.contains("--memory 9M"), "{error}");
+    assert!(matches!(opener.add(&spec, None, &mut []), Err(PortError::NameTaken { .. })));
+    drop(kept);
 }
