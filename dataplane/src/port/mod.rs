@@ -26,6 +26,7 @@ mod pci;
 mod spec;
 pub mod tap;
 mod vhost_user;
+pub mod virtio_user;
 
 pub use generator::GeneratorReport;
 pub use open::{MemoryOptions, Opener, Ports};

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use drivers::nic::{
     Counters, LinkStatus, MacAddress, Nic, NicError, Offloads, QueuePair, ReceiveFilter, RxQueue, TxQueue,
 };
-use hugemem::Batch;
+use hugemem::{Batch, Region};
 
 use super::{PortControl, PortError, PortQueue, Wake, state_word};
 
@@ -53,6 +53,14 @@ impl<Q: RxQueue> RxQueue for Lodger<Q> {
         }
     }
 
+    fn gives_foreign(&self) -> bool {
+        self.queue.as_ref().is_some_and(RxQueue::gives_foreign)
+    }
+
+    fn gives_large(&self) -> bool {
+        self.queue.as_ref().is_some_and(RxQueue::gives_large)
+    }
+
     fn counters(&self) -> Counters {
         self.queue.as_ref().map(RxQueue::counters).unwrap_or_default()
     }
@@ -67,6 +75,14 @@ impl<Q: TxQueue> TxQueue for Lodger<Q> {
     #[inline]
     fn reclaim(&mut self) -> usize {
         self.queue.as_mut().map_or(0, TxQueue::reclaim)
+    }
+
+    fn takes_foreign(&self) -> bool {
+        self.queue.as_ref().is_some_and(TxQueue::takes_foreign)
+    }
+
+    fn offloads(&self) -> Offloads {
+        self.queue.as_ref().map_or(Offloads::empty(), TxQueue::offloads)
     }
 
     fn counters(&self) -> Counters {
@@ -189,6 +205,14 @@ where
         text
     }
 
+    fn map(&mut self, region: &Region) -> Result<(), PortError> {
+        self.nic.map(region).map_err(|error| self.failed(error))
+    }
+
+    fn unmap(&mut self, region: &Region) -> Result<(), PortError> {
+        self.nic.unmap(region).map_err(|error| self.failed(error))
+    }
+
     fn check(&mut self) -> Result<(), PortError> {
         self.nic.check().map_err(|error| self.failed(error))
     }
@@ -295,6 +319,12 @@ mod tests {
         fn stop(&mut self, queues: Vec<(Queue, Queue)>) -> Result<(), NicError> {
             self.running = false;
             self.back.lock().unwrap().extend(queues.into_iter().map(|(rx, tx)| (rx.0, tx.0)));
+            Ok(())
+        }
+        fn map(&mut self, _region: &Region) -> Result<(), NicError> {
+            Ok(())
+        }
+        fn unmap(&mut self, _region: &Region) -> Result<(), NicError> {
             Ok(())
         }
         fn set_filter(&mut self, filter: &ReceiveFilter) -> Result<(), NicError> {
