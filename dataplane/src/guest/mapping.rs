@@ -6,17 +6,25 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::error::GuestError;
 use super::fault::Registration;
 use super::file::Extent;
 
+/// Bytes of which pages are got with one system call.
+const POPULATED_AT_ONCE: usize = 64 << 20;
+/// How long getting pages may take.
+const POPULATING: Duration = Duration::from_secs(10);
+
 /// How memory is mapped.
 #[derive(Clone, Debug, Default)]
 pub struct MapOptions {
-    /// Get all pages now instead of at first use. Takes the time that it takes, on the calling thread.
+    /// Get all pages now instead of at first use. Takes up to ten seconds, on the calling thread; pages that the VM has not
+    /// used yet are then accounted to this process.
     pub prefault: bool,
     /// An eventfd of ours that is written to when the memory is taken away, so that its session wakes up.
     pub wake: Option<Arc<OwnedFd>>,
@@ -59,12 +67,47 @@ impl Mapping {
         self.registration.is_lost()
     }
 
-    /// Gets all its pages.
+    /// Gets all its pages, or as many as time allows; the others come at first use.
     fn populate(&self) -> Result<(), GuestError> {
-        let advice = rustix::mm::Advice::LinuxPopulateWrite;
-        // SAFETY: the range is this mapping, and populating changes no byte.
-        let done = unsafe { rustix::mm::madvise(self.range.base.as_ptr().cast(), self.range.len, advice) };
-        done.map_err(|source| GuestError::System { action: "get the pages", source: source.into() })
+        let start = Instant::now();
+        for offset in (0..self.len()).step_by(POPULATED_AT_ONCE) {
+            if start.elapsed() > POPULATING {
+                tracing::warn!(
+                    "guest memory: {} of {} MiB are prefaulted after {} s; the rest comes as it is used",
+                    offset >> 20,
+                    self.len() >> 20,
+                    POPULATING.as_secs()
+                );
+                break;
+            }
+            self.populate_piece(offset, POPULATED_AT_ONCE.min(self.len() - offset))?;
+        }
+        Ok(())
+    }
+
+    /// Gets the pages of the `len` bytes from `offset` on, which lie in the mapping.
+    fn populate_piece(&self, offset: usize, len: usize) -> Result<(), GuestError> {
+        // SAFETY: `offset` is inside the mapping.
+        let base = unsafe { self.base().add(offset) };
+        // SAFETY: the range lies in this mapping, and populating changes no byte.
+        let done = unsafe { rustix::mm::madvise(base.as_ptr().cast(), len, Advice::LinuxPopulateWrite) };
+        match done {
+            // Kernels before 5.14.
+            Err(rustix::io::Errno::INVAL) => self.touch(offset, len),
+            Err(source) => return Err(GuestError::System { action: "prefault the file", source: source.into() }),
+            Ok(()) => {}
+        }
+        Ok(())
+    }
+
+    /// Gets the pages of the `len` bytes from `offset` on, which lie in the mapping, by writing what is there.
+    fn touch(&self, offset: usize, len: usize) {
+        for page in (offset..offset + len).step_by(rustix::param::page_size()) {
+            // SAFETY: `page` is inside the mapping.
+            let byte = unsafe { self.base().add(page) };
+            // SAFETY: mapped and writable by the invariant; what the guest does with it meanwhile is atomic to us.
+            unsafe { AtomicU8::from_ptr(byte.as_ptr()) }.fetch_or(0, Ordering::Relaxed);
+        }
     }
 }
 

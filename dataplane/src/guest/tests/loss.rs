@@ -1,0 +1,1 @@
+//! Memory that is taken away while it is used.
