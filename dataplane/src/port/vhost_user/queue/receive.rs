@@ -1,0 +1,418 @@
+//! Frames from the VM (virtio 1.3, section 5.1.6.2, seen from the device).
+//!
+//! The first bytes of a frame are copied into a buffer of ours, where they are checked and stay as they were checked; the rest
+//! hangs on the packet as foreign pieces, to be copied once, by whoever delivers it. The frame's descriptors go back to the driver after
+//! its buffer came home, in the order in which they were taken. So what cannot be delivered yet waits in the memory of the VM that sent it.
+
+#![expect(unsafe_code, reason = "packets carry pieces of guest memory away; the engine is let through the gate")]
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use drivers::nic::{Counters, DropReason, Offloads, RxQueue};
+use drivers::virtio::Features;
+use drivers::virtio::header::{Header, LONGEST, PLAIN};
+use hugemem::{Batch, Packet, PacketPool};
+
+use super::link::{self, AnyRing, Link, Queue, Work, each};
+use super::{SLOT_ROOM, offload};
+use crate::guest::{self, Access, GuestAddress, Memory, Piece};
+use crate::port::vhost_user::ring::{Chain, Chains, Element, Ring, RingFault};
+
+/// Shortest frame: an Ethernet header.
+const SHORTEST: usize = 14;
+/// Chains that are handled together: their cache misses overlap.
+const GROUP: usize = 32;
+/// In place of a buffer's number: the frame was dropped, and its chain may go back.
+const DROPPED: u32 = u32::MAX;
+
+pub(super) type Shared = link::Shared<Receiver>;
+
+impl Shared {
+    /// A queue without a ring.
+    pub(super) fn for_pool(pool: PacketPool, attention: Arc<OwnedFd>) -> Arc<Self> {
+        Self::new(Receiver::new(pool), attention)
+    }
+}
+
+/// A chain that was taken.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    id: u16,
+    descriptors: u16,
+    /// Number of the buffer that its frame is in, or [`DROPPED`].
+    slot: u32,
+}
+
+/// Why a chain gave no packet.
+enum Refusal {
+    /// The frame cannot be.
+    Drop(DropReason),
+    /// The ring cannot be.
+    Fault(RingFault),
+    /// No buffer is free. The chain stays available.
+    Dry,
+}
+
+/// What receiving needs beside the ring.
+pub(crate) struct Receiver {
+    pool: PacketPool,
+    /// The chains that were taken and not given back, in order: a ring between the two counters.
+    taken: Box<[Taken]>,
+    first: u32,
+    last: u32,
+    /// For each buffer of the pool: it came home, and its chain was not given back yet.
+    home: Box<[bool]>,
+    /// What headers may say; when nothing, they are not even read.
+    receivable: Features,
+    armed: bool,
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a pool has fewer than 2^32 buffers, a frame less than 2^17 bytes")]
+impl Receiver {
+    fn new(pool: PacketPool) -> Self {
+        let capacity = pool.capacity();
+        let none = Taken { id: 0, descriptors: 0, slot: DROPPED };
+        Self {
+            taken: vec![none; capacity.next_power_of_two()].into(),
+            first: 0,
+            last: 0,
+            home: vec![false; capacity].into(),
+            receivable: Features::empty(),
+            armed: false,
+            pool,
+        }
+    }
+
+    /// Chains that can be taken in addition.
+    #[inline(always)]
+    fn room(&self) -> usize {
+        self.taken.len() - self.last.wrapping_sub(self.first) as usize
+    }
+
+    #[inline(always)]
+    fn remember(&mut self, chain: &Chain, slot: u32) {
+        let index = self.last as usize & (self.taken.len() - 1);
+        if let Some(place) = self.taken.get_mut(index) {
+            *place = Taken { id: chain.id, descriptors: chain.descriptors, slot };
+        }
+        if let Some(home) = self.home.get_mut(slot as usize) {
+            *home = false;
+        }
+        self.last = self.last.wrapping_add(1);
+    }
+
+    /// Takes available frames, as many as there is room for.
+    #[inline(always)]
+    fn receive<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        link: &mut Link,
+        chains: &mut Chains,
+        batch: &mut Batch,
+        counters: &mut Counters,
+    ) -> usize {
+        self.collect(ring, link);
+        if !link.live {
+            return 0;
+        }
+        let limit = batch.room().min(self.room());
+        let mut outcome = ring.look(&link.memory, limit, chains);
+        if chains.len() == 0 {
+            match outcome {
+                Ok(()) => link.settle(ring),
+                Err(fault) => link.fail(fault),
+            }
+            return 0;
+        }
+        let before = batch.len();
+        let faults = guest::faults();
+        let memory = &*link.memory;
+        let mut taken = 0;
+        let mut bytes = 0;
+        'groups: for group in chains.as_slice().chunks(GROUP) {
+            let mut whole = [const { None }; GROUP];
+            for (chain, place) in group.iter().zip(&mut whole) {
+                *place = self.foresee(memory, chains.readable(chain));
+            }
+            for (chain, whole) in group.iter().zip(whole) {
+                let frame = match whole {
+                    Some(piece) => self.frame(piece),
+                    None => self.scattered(memory, chain, chains.readable(chain)),
+                };
+                match frame {
+                    Ok(packet) => {
+                        bytes += packet.len() as u64;
+                        self.remember(chain, packet.slot());
+                        // There is room: no more chains were looked at.
+                        let _ = batch.push(packet);
+                    }
+                    Err(Refusal::Drop(reason)) => {
+                        counters.drop_packets(reason, 1);
+                        self.remember(chain, DROPPED);
+                    }
+                    Err(Refusal::Fault(fault)) => {
+                        outcome = Err(fault);
+                        break 'groups;
+                    }
+                    Err(Refusal::Dry) => break 'groups,
+                }
+                taken += 1;
+            }
+        }
+        ring.take(chains, taken);
+        if guest::faults() != faults && link.memory.is_lost() {
+            // Nobody knows which of these frames are what the VM sent.
+            forget(batch, before);
+            outcome = Err(RingFault::MemoryLost);
+        } else {
+            counters.packets += (batch.len() - before) as u64;
+            counters.bytes += bytes;
+        }
+        if let Err(fault) = outcome {
+            link.fail(fault);
+        }
+        batch.len() - before
+    }
+
+    /// The piece of memory that a chain of a single buffer is, when header and frame have good lengths; on its way into the cache.
+    #[inline(always)]
+    fn foresee<'m>(&self, memory: &'m Memory, elements: &[Element]) -> Option<Piece<'m>> {
+        let [element] = elements else { return None };
+        if !(PLAIN + SHORTEST..=PLAIN + LONGEST).contains(&(element.len as usize)) {
+            return None;
+        }
+        let piece = memory.whole(GuestAddress(element.address), element.len)?;
+        let (_, frame) = piece.split_at(PLAIN as u32);
+        if !self.receivable.is_empty() {
+            piece.prefetch();
+        }
+        frame.prefetch();
+        frame.split_at(64).1.prefetch();
+        Some(piece)
+    }
+
+    /// Makes a packet of a header and a frame in one piece, of good length.
+    #[inline(always)]
+    fn frame(&mut self, piece: Piece<'_>) -> Result<Packet, Refusal> {
+        let (header, frame) = piece.split_at(PLAIN as u32);
+        let (own, rest) = frame.split_at(SLOT_ROOM as u32);
+        let mut packet = self.pool.take().ok_or(Refusal::Dry)?;
+        // A buffer has room for that much.
+        let _ = packet.resize(own.len() as usize);
+        own.copy_in(packet.bytes_mut());
+        if !rest.is_empty() {
+            // SAFETY: the memory is let go only after all packets with pieces of it came home, or never.
+            let foreign = unsafe { rest.foreign() };
+            // There is room for one.
+            let _ = packet.attach(foreign);
+        }
+        if !self.receivable.is_empty() {
+            let mut bytes = [0; PLAIN];
+            header.copy_in(&mut bytes);
+            self.describe(&mut packet, &bytes)?;
+        }
+        Ok(packet)
+    }
+
+    /// Makes a packet of a chain in whatever pieces.
+    #[inline(never)]
+    fn scattered(&mut self, memory: &Memory, chain: &Chain, elements: &[Element]) -> Result<Packet, Refusal> {
+        let total: u64 = elements.iter().map(|element| u64::from(element.len)).sum();
+        let total = usize::try_from(total).unwrap_or(usize::MAX);
+        if chain.cut || total > PLAIN + LONGEST {
+            return Err(Refusal::Drop(DropReason::TooLong));
+        }
+        if total < PLAIN + SHORTEST {
+            return Err(Refusal::Drop(DropReason::BadLength));
+        }
+        let mut packet = self.pool.take().ok_or(Refusal::Dry)?;
+        let _ = packet.resize((total - PLAIN).min(SLOT_ROOM));
+        let mut header = [0; PLAIN];
+        let mut done = 0;
+        let mut attached = true;
+        for element in elements.iter().filter(|element| element.len > 0) {
+            let outcome = memory.pieces(GuestAddress(element.address), element.len, Access::Read, |piece| {
+                let to_header = header.get_mut(done..).unwrap_or_default();
+                let count = piece.copy_in(to_header);
+                let (_, piece) = piece.split_at(count as u32);
+                done += count;
+                if piece.is_empty() {
+                    return;
+                }
+                let to_slot = packet.bytes_mut().get_mut(done - PLAIN..).unwrap_or_default();
+                let count = if to_slot.is_empty() { 0 } else { piece.copy_in(to_slot) };
+                let (_, piece) = piece.split_at(count as u32);
+                done += count;
+                if !piece.is_empty() {
+                    // SAFETY: as in `frame`.
+                    let foreign = unsafe { piece.foreign() };
+                    attached &= packet.attach(foreign);
+                }
+            });
+            outcome.map_err(|reason| Refusal::Fault(RingFault::address(reason, element.address, element.len)))?;
+        }
+        if !attached {
+            return Err(Refusal::Drop(DropReason::TooLong));
+        }
+        self.describe(&mut packet, &header)?;
+        Ok(packet)
+    }
+
+    /// Puts what the header says about the frame into the packet.
+    #[inline(always)]
+    fn describe(&self, packet: &mut Packet, header: &[u8; PLAIN]) -> Result<(), Refusal> {
+        let [flags, kind, ..] = header;
+        if flags | kind == 0 {
+            return Ok(());
+        }
+        self.describe_offloads(packet, header)
+    }
+
+    #[inline(never)]
+    fn describe_offloads(&self, packet: &mut Packet, header: &[u8; PLAIN]) -> Result<(), Refusal> {
+        let read = Header::read(header, false);
+        let metadata = read.and_then(|header| header.metadata(packet, self.receivable));
+        *packet.metadata_mut() = metadata.ok_or(Refusal::Drop(DropReason::BadHeader))?;
+        Ok(())
+    }
+}
+
+/// Drops all packets of `batch` behind the first `keep`.
+#[cold]
+fn forget(batch: &mut Batch, keep: usize) {
+    let mut index = 0;
+    batch.retain(|_| {
+        index += 1;
+        index <= keep
+    });
+}
+
+impl Work for Receiver {
+    const WRITES: bool = false;
+
+    fn begin(&mut self, features: Features) {
+        self.receivable = offload::receivable(features);
+        // Buffers of an earlier ring that came home late.
+        self.pool.sweep(|_| ());
+    }
+
+    #[inline(always)]
+    fn collect<R: Ring>(&mut self, ring: &mut R, link: &mut Link) {
+        if self.first == self.last {
+            return;
+        }
+        let Self { pool, home, taken, .. } = self;
+        pool.sweep(|slot| {
+            if let Some(home) = home.get_mut(slot as usize) {
+                *home = true;
+            }
+        });
+        let mask = taken.len() - 1;
+        while self.first != self.last {
+            let Some(chain) = taken.get(self.first as usize & mask) else { break };
+            if home.get(chain.slot as usize).is_some_and(|home| !home) {
+                break;
+            }
+            ring.give_back(chain.id, chain.descriptors, 0);
+            self.first = self.first.wrapping_add(1);
+        }
+        link.publish(ring);
+    }
+
+    fn underway(&self) -> usize {
+        self.last.wrapping_sub(self.first) as usize
+    }
+
+    fn abandon(&mut self) {
+        self.first = self.last;
+    }
+
+    fn is_armed(&self) -> bool {
+        self.armed
+    }
+
+    fn offloads(_: Features) -> Offloads {
+        Offloads::all()
+    }
+}
+
+/// Receives from one queue of a VM.
+pub struct VmRx {
+    shared: Arc<Shared>,
+    /// Control was inside when the engine wanted to have no kicks any more.
+    disarm: bool,
+    counters: Counters,
+}
+
+impl VmRx {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, disarm: false, counters: Counters::default() }
+    }
+}
+
+impl RxQueue for VmRx {
+    fn receive(&mut self, batch: &mut Batch) -> usize {
+        if self.disarm {
+            self.disarm();
+        }
+        // SAFETY: this is the gate's one engine, here with an exclusive borrow.
+        let Some(mut queue) = (unsafe { self.shared.gate.try_enter() }) else { return 0 };
+        let Queue { ring, link, chains, work } = &mut *queue;
+        match ring {
+            Some(AnyRing::Split(ring)) => work.receive(ring, link, chains, batch, &mut self.counters),
+            Some(AnyRing::Packed(ring)) => work.receive(ring, link, chains, batch, &mut self.counters),
+            None => 0,
+        }
+    }
+
+    fn arm(&mut self) -> bool {
+        self.disarm = false;
+        // SAFETY: this is the gate's one engine, here with an exclusive borrow.
+        let Some(mut queue) = (unsafe { self.shared.gate.try_enter() }) else { return false };
+        let Queue { ring, link, work, .. } = &mut *queue;
+        work.armed = true;
+        let Some(ring) = ring else { return true };
+        each!(ring, ring => {
+            work.collect(ring, link);
+            link.settle(ring);
+            let quiet = work.underway() == 0 && !link.owes();
+            // Armed in any case: whoever starts or enables the ring later wakes the engine.
+            let nothing = ring.arm() || !link.live;
+            if !(quiet && nothing) {
+                ring.disarm();
+                work.armed = false;
+            }
+            work.armed
+        })
+    }
+
+    fn disarm(&mut self) {
+        // SAFETY: this is the gate's one engine, here with an exclusive borrow.
+        let Some(mut queue) = (unsafe { self.shared.gate.try_enter() }) else {
+            self.disarm = true;
+            return;
+        };
+        self.disarm = false;
+        let Queue { ring, work, .. } = &mut *queue;
+        work.armed = false;
+        if let Some(ring) = ring {
+            each!(ring, ring => ring.disarm());
+        }
+    }
+
+    fn gives_foreign(&self) -> bool {
+        true
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+}
+
+impl fmt::Debug for VmRx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VmRx").field("gate", &self.shared.gate).field("counters", &self.counters).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,372 @@
+//! Frames to the VM (virtio 1.3, sections 5.1.6.3 and 5.1.6.4, seen from the device).
+//!
+//! Each frame is copied from where it lies, buffers of ours or the memory of the VM that sent it, into buffers that the driver made
+//! available: the one copy on the way from VM to VM. When too few are available, frames stay in the batch.
+//!
+//! What was copied while memory turned to zeroes under the copy is not shown to the driver.
+
+#![expect(unsafe_code, reason = "the engine is let through the gate")]
+
+use std::fmt;
+use std::sync::Arc;
+
+use drivers::nic::{Counters, DropReason, Offloads, TxQueue};
+use drivers::virtio::Features;
+use drivers::virtio::header::{PLAIN, Sender};
+use hugemem::{Batch, Checksum, Packet};
+
+use super::link::{self, AnyRing, Link, Queue, Work, each};
+use super::offload;
+use super::source::Source;
+use crate::guest::{self, Access, GuestAddress, Memory, Piece};
+use crate::port::vhost_user::ring::{Chains, Element, MOST_CHAINS, Ring, RingFault};
+
+/// Chains that are prepared together: their cache misses overlap.
+const GROUP: usize = 32;
+/// Where the header has the number of buffers (5.1.6).
+const BUFFERS: usize = 10;
+
+pub(super) type Shared = link::Shared<Transmitter>;
+
+/// What sending needs beside the ring.
+pub(crate) struct Transmitter {
+    sender: Sender,
+    /// A frame may span several chains.
+    mergeable: bool,
+    /// Bytes written into each of the chains that were looked at.
+    written: Box<[u32]>,
+}
+
+/// Why a frame did not go into the ring.
+enum Refusal {
+    /// It never will.
+    Drop(DropReason),
+    /// There are too few buffers.
+    Short,
+    /// The ring cannot be.
+    Fault(RingFault),
+}
+
+/// How far a burst came.
+#[derive(Default)]
+struct Progress {
+    /// Frames that are done with.
+    frames: usize,
+    /// Chains that were filled.
+    chains: usize,
+    fault: Option<RingFault>,
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "lengths of frames and headers")]
+impl Transmitter {
+    pub(super) fn new() -> Self {
+        Self { sender: offload::sender(Features::empty()), mergeable: false, written: vec![0; MOST_CHAINS].into() }
+    }
+
+    #[inline(always)]
+    fn transmit<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        link: &mut Link,
+        chains: &mut Chains,
+        batch: &mut Batch,
+        counters: &mut Counters,
+    ) -> usize {
+        if !link.live {
+            return hold(link, batch, counters);
+        }
+        let mut done = 0;
+        let mut limit = batch.len();
+        while done < batch.len() {
+            let looked = ring.look(&link.memory, limit, chains);
+            let frames = batch.as_mut_slice().get_mut(done..).unwrap_or_default();
+            let progress = self.deliver(link, chains, frames, counters);
+            ring.take(chains, progress.chains);
+            for (chain, written) in chains.as_slice().iter().zip(&self.written).take(progress.chains) {
+                ring.give_back(chain.id, chain.descriptors, *written);
+            }
+            done += progress.frames;
+            if let Some(fault) = progress.fault.or(looked.err()) {
+                link.fail(fault);
+                break;
+            }
+            if chains.len() < limit || (progress.frames == 0 && limit == MOST_CHAINS) {
+                // That was all there is.
+                break;
+            }
+            // The next frame may need more than one.
+            limit = if progress.frames == 0 { MOST_CHAINS } else { (batch.len() - done).max(1) };
+        }
+        link.publish(ring);
+        hugemem::recycle(batch.drain_front(done));
+        done
+    }
+
+    /// Writes frames into the chains that were looked at, as far as they go.
+    #[inline(always)]
+    fn deliver(&mut self, link: &Link, chains: &Chains, frames: &mut [Packet], counters: &mut Counters) -> Progress {
+        let memory = &*link.memory;
+        let mut progress = Progress::default();
+        let all = chains.as_slice();
+        let mut whole = [const { None }; GROUP];
+        let mut ready = 0;
+        for frame in frames {
+            if progress.chains >= ready {
+                // The next group of targets starts travelling.
+                let group = all.get(progress.chains..).unwrap_or_default();
+                for (chain, place) in group.iter().zip(&mut whole) {
+                    *place = foresee(memory, chains.readable(chain), chains.writable(chain));
+                }
+                ready = progress.chains + GROUP;
+            }
+            let target = whole.get(progress.chains + GROUP - ready).copied().flatten();
+            let length = frame.len();
+            match self.send(link, chains, progress.chains, target, frame) {
+                Ok(used) => {
+                    progress.chains += used;
+                    counters.packets += 1;
+                    counters.bytes += length as u64;
+                }
+                Err(Refusal::Drop(reason)) => counters.drop_packets(reason, 1),
+                Err(Refusal::Short) => break,
+                Err(Refusal::Fault(fault)) => {
+                    progress.fault = Some(fault);
+                    break;
+                }
+            }
+            progress.frames += 1;
+        }
+        progress
+    }
+
+    /// Writes one frame into the chains from number `first` on, the first of which is `target` when that is a single piece. Gives how
+    /// many chains it took.
+    #[inline(always)]
+    fn send(
+        &mut self,
+        link: &Link,
+        chains: &Chains,
+        first: usize,
+        target: Option<Piece<'_>>,
+        frame: &mut Packet,
+    ) -> Result<usize, Refusal> {
+        let header = self.header(frame)?;
+        let total = (PLAIN + frame.len()) as u32;
+        let used = match target {
+            Some(target) if target.len() >= total && !frame.is_chained() => {
+                write(link, target, total, &header, frame);
+                if let Some(written) = self.written.get_mut(first) {
+                    *written = total;
+                }
+                1
+            }
+            _ => self.scatter(link, chains, first, header, frame)?,
+        };
+        if guest::lost() != 0 {
+            survived(&link.memory, frame)?;
+        }
+        Ok(used)
+    }
+
+    /// The header of a frame, for a single buffer.
+    #[inline(always)]
+    fn header(&self, frame: &mut Packet) -> Result<[u8; PLAIN], Refusal> {
+        let partial = matches!(frame.metadata().checksum, Checksum::Partial { .. });
+        if partial && !frame.foreign().is_empty() && !self.sender.features.contains(Features::CSUM) {
+            return Err(Refusal::Drop(DropReason::NoOffload));
+        }
+        let mut header = self.sender.describe(frame).map_err(Refusal::Drop)?;
+        header[BUFFERS] = 1;
+        Ok(header)
+    }
+
+    /// Writes one frame into as many chains as it takes, in whatever pieces they are.
+    #[inline(never)]
+    fn scatter(
+        &mut self,
+        link: &Link,
+        chains: &Chains,
+        first: usize,
+        mut header: [u8; PLAIN],
+        frame: &Packet,
+    ) -> Result<usize, Refusal> {
+        let mut left = PLAIN + frame.len();
+        let available = chains.as_slice().get(first..).unwrap_or_default();
+        let mut needed = 0_u16;
+        let mut room = 0;
+        for chain in available {
+            if !chains.readable(chain).is_empty() {
+                return Err(Refusal::Fault(RingFault::Direction { head: chain.id }));
+            }
+            let len: u64 = chains.writable(chain).iter().map(|element| u64::from(element.len)).sum();
+            if len < PLAIN as u64 {
+                return Err(Refusal::Fault(RingFault::RuntBuffer { len: len as u32 }));
+            }
+            room += usize::try_from(len).unwrap_or(usize::MAX).min(left);
+            needed += 1;
+            if room >= left || !self.mergeable {
+                break;
+            }
+        }
+        if room < left {
+            // One buffer has to do, or there never were as many as this frame would take.
+            let never = needed > 0 && !self.mergeable || usize::from(needed) == MOST_CHAINS;
+            return Err(if never { Refusal::Drop(DropReason::TooLong) } else { Refusal::Short });
+        }
+        let [low, high] = needed.to_le_bytes();
+        header[BUFFERS] = low;
+        header[BUFFERS + 1] = high;
+        let mut source = Source::new(&header, frame);
+        let places = self.written.get_mut(first..).unwrap_or_default();
+        for (chain, place) in available.iter().zip(places).take(needed.into()) {
+            let before = left;
+            for Element { address, len } in chains.writable(chain).iter().copied() {
+                let len = len.min(left as u32);
+                if len == 0 {
+                    continue;
+                }
+                let outcome = link.memory.pieces(GuestAddress(address), len, Access::Write, |piece| {
+                    source.fill(piece);
+                    link.wrote(piece);
+                });
+                outcome.map_err(|reason| Refusal::Fault(RingFault::address(reason, address, len)))?;
+                left -= len as usize;
+            }
+            *place = (before - left) as u32;
+        }
+        Ok(needed.into())
+    }
+}
+
+/// The piece of memory that a chain of a single buffer is; on its way into the cache.
+#[inline(always)]
+fn foresee<'m>(memory: &'m Memory, readable: &[Element], writable: &[Element]) -> Option<Piece<'m>> {
+    let ([], [element]) = (readable, writable) else { return None };
+    let piece = memory.whole(GuestAddress(element.address), element.len)?;
+    piece.prefetch();
+    piece.prefetch_to_write(PLAIN as u32);
+    piece.prefetch_to_write(64);
+    Some(piece)
+}
+
+/// Writes header and frame, `total` bytes, to the start of a piece that has room for them.
+#[inline(always)]
+fn write(link: &Link, target: Piece<'_>, total: u32, header: &[u8; PLAIN], frame: &Packet) {
+    let (place, mut rest) = target.split_at(PLAIN as u32);
+    // Mostly the same header is there from the frame before, and the line stays shared when it is not written to.
+    let mut present = [0; PLAIN];
+    place.copy_in(&mut present);
+    if present != *header {
+        place.copy_out(header);
+    }
+    let bytes = frame.bytes();
+    rest.copy_out(bytes);
+    rest = rest.split_at(bytes.len() as u32).1;
+    for piece in frame.foreign() {
+        let count = guest::copy_foreign(piece, 0, rest);
+        rest = rest.split_at(count).1;
+    }
+    link.wrote(target.split_at(total).0);
+}
+
+/// Some memory is lost: whether a frame that was just copied is what its sender sent, and is in its receiver's memory.
+#[cold]
+fn survived(memory: &Memory, frame: &Packet) -> Result<(), Refusal> {
+    if memory.is_lost() {
+        return Err(Refusal::Fault(RingFault::MemoryLost));
+    }
+    if frame.foreign().iter().any(guest::is_lost) {
+        return Err(Refusal::Drop(DropReason::System));
+    }
+    Ok(())
+}
+
+/// The ring does not run: keeps the frames when it goes on in a moment, else drops them. Gives how many were taken.
+#[cold]
+fn hold(link: &Link, batch: &mut Batch, counters: &mut Counters) -> usize {
+    if link.is_waiting() {
+        return 0;
+    }
+    let count = batch.len();
+    counters.drop_packets(DropReason::Stopped, count as u64);
+    batch.clear();
+    count
+}
+
+impl Work for Transmitter {
+    const WRITES: bool = true;
+
+    fn begin(&mut self, features: Features) {
+        self.sender = offload::sender(features);
+        self.mergeable = features.contains(Features::MRG_RXBUF);
+    }
+
+    fn collect<R: Ring>(&mut self, _: &mut R, _: &mut Link) {}
+
+    fn underway(&self) -> usize {
+        0
+    }
+
+    fn abandon(&mut self) {}
+
+    fn is_armed(&self) -> bool {
+        false
+    }
+
+    fn offloads(features: Features) -> Offloads {
+        offload::offloads(features)
+    }
+}
+
+/// Sends on one queue of a VM.
+pub struct VmTx {
+    shared: Arc<Shared>,
+    counters: Counters,
+}
+
+impl VmTx {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, counters: Counters::default() }
+    }
+}
+
+impl TxQueue for VmTx {
+    fn transmit(&mut self, batch: &mut Batch) -> usize {
+        // SAFETY: this is the gate's one engine, here with an exclusive borrow.
+        let Some(mut queue) = (unsafe { self.shared.gate.try_enter() }) else { return 0 };
+        let Queue { ring, link, chains, work } = &mut *queue;
+        match ring {
+            Some(AnyRing::Split(ring)) => work.transmit(ring, link, chains, batch, &mut self.counters),
+            Some(AnyRing::Packed(ring)) => work.transmit(ring, link, chains, batch, &mut self.counters),
+            None => hold(link, batch, &mut self.counters),
+        }
+    }
+
+    fn takes_foreign(&self) -> bool {
+        true
+    }
+
+    fn offloads(&self) -> Offloads {
+        self.shared.offloads()
+    }
+
+    /// Nothing is underway: frames are delivered when they are taken. But a late wish for a signal is seen here.
+    fn reclaim(&mut self) -> usize {
+        // SAFETY: this is the gate's one engine, here with an exclusive borrow.
+        let Some(mut queue) = (unsafe { self.shared.gate.try_enter() }) else { return 1 };
+        let Queue { ring, link, .. } = &mut *queue;
+        let Some(ring) = ring else { return 0 };
+        each!(ring, ring => link.settle(ring));
+        usize::from(link.owes())
+    }
+
+    fn counters(&self) -> Counters {
+        self.counters
+    }
+}
+
+impl fmt::Debug for VmTx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VmTx").field("gate", &self.shared.gate).field("counters", &self.counters).finish_non_exhaustive()
+    }
+}
