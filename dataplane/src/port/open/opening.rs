@@ -6,7 +6,7 @@ use hugemem::{HEADROOM, IovaRange, IovaSpace, PacketPool, Region};
 use super::super::nic::NicPort;
 use super::super::pci::PciDevice;
 use super::super::tap::Tap;
-use super::super::{Port, PortControl, PortError, PortKind, PortQueue, PortSpec, generator, null, pcap};
+use super::super::{Port, PortControl, PortError, PortKind, PortQueue, PortSpec, generator, null, pcap, vhost_user, virtio_user};
 use super::{ALIGNMENT, BUFFER_ROOM, MAKING_BUFFERS, MemoryOptions, RECEIVING_BUFFERS};
 use crate::clock::CycleClock;
 
@@ -40,32 +40,57 @@ pub(super) trait Card {
     fn start(self: Box<Self>, rings: &Region, pools: Vec<PacketPool>) -> Result<NicPort, PortError>;
 }
 
-macro_rules! card {
-    ($($device:ty),*) => { $(
-        impl Card for $device {
-            fn identity(&self) -> &str {
-                self.identity()
-            }
-            fn queue_pairs(&self) -> usize {
-                self.queue_pairs()
-            }
-            fn ring_memory(&self) -> usize {
-                self.ring_memory()
-            }
-            fn iova_ranges(&self) -> Result<Vec<IovaRange>, PortError> {
-                self.iova_ranges()
-            }
-            fn map(&mut self, region: &Region) -> Result<(), PortError> {
-                self.map(region)
-            }
-            fn start(self: Box<Self>, rings: &Region, pools: Vec<PacketPool>) -> Result<NicPort, PortError> {
-                (*self).start(rings, pools)
-            }
-        }
-    )* };
+impl Card for PciDevice {
+    fn identity(&self) -> &str {
+        self.identity()
+    }
+
+    fn queue_pairs(&self) -> usize {
+        self.queue_pairs()
+    }
+
+    fn ring_memory(&self) -> usize {
+        self.ring_memory()
+    }
+
+    fn iova_ranges(&self) -> Result<Vec<IovaRange>, PortError> {
+        self.iova_ranges()
+    }
+
+    fn map(&mut self, region: &Region) -> Result<(), PortError> {
+        self.map(region)
+    }
+
+    fn start(self: Box<Self>, rings: &Region, pools: Vec<PacketPool>) -> Result<NicPort, PortError> {
+        (*self).start(rings, pools)
+    }
 }
 
-card!(PciDevice);
+impl Card for virtio_user::Device {
+    fn identity(&self) -> &str {
+        self.identity()
+    }
+
+    fn queue_pairs(&self) -> usize {
+        self.queue_pairs()
+    }
+
+    fn ring_memory(&self) -> usize {
+        self.ring_memory()
+    }
+
+    fn iova_ranges(&self) -> Result<Vec<IovaRange>, PortError> {
+        Ok(self.iova_ranges())
+    }
+
+    fn map(&mut self, region: &Region) -> Result<(), PortError> {
+        self.map(region)
+    }
+
+    fn start(self: Box<Self>, rings: &Region, pools: Vec<PacketPool>) -> Result<NicPort, PortError> {
+        (*self).start(rings, pools)
+    }
+}
 
 /// A port after the first phase.
 pub(super) struct Opening<'a> {
@@ -103,9 +128,7 @@ impl<'a> Opening<'a> {
         };
         let (resource, queues) = match spec {
             PortSpec::Pci(pci) => card(Box::new(PciDevice::open(&name, pci, takes_large(peer))?)),
-            PortSpec::VirtioUser(_) => {
-                return Err(PortError::Device { port: name, reason: "virtio-user ports cannot be opened yet".into() });
-            }
+            PortSpec::VirtioUser(port) => card(Box::new(virtio_user::Device::open(&name, port, takes_large(peer))?)),
             PortSpec::Tap(tap) => (Resource::Tap(Tap::open(&name, tap)?), queues),
             PortSpec::Pcap(pcap) => (Resource::Pcap(pcap::load(&name, pcap)?), queues),
             PortSpec::Null | PortSpec::Generator(_) | PortSpec::VhostUser(_) => (Resource::Nothing, queues),
@@ -192,9 +215,7 @@ impl<'a> Opening<'a> {
                 let (queues, control) = generator::open(spec, supplies.clock, pools);
                 port(queues, Box::new(control))
             }
-            (_, PortSpec::VhostUser(_)) => {
-                return Err(PortError::Device { port: name, reason: "vhost-user ports cannot be opened yet".into() });
-            }
+            (_, PortSpec::VhostUser(spec)) => vhost_user::open(&name, spec)?,
             _ => {
                 let queues = (0..queues).map(|_| null::queue()).collect();
                 port(queues, Box::new(null::NullControl))
