@@ -25,7 +25,7 @@ pub mod pcap;
 mod pci;
 mod spec;
 pub mod tap;
-mod vhost_user;
+pub mod vhost_user;
 pub mod virtio_user;
 
 pub use generator::GeneratorReport;
