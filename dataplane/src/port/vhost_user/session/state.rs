@@ -136,8 +136,10 @@ impl<'d> Session<'d> {
             }
             R::SET_LOG_BASE => {
                 self.needs(request, VhostUserProtocolFeatures::LOG_SHMFD)?;
+                // Some do not look into the answer, and some want to read there what they said.
+                let body = message.body.clone();
                 self.set_log(message)?;
-                return Ok(Some(Reply::default()));
+                return Ok(Some(Reply { body, file: None }));
             }
             R::SET_LOG_FD => {
                 let mut message = message;
