@@ -8,14 +8,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drivers::nic::TxQueue;
-
 use crate::clock::CycleClock;
 use crate::config::{CoreList, EngineConfig};
 use crate::engine::plan::{QueueId, Way, plan};
-use crate::engine::{Engine, EngineError, Lane, Receiver, Running, Sender};
+use crate::engine::{Engine, EngineError, Lane, Receiver, Running, Sender, Transmitter};
 use crate::port::{GeneratorReport, Port, PortControl, PortError, PortKind, PortQueue, Supply};
-use crate::stats::{PortCells, QueueStatistics, Statistics};
+use crate::stats::{PortCells, Statistics};
 
 /// The forwarder failed. The text names ports or engines, the cause and what mends it.
 #[derive(Debug, thiserror::Error)]
@@ -124,12 +122,11 @@ pub struct Forwarder {
     stations: Vec<Station>,
     engines: Vec<Serving>,
     /// Transmit queues that no engine uses because the partner has fewer queues.
-    spare: BTreeMap<QueueId, Box<dyn TxQueue>>,
+    spare: BTreeMap<QueueId, Transmitter>,
     /// Queue pairs that no engine has at the moment.
     idle: BTreeMap<QueueId, PortQueue>,
-    cells: Arc<[PortCells]>,
-    /// What had been counted before the engines were started for the last time, less what the queues themselves remember.
-    carried: Statistics,
+    /// By port.
+    cells: Vec<Arc<PortCells>>,
     config: EngineConfig,
     cores: CoreList,
     clock: CycleClock,
@@ -163,13 +160,17 @@ impl Forwarder {
             let ids = (0..).map(|queue| QueueId { port, queue });
             queues.extend(ids.zip(opened.queues));
         }
+        let cells = stations
+            .iter()
+            .enumerate()
+            .map(|(port, station)| Arc::new(PortCells::new(port, station.name.clone(), station.queues)))
+            .collect();
         let mut forwarder = Self {
             stations,
             engines: Vec::new(),
             spare: BTreeMap::new(),
             idle: BTreeMap::new(),
-            cells: Arc::from([]),
-            carried: Statistics::default(),
+            cells,
             config,
             cores: cores.clone(),
             clock: CycleClock::calibrate(),
@@ -189,18 +190,14 @@ impl Forwarder {
 
     /// Divides the queues among engines and starts these. On failure some may run; stopping ends these too.
     fn start_engines(&mut self, mut queues: BTreeMap<QueueId, PortQueue>) -> Result<(), EngineError> {
-        let before = self.statistics();
-        self.carry(before, &queues);
-        let cells = self.stations.iter().map(|station| PortCells::new(station.name.clone(), station.queues));
-        self.cells = cells.collect();
         let served = |(port, station): (usize, &Station)| if self.is_lost(port) { 0 } else { station.queues };
         let counts: Vec<usize> = self.stations.iter().enumerate().map(served).collect();
         let plan = plan(&counts, self.cores.len());
 
-        let mut transmitters: BTreeMap<QueueId, Box<dyn TxQueue>> = BTreeMap::new();
+        let mut transmitters: BTreeMap<QueueId, Transmitter> = BTreeMap::new();
         let mut receivers: BTreeMap<QueueId, Receiver> = BTreeMap::new();
         while let Some((id, PortQueue { rx, tx, wake })) = queues.pop_first() {
-            transmitters.insert(id, tx);
+            transmitters.insert(id, Transmitter { id, tx, pool: None });
             receivers.insert(id, Receiver { id, rx, wake });
         }
         let mut failure = None;
@@ -208,24 +205,20 @@ impl Forwarder {
             let mut senders: Vec<Sender> = Vec::new();
             let mut lanes = Vec::with_capacity(ways.len());
             for way in &ways {
-                let sender = match senders.iter().position(|sender| sender.id() == way.to) {
-                    Some(sender) => sender,
-                    None => {
-                        let Some(tx) = transmitters.remove(&way.to) else { continue };
-                        senders.push(Sender::new(way.to, tx));
-                        senders.len() - 1
-                    }
-                };
+                let [from, to] = [way.from, way.to].map(|id| self.cells.get(id.port).map(Arc::clone));
+                let (Some(from), Some(to)) = (from, to) else { continue };
+                if let Some(transmitter) = transmitters.remove(&way.to) {
+                    senders.push(Sender::new(transmitter, to));
+                }
                 let Some(receiver) = receivers.remove(&way.from) else { continue };
-                lanes.push(Lane::new(receiver, sender, self.config.burst));
+                lanes.push(Lane::new(receiver, way.to, self.config.burst, from));
             }
-            let cells = Arc::clone(&self.cells);
-            let engine = Engine { number, core, config: self.config, lanes, senders, cells, clock: self.clock };
+            let engine = Engine { number, core, config: self.config, lanes, senders, clock: self.clock };
             match engine.start() {
                 Ok(running) => self.engines.push(Serving { running, ways, core }),
                 Err((error, finished)) => {
                     receivers.extend(finished.receivers.into_iter().map(|receiver| (receiver.id, receiver)));
-                    transmitters.extend(finished.transmitters);
+                    transmitters.extend(finished.transmitters.into_iter().map(|queue| (queue.id, queue)));
                     failure = Some(error);
                     break;
                 }
@@ -242,37 +235,11 @@ impl Forwarder {
         }
     }
 
-    /// Keeps what was counted so far, less what the queues themselves will report again.
-    fn carry(&mut self, before: Statistics, queues: &BTreeMap<QueueId, PortQueue>) {
-        self.carried = before;
-        let now = |counters| QueueStatistics { counters, ..QueueStatistics::default() };
-        for (port, station) in self.carried.ports.iter_mut().enumerate() {
-            for (queue, statistics) in station.rx.iter_mut().enumerate() {
-                if let Some(pair) = queues.get(&QueueId { port, queue }) {
-                    *statistics = statistics.since(&now(pair.rx.counters()));
-                }
-            }
-            for (queue, statistics) in station.tx.iter_mut().enumerate() {
-                if let Some(pair) = queues.get(&QueueId { port, queue }) {
-                    *statistics = statistics.since(&now(pair.tx.counters()));
-                }
-            }
-        }
-    }
-
     /// What has been counted since the start.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        let mut ports: Vec<_> = self.cells.iter().map(PortCells::read).collect();
+        let mut ports: Vec<_> = self.cells.iter().map(|cells| cells.read()).collect();
         for (index, port) in ports.iter_mut().enumerate() {
-            if let Some(before) = self.carried.ports.get(index) {
-                for (now, before) in port.rx.iter_mut().zip(&before.rx) {
-                    *now = now.plus(before);
-                }
-                for (now, before) in port.tx.iter_mut().zip(&before.tx) {
-                    *now = now.plus(before);
-                }
-            }
             port.latency =
                 self.stations.get(index).and_then(|station| station.control.generator()).map(|report| report.latency);
             port.device = self.stations.get(index).map(|station| station.device.clone()).unwrap_or_default();
@@ -441,7 +408,7 @@ impl Forwarder {
             }
             self.unfinished |= finished.unfinished;
             receivers.extend(finished.receivers.into_iter().map(|receiver| (receiver.id, receiver)));
-            transmitters.extend(finished.transmitters);
+            transmitters.extend(finished.transmitters.into_iter().map(|queue| (queue.id, queue)));
         }
         let mut queues = assemble(receivers, transmitters);
         queues.append(&mut self.idle);
@@ -485,10 +452,10 @@ fn is_silent(queue: &mut PortQueue) -> bool {
 /// Joins the halves of queue pairs again. A half whose partner is missing is dropped.
 fn assemble(
     receivers: BTreeMap<QueueId, Receiver>,
-    mut transmitters: BTreeMap<QueueId, Box<dyn TxQueue>>,
+    mut transmitters: BTreeMap<QueueId, Transmitter>,
 ) -> BTreeMap<QueueId, PortQueue> {
     let pair = |(id, Receiver { rx, wake, .. }): (QueueId, Receiver)| {
-        transmitters.remove(&id).map(|tx| (id, PortQueue { rx, tx, wake }))
+        transmitters.remove(&id).map(|Transmitter { tx, .. }| (id, PortQueue { rx, tx, wake }))
     };
     receivers.into_iter().filter_map(pair).collect()
 }

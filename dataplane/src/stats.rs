@@ -23,6 +23,11 @@ pub struct QueueStatistics {
     pub busy_polls: u64,
     /// Receive calls that found nothing; transmit calls that found no room.
     pub empty_polls: u64,
+    /// Cycles spent in those.
+    pub empty_cycles: u64,
+    /// Packets that there are more because large ones were cut in software before they were sent: received and cut equals
+    /// sent and dropped.
+    pub cut: u64,
 }
 
 impl QueueStatistics {
@@ -34,6 +39,8 @@ impl QueueStatistics {
             busy_cycles: self.busy_cycles.wrapping_sub(earlier.busy_cycles),
             busy_polls: self.busy_polls.wrapping_sub(earlier.busy_polls),
             empty_polls: self.empty_polls.wrapping_sub(earlier.empty_polls),
+            empty_cycles: self.empty_cycles.wrapping_sub(earlier.empty_cycles),
+            cut: self.cut.wrapping_sub(earlier.cut),
         }
     }
 
@@ -45,7 +52,15 @@ impl QueueStatistics {
             busy_cycles: self.busy_cycles.wrapping_add(other.busy_cycles),
             busy_polls: self.busy_polls.wrapping_add(other.busy_polls),
             empty_polls: self.empty_polls.wrapping_add(other.empty_polls),
+            empty_cycles: self.empty_cycles.wrapping_add(other.empty_cycles),
+            cut: self.cut.wrapping_add(other.cut),
         }
+    }
+
+    /// Cycles spent in all calls.
+    #[must_use]
+    pub fn cycles(&self) -> u64 {
+        self.busy_cycles.wrapping_add(self.empty_cycles)
     }
 
     /// Cycles that the calls spent on one packet. `None` when there was none.
@@ -95,6 +110,8 @@ pub struct QueueCell {
     busy_cycles: AtomicU64,
     busy_polls: AtomicU64,
     empty_polls: AtomicU64,
+    empty_cycles: AtomicU64,
+    cut: AtomicU64,
 }
 
 impl QueueCell {
@@ -109,6 +126,8 @@ impl QueueCell {
         self.busy_cycles.store(statistics.busy_cycles, Ordering::Relaxed);
         self.busy_polls.store(statistics.busy_polls, Ordering::Relaxed);
         self.empty_polls.store(statistics.empty_polls, Ordering::Relaxed);
+        self.empty_cycles.store(statistics.empty_cycles, Ordering::Relaxed);
+        self.cut.store(statistics.cut, Ordering::Relaxed);
     }
 
     /// What was published last.
@@ -125,6 +144,8 @@ impl QueueCell {
             busy_cycles: self.busy_cycles.load(Ordering::Relaxed),
             busy_polls: self.busy_polls.load(Ordering::Relaxed),
             empty_polls: self.empty_polls.load(Ordering::Relaxed),
+            empty_cycles: self.empty_cycles.load(Ordering::Relaxed),
+            cut: self.cut.load(Ordering::Relaxed),
         }
     }
 }
@@ -132,6 +153,8 @@ impl QueueCell {
 /// The cells of one port.
 #[derive(Debug)]
 pub struct PortCells {
+    /// The port's number, which no other port ever had or will have.
+    pub id: usize,
     /// The port's name.
     pub name: String,
     /// One cell for each receive queue.
@@ -141,24 +164,32 @@ pub struct PortCells {
 }
 
 impl PortCells {
-    /// Cells of value zero for a port of `queues` queue pairs.
+    /// Cells of value zero for port number `id`, of `queues` queue pairs.
     #[must_use]
-    pub fn new(name: impl Into<String>, queues: usize) -> Self {
+    pub fn new(id: usize, name: impl Into<String>, queues: usize) -> Self {
         let cells = || (0..queues).map(|_| QueueCell::default()).collect();
-        Self { name: name.into(), rx: cells(), tx: cells() }
+        Self { id, name: name.into(), rx: cells(), tx: cells() }
     }
 
     /// What was published last.
     #[must_use]
     pub fn read(&self) -> PortStatistics {
         let read = |cells: &[QueueCell]| cells.iter().map(QueueCell::read).collect();
-        PortStatistics { name: self.name.clone(), rx: read(&self.rx), tx: read(&self.tx), ..PortStatistics::default() }
+        PortStatistics {
+            id: self.id,
+            name: self.name.clone(),
+            rx: read(&self.rx),
+            tx: read(&self.tx),
+            ..PortStatistics::default()
+        }
     }
 }
 
 /// What has been counted for one port.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct PortStatistics {
+    /// The port's number, which no other port ever had or will have.
+    pub id: usize,
     /// The port's name.
     pub name: String,
     /// Receive queues.
@@ -184,6 +215,12 @@ impl PortStatistics {
         total(&self.tx)
     }
 
+    /// Cycles of all engines that the port has cost: to poll it, and to deliver to it.
+    #[must_use]
+    pub fn cpu_cycles(&self) -> u64 {
+        self.rx_total().cycles().wrapping_add(self.tx_total().cycles())
+    }
+
     /// The port's counters over all its queues, by name, those of value zero too.
     #[must_use]
     pub fn totals(&self) -> Vec<(String, u64)> {
@@ -197,6 +234,8 @@ impl PortStatistics {
                 names.push((format!("{direction}_{}", reason.name()), sum.dropped(reason)));
             }
         }
+        names.push(("tx_cut".to_owned(), total(&self.tx).cut));
+        names.push(("cpu_cycles".to_owned(), self.cpu_cycles()));
         names
     }
 
@@ -244,9 +283,10 @@ impl Statistics {
             now.iter().enumerate().map(|(index, queue)| queue.since(then.get(index).unwrap_or(&missing))).collect()
         };
         let missing = PortStatistics::default();
-        let ports = self.ports.iter().enumerate().map(|(index, port)| {
-            let then = earlier.ports.get(index).unwrap_or(&missing);
+        let ports = self.ports.iter().map(|port| {
+            let then = earlier.ports.iter().find(|then| then.id == port.id).unwrap_or(&missing);
             PortStatistics {
+                id: port.id,
                 name: port.name.clone(),
                 rx: difference(&port.rx, &then.rx),
                 tx: difference(&port.tx, &then.tx),
@@ -270,6 +310,14 @@ impl Statistics {
     #[must_use]
     pub fn sent(&self) -> QueueStatistics {
         self.ports.iter().fold(QueueStatistics::default(), |sum, port| sum.plus(&port.tx_total()))
+    }
+
+    /// The part of the cycles which all ports have cost that `port` has, from 0 to 1. `None` when there were none.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+    pub fn cpu_share(&self, port: &PortStatistics) -> Option<f64> {
+        let all: u64 = self.ports.iter().map(PortStatistics::cpu_cycles).sum();
+        (all > 0).then(|| port.cpu_cycles() as f64 / all as f64)
     }
 
     /// Cycles from a full receive queue to a transmit queue for one packet: receiving plus sending. `None` when none was received.
@@ -306,7 +354,14 @@ mod tests {
         counters.packets = packets;
         counters.bytes = packets * 64;
         counters.drop_packets(DropReason::BadLength, packets / 10);
-        QueueStatistics { counters, busy_cycles: packets * 50, busy_polls: packets / 4, empty_polls: 7 }
+        QueueStatistics {
+            counters,
+            busy_cycles: packets * 50,
+            busy_polls: packets / 4,
+            empty_polls: 7,
+            empty_cycles: 70,
+            cut: 3,
+        }
     }
 
     #[test]
@@ -340,6 +395,25 @@ mod tests {
     }
 
     #[test]
+    fn ports_are_known_by_their_number() {
+        let port = |id, packets| PortStatistics { id, rx: vec![sample(packets)], ..PortStatistics::default() };
+        let before = Statistics { elapsed: Duration::ZERO, ports: vec![port(1, 10), port(2, 20)] };
+        let after = Statistics { elapsed: Duration::ZERO, ports: vec![port(2, 25), port(3, 7)] };
+        let between = after.since(&before);
+        let gained: Vec<u64> = between.ports.iter().map(|port| port.rx_total().counters.packets).collect();
+        assert_eq!(gained, [5, 7]);
+    }
+
+    #[test]
+    fn shares_add_up() {
+        let port = |packets| PortStatistics { rx: vec![sample(packets)], ..PortStatistics::default() };
+        let all = Statistics { elapsed: Duration::ZERO, ports: vec![port(10), port(30)] };
+        let shares: f64 = all.ports.iter().filter_map(|port| all.cpu_share(port)).sum();
+        assert!((shares - 1.0).abs() < 1e-9);
+        assert_eq!(Statistics::default().cpu_share(&port(1)), None);
+    }
+
+    #[test]
     fn names_are_those_of_xstats() {
         let port = PortStatistics { name: "p".into(), rx: vec![sample(100)], ..PortStatistics::default() };
         let names = port.xstats();
@@ -348,6 +422,7 @@ mod tests {
         assert_eq!(value("rx_q0_bytes"), Some(6400));
         assert_eq!(value("rx_bad_length"), Some(10));
         assert_eq!(value("tx_packets"), Some(0));
+        assert_eq!(value("cpu_cycles"), Some(5070));
     }
 
     #[test]

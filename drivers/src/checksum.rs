@@ -41,7 +41,7 @@ fn fold(mut sum: u64) -> u16 {
 
 /// Completes a partial checksum: sums `packet` from byte `start` to its end, and stores the complement at
 /// `start + offset`. `false`, with nothing changed, when that field is not inside the first segment.
-pub(crate) fn complete(packet: &mut Packet, start: u16, offset: u16) -> bool {
+pub fn complete(packet: &mut Packet, start: u16, offset: u16) -> bool {
     let start = usize::from(start);
     let field = start + usize::from(offset);
     if packet.bytes().get(field..field + 2).is_none() {

@@ -14,7 +14,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod bus;
-mod checksum;
+pub mod checksum;
 mod health;
 mod home;
 pub mod ixgbe;

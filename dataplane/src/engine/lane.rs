@@ -1,15 +1,16 @@
 //! One receive queue on its way to one transmit queue: the packet path itself.
 
 use std::fmt;
-
-use drivers::nic::{DropReason, RxQueue, TxQueue};
-use hugemem::Batch;
+use std::sync::Arc;
 
 use super::Receiver;
+use super::adapt::{Backlog, Gives};
 use super::plan::QueueId;
+use super::sender::Sender;
 use crate::clock::cycles;
 use crate::port::Wake;
 use crate::stats::{PortCells, QueueStatistics};
+use drivers::nic::{DropReason, RxQueue};
 
 /// Empty polls between two looks at a transmit queue that still has packets underway.
 const RECLAIM_INTERVAL: u64 = 16;
@@ -17,139 +18,198 @@ const RECLAIM_INTERVAL: u64 = 16;
 /// A receive queue, the packets that it gave and that wait to be sent, and which sender takes them.
 pub struct Lane {
     id: QueueId,
+    to: QueueId,
     rx: Box<dyn RxQueue>,
     wake: Option<Wake>,
-    batch: Batch,
-    sender: usize,
-    /// Cycle at which the sender first had no room for what is in `batch`.
+    /// What the wake-up is known by to [`Watch`](super::idle::Watch).
+    pub(super) token: u64,
+    backlog: Backlog,
+    /// Nothing more is received: the lane is to be given back.
+    leaving: bool,
+    /// Where the sender stands in the roster.
+    pub(super) sender: usize,
+    /// Whose account its polls go to, and who pays for delivery.
+    pub(super) accounts: [usize; 2],
+    /// Cycle at which the sender first had no room for what waits.
     held_since: Option<u64>,
     statistics: QueueStatistics,
-    cell: usize,
+    /// What had been published before this lane was made, less what the queue itself remembers.
+    base: QueueStatistics,
+    cells: Arc<PortCells>,
 }
 
-/// A transmit queue. Several lanes of one engine may feed it.
-pub struct Sender {
-    id: QueueId,
-    tx: Box<dyn TxQueue>,
-    /// The queue may have packets that it holds back or has not reclaimed.
-    underway: bool,
-    statistics: QueueStatistics,
-    cell: usize,
-}
-
-/// What a look at a lane came to.
+/// What delivering came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Outcome {
-    /// Packets moved.
-    Moved,
-    /// Packets wait for room.
-    Waiting,
-    /// There was nothing.
-    Empty,
+pub(super) enum Delivery {
+    /// Everything was sent.
+    Done,
+    /// Packets moved, and more of them can be delivered later in this round.
+    More,
+    /// There was no room for the rest, or for anything.
+    Blocked {
+        /// Some packets did move.
+        moved: bool,
+    },
 }
 
 impl Lane {
-    /// A lane from `receiver` to the engine's sender number `sender`, in bursts of up to `burst`.
+    /// A lane from `receiver` to the transmit queue `to`, in bursts of up to `burst`. It counts on from what is published in `cells`,
+    /// the cells of the port that it receives from.
     #[must_use]
-    pub fn new(receiver: Receiver, sender: usize, burst: usize) -> Self {
+    pub fn new(receiver: Receiver, to: QueueId, burst: usize, cells: Arc<PortCells>) -> Self {
         let Receiver { id, rx, wake } = receiver;
+        let published = cells.rx.get(id.queue).map(|cell| cell.read()).unwrap_or_default();
+        let gives = Gives { foreign: rx.gives_foreign(), large: rx.gives_large() };
         Self {
+            base: published.since(&QueueStatistics { counters: rx.counters(), ..QueueStatistics::default() }),
             id,
+            to,
             rx,
             wake,
-            batch: Batch::new(burst.max(1)),
-            sender,
+            token: 0,
+            backlog: Backlog::new(burst.max(1), gives),
+            leaving: false,
+            sender: usize::MAX,
+            accounts: [usize::MAX; 2],
             held_since: None,
             statistics: QueueStatistics::default(),
-            cell: id.queue,
+            cells,
         }
     }
 
-    pub(super) fn sender(&self) -> usize {
-        self.sender
+    /// Which queue it receives from.
+    #[must_use]
+    pub fn id(&self) -> QueueId {
+        self.id
+    }
+
+    /// Which queue it sends to.
+    #[must_use]
+    pub fn to(&self) -> QueueId {
+        self.to
     }
 
     pub(super) fn wake(&self) -> Option<&Wake> {
         self.wake.as_ref()
     }
 
-    /// Receives a burst, unless the one before still waits, and sends it. `now` is the cycle counter and is moved on, so that two
-    /// lanes in a row need three readings, not four. Packets that have waited longer than `hold` cycles are dropped.
+    /// Nothing of what it received waits any more.
     #[inline]
-    pub(super) fn forward(&mut self, sender: &mut Sender, now: &mut u64, hold: u64) -> Outcome {
-        if self.batch.is_empty() {
-            let received = self.rx.receive(&mut self.batch);
-            let before = std::mem::replace(now, cycles());
-            if received == 0 {
-                self.statistics.empty_polls += 1;
-                if sender.underway && self.statistics.empty_polls.is_multiple_of(RECLAIM_INTERVAL) {
-                    sender.reclaim();
-                }
-                return Outcome::Empty;
-            }
-            self.statistics.busy_polls += 1;
-            self.statistics.busy_cycles += now.wrapping_sub(before);
-        }
-        self.send(sender, now, hold)
+    pub(super) fn is_empty(&self) -> bool {
+        self.backlog.is_empty()
     }
 
-    /// Sends what waits, without receiving. `false` when some of it still waits.
-    pub(super) fn flush(&mut self, sender: &mut Sender, now: &mut u64) -> bool {
-        if !self.batch.is_empty() {
-            self.send(sender, now, u64::MAX);
-        }
-        self.batch.is_empty()
+    pub(super) fn leave(&mut self) {
+        self.leaving = true;
     }
 
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// Receives a burst, unless the one before still waits. Gives the cycles that this took and whether anything waits
+    /// for delivery now. `now` is the cycle counter and is moved on, so that calls in a row need one reading each.
     #[inline]
-    fn send(&mut self, sender: &mut Sender, now: &mut u64, hold: u64) -> Outcome {
-        let sent = sender.tx.transmit(&mut self.batch);
+    pub(super) fn poll(&mut self, sender: &mut Sender, now: &mut u64) -> (u64, bool) {
+        if !self.is_empty() {
+            return (0, true);
+        }
+        if self.leaving {
+            return (0, false);
+        }
+        let received = self.rx.receive(&mut self.backlog.batch);
         let before = std::mem::replace(now, cycles());
-        if sent > 0 {
-            sender.underway = true;
-            sender.statistics.busy_polls += 1;
-            sender.statistics.busy_cycles += now.wrapping_sub(before);
-            self.held_since = None;
-        } else {
-            sender.statistics.empty_polls += 1;
+        let spent = now.wrapping_sub(before);
+        if received == 0 {
+            self.statistics.empty_polls += 1;
+            self.statistics.empty_cycles += spent;
+            if sender.is_underway() && self.statistics.empty_polls.is_multiple_of(RECLAIM_INTERVAL) {
+                sender.reclaim();
+            }
+            return (spent, false);
         }
-        if self.batch.is_empty() {
-            return Outcome::Moved;
+        self.statistics.busy_polls += 1;
+        self.statistics.busy_cycles += spent;
+        (spent, true)
+    }
+
+    /// Sends a slice of what waits. Gives the cycles that this took. Packets that have waited longer than `hold` cycles are dropped.
+    #[inline]
+    pub(super) fn deliver(
+        &mut self,
+        sender: &mut Sender,
+        now: &mut u64,
+        hold: u64,
+        slice_cycles: u64,
+    ) -> (u64, Delivery) {
+        let Backlog { batch, stage, .. } = &self.backlog;
+        let straight = batch.len() <= sender.slice() && stage.is_empty() && sender.takes(&self.backlog);
+        let sent = if straight { sender.transmit(&mut self.backlog.batch) } else { self.deliver_staged(sender) };
+        let before = std::mem::replace(now, cycles());
+        let spent = now.wrapping_sub(before);
+        sender.charge(sent, spent, slice_cycles);
+        if sent > 0 {
+            self.held_since = None;
+        }
+        if self.is_empty() {
+            return (spent, Delivery::Done);
+        }
+        // What was staged went out: it was the slice that ended, not the room.
+        if sent > 0 && !straight && self.backlog.stage.is_empty() {
+            return (spent, Delivery::More);
         }
         let since = *self.held_since.get_or_insert(*now);
         if now.wrapping_sub(since) >= hold {
             self.drop_waiting(sender, DropReason::Full);
-            return Outcome::Moved;
+            return (spent, Delivery::Done);
         }
-        if sent > 0 { Outcome::Moved } else { Outcome::Waiting }
+        (spent, Delivery::Blocked { moved: sent > 0 })
+    }
+
+    /// Makes a slice ready unless one is, and sends it.
+    #[cold]
+    fn deliver_staged(&mut self, sender: &mut Sender) -> usize {
+        if self.backlog.stage.is_empty() {
+            sender.adapt(&mut self.backlog);
+        }
+        if self.backlog.stage.is_empty() { 0 } else { sender.transmit(&mut self.backlog.stage) }
     }
 
     /// Drops what waits to be sent, counted under `reason` with the transmit queue.
     pub(super) fn drop_waiting(&mut self, sender: &mut Sender, reason: DropReason) {
-        sender.statistics.counters.drop_packets(reason, self.batch.len() as u64);
-        self.batch.clear();
+        sender.count_drops(reason, self.backlog.len());
+        self.backlog.clear();
         self.held_since = None;
     }
 
     /// Asks for a wake-up; see [`RxQueue::arm`].
     pub(super) fn arm(&mut self) -> bool {
-        self.rx.arm()
+        self.leaving || self.rx.arm()
     }
 
-    /// Takes back [`Lane::arm`] and what it may have signalled.
+    /// Takes back [`Lane::arm`].
     pub(super) fn disarm(&mut self) {
         self.rx.disarm();
+    }
+
+    /// Takes away what the wake-up signalled.
+    pub(super) fn consume(&self) {
         if let Some(wake) = &self.wake {
             wake.consume();
         }
     }
 
-    pub(super) fn publish(&self, cells: &[PortCells]) {
-        let cell = cells.get(self.id.port).and_then(|port| port.rx.get(self.cell));
-        if let Some(cell) = cell {
-            let counters = self.rx.counters();
-            cell.publish(&QueueStatistics { counters, ..self.statistics });
+    pub(super) fn publish(&self) {
+        if let Some(cell) = self.cells.rx.get(self.id.queue) {
+            let now = QueueStatistics { counters: self.rx.counters(), ..self.statistics };
+            cell.publish(&self.base.plus(&now));
         }
+    }
+
+    /// Lets the queue notice that all its packets have come home, which some queues only do when asked for more.
+    pub(super) fn rest(&mut self) {
+        self.rx.arm();
+        self.rx.disarm();
     }
 
     pub(super) fn into_receiver(self) -> Receiver {
@@ -157,54 +217,12 @@ impl Lane {
     }
 }
 
-impl Sender {
-    /// A sender on the queue `tx`.
-    #[must_use]
-    pub fn new(id: QueueId, tx: Box<dyn TxQueue>) -> Self {
-        Self { id, tx, underway: false, statistics: QueueStatistics::default(), cell: id.queue }
-    }
-
-    /// Which queue it is.
-    #[must_use]
-    pub fn id(&self) -> QueueId {
-        self.id
-    }
-
-    /// Takes finished packets back and sends what was held back. `false` when nothing is underway any more.
-    pub(super) fn reclaim(&mut self) -> bool {
-        self.underway = self.tx.reclaim() > 0;
-        self.underway
-    }
-
-    pub(super) fn is_underway(&self) -> bool {
-        self.underway
-    }
-
-    pub(super) fn publish(&self, cells: &[PortCells]) {
-        let cell = cells.get(self.id.port).and_then(|port| port.tx.get(self.cell));
-        if let Some(cell) = cell {
-            let mut counters = self.tx.counters();
-            // Drops that the engine decided on are counted here, those of the queue there.
-            for reason in [DropReason::Full, DropReason::Stopped] {
-                counters.drop_packets(reason, self.statistics.counters.dropped(reason));
-            }
-            cell.publish(&QueueStatistics { counters, ..self.statistics });
-        }
-    }
-
-    pub(super) fn into_queue(self) -> (QueueId, Box<dyn TxQueue>) {
-        (self.id, self.tx)
-    }
-}
-
 impl fmt::Debug for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lane").field("id", &self.id).field("waiting", &self.batch.len()).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Sender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender").field("id", &self.id).field("underway", &self.underway).finish_non_exhaustive()
+        f.debug_struct("Lane")
+            .field("id", &self.id)
+            .field("to", &self.to)
+            .field("waiting", &self.backlog.len())
+            .finish_non_exhaustive()
     }
 }

@@ -1,51 +1,61 @@
 //! Engines: the threads that move packets.
 //!
-//! An engine is one thread pinned to one core. It owns its queues ([`Lane`]s and [`Sender`]s) and runs to completion over them: receive a
-//! burst, send it, next queue. While packets flow it takes no lock, allocates nothing, logs nothing and does not call
-//! the kernel. It talks to control by two things only: a stop flag that it reads, and counters that it stores
-//! ([`crate::stats::QueueCell`]).
+//! An engine is one thread pinned to one core. It owns its queues ([`Lane`]s and [`Sender`]s) and works in rounds of two halves: it receives
+//! a burst from each queue, then delivers what it received, first to whom costs least (see [`Scheduler`](crate::config::Scheduler)).
+//! While packets flow it takes no lock, allocates nothing, logs nothing and does not call
+//! the kernel. It talks to control by counters that it stores ([`crate::stats::QueueCell`]), a stop flag, and a ring of commands in each
+//! direction, over which lanes come and go while the others run ([`Running::add`], [`Running::remove`]).
 //!
 //! A transmit queue that is full holds up only the receive queue whose packets wait for it, and only for
-//! [`EngineConfig::hold`](crate::config::EngineConfig::hold); then they are dropped under the name `tx_queue_full`.
+//! [`EngineConfig::hold`](crate::config::EngineConfig::hold); then they are dropped under the name `tx_queue_full`. What a transmit queue
+//! cannot do for a packet is done in software before: packets in a virtual machine's memory are made whole, large ones are cut.
 //!
-//! Life cycle: [`plan`](plan::plan) → [`Engine::start`] → [`Running::stop`], which drains: nothing more is received, what was
+//! Life cycle: [`Engine::start`] → [`Running::stop`], which drains: nothing more is received, what was
 //! received is sent, and transmit queues are given time to finish. The queues come back as they are, also after a panic.
 //!
 //! With [`Poll::Adaptive`](crate::config::Poll), an engine that found nothing for a while arms its queues and sleeps until one of
 //! them has packets. A queue that cannot wake anybody (a generator, a capture file) makes it look every 20 µs
-//! instead; then the others are not armed either.
+//! instead; then the others are not armed either. An engine without lanes sleeps until it gets some.
 
+mod adapt;
+mod command;
 mod idle;
 mod lane;
 pub mod plan;
+mod roster;
+mod round;
+mod running;
+mod sender;
 mod worker;
 
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use drivers::nic::{RxQueue, TxQueue};
-use rustix::event::{EventfdFlags, eventfd};
+use hugemem::PacketPool;
 
 use crate::clock::CycleClock;
 use crate::config::EngineConfig;
 use crate::port::Wake;
-use crate::stats::PortCells;
-use idle::Idle;
-pub use lane::{Lane, Sender};
+use command::{COMMANDS, Desk};
+use idle::Watch;
+pub use lane::Lane;
 use plan::QueueId;
+use roster::Roster;
+pub use running::Running;
+pub use sender::Sender;
+use worker::Ended;
 
 /// How long a stopping engine waits for its transmit queues to finish.
 pub const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 
-/// An engine cannot be started.
+/// An engine cannot do what it should.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// The system refused something that the thread needs.
+    /// The system refused something that the engine needs.
     #[error("engine {engine}: cannot {action}: {source}")]
     System {
         /// Number of the engine.
@@ -54,6 +64,24 @@ pub enum EngineError {
         action: &'static str,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// It does not answer.
+    #[error(
+        "engine {engine} did not answer within {} s: its core is overloaded, or a device holds it up; \
+         give it a core of its own with --cores",
+        limit.as_secs()
+    )]
+    Silent {
+        /// Number of the engine.
+        engine: usize,
+        /// How long it had.
+        limit: Duration,
+    },
+    /// It has ended.
+    #[error("engine {engine} has ended; restart mirach")]
+    Ended {
+        /// Number of the engine.
+        engine: usize,
     },
 }
 
@@ -67,6 +95,17 @@ pub struct Receiver {
     pub wake: Option<Wake>,
 }
 
+/// A transmit queue with what belongs to it, as an engine takes it over and gives it back.
+pub struct Transmitter {
+    /// Which queue it is.
+    pub id: QueueId,
+    /// The queue.
+    pub tx: Box<dyn TxQueue>,
+    /// Buffers for what is made of packets before they can be sent there: whole ones, and segments. They must lie in memory that the queue's
+    /// device reaches. Without them, packets that need them are dropped as `no_buffer` and `no_offload`.
+    pub pool: Option<PacketPool>,
+}
+
 /// All that one engine works on.
 pub struct Engine {
     /// Number of the engine, from 0.
@@ -75,41 +114,42 @@ pub struct Engine {
     pub core: usize,
     /// How to work.
     pub config: EngineConfig,
-    /// The receive queues, and which sender each one feeds.
+    /// The receive queues, each with the transmit queue that it feeds.
     pub lanes: Vec<Lane>,
     /// The transmit queues.
     pub senders: Vec<Sender>,
-    /// Where to publish what is counted.
-    pub cells: Arc<[PortCells]>,
     /// For conversions of time.
     pub clock: CycleClock,
 }
 
-/// What control and an engine share beside counters.
+/// What control and an engine share beside counters and commands.
 struct Signals {
     stop: AtomicBool,
     /// Something is wrong with the engine: it has left its loop without being asked.
     failed: AtomicBool,
-    /// Wakes the engine when it sleeps.
-    wake: OwnedFd,
+    /// What wakes the engine when it sleeps.
+    watch: Watch,
+}
+
+/// What an engine's thread works on.
+struct Work {
+    core: usize,
+    config: EngineConfig,
+    clock: CycleClock,
+    roster: Roster,
 }
 
 /// What an engine gives back.
+#[derive(Default)]
 pub struct Finished {
     /// Its receive queues.
     pub receivers: Vec<Receiver>,
     /// Its transmit queues.
-    pub transmitters: Vec<(QueueId, Box<dyn TxQueue>)>,
+    pub transmitters: Vec<Transmitter>,
     /// What it said when it panicked.
     pub panic: Option<String>,
     /// Packets were still underway on a transmit queue when time ran out.
     pub unfinished: bool,
-}
-
-/// A running engine.
-pub struct Running {
-    thread: JoinHandle<Finished>,
-    signals: Arc<Signals>,
 }
 
 impl Engine {
@@ -119,36 +159,43 @@ impl Engine {
     /// When the system has no thread, eventfd or epoll for it, or does not let it run on its core. The queues come back
     /// beside the error.
     pub fn start(self) -> Result<Running, (EngineError, Finished)> {
-        let number = self.number;
+        let Self { number, core, config, lanes, senders, clock } = self;
         let failure = |action, source: std::io::Error| EngineError::System { engine: number, action, source };
-        let prepared = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).and_then(|wake| {
-            let idle = Idle::new(&wake, &self.lanes)?;
-            Ok((wake, idle))
+        let mut roster = Roster::with_room(lanes.len(), senders.len());
+        let (lane_count, sender_count) = (lanes.len(), senders.len());
+        roster.absorb(&mut Roster { lanes, senders, ..Roster::default() });
+        let mut tokens = 0;
+        let prepared = Watch::new().and_then(|watch| {
+            let signals = Signals { stop: AtomicBool::new(false), failed: AtomicBool::new(false), watch };
+            running::prepare(&signals, &mut roster, &mut tokens, config.scheduler)?;
+            Ok(Arc::new(signals))
         });
-        let (wake, idle) = match prepared {
-            Ok(prepared) => prepared,
-            Err(error) => return Err((failure("prepare to sleep", error.into()), self.finish(None, false))),
+        let signals = match prepared {
+            Ok(signals) => signals,
+            Err(error) => return Err((failure("prepare to sleep", error.into()), Finished::of(roster))),
         };
-        let signals = Arc::new(Signals { stop: AtomicBool::new(false), failed: AtomicBool::new(false), wake });
-        // The engine travels through a slot, so that it is still here when no thread can be made.
-        let slot = Arc::new(std::sync::Mutex::new(Some((self, idle))));
+        let (commands, their_commands) = rtrb::RingBuffer::new(COMMANDS);
+        let (their_answers, answers) = rtrb::RingBuffer::new(COMMANDS);
+        // The work travels through a slot, so that it is still here when no thread can be made.
+        let work = Work { core, config, clock, roster };
+        let slot = Arc::new(std::sync::Mutex::new(Some((work, Desk::new(their_commands, their_answers)))));
         let (reporter, report) = std::sync::mpsc::sync_channel(1);
         let spawned = {
             let (slot, signals) = (Arc::clone(&slot), Arc::clone(&signals));
             std::thread::Builder::new().name(format!("engine-{number}")).spawn(move || {
-                let Some((engine, idle)) = slot.lock().ok().and_then(|mut slot| slot.take()) else {
-                    return Finished::empty();
+                let Some((work, desk)) = slot.lock().ok().and_then(|mut slot| slot.take()) else {
+                    return Ended { finished: Finished::default(), commands: None };
                 };
                 drop(slot);
-                match worker::pin(engine.core) {
+                match worker::pin(work.core) {
                     Ok(()) => {
                         let _ = reporter.send(Ok(()));
                         drop(reporter);
-                        worker::run(engine, idle, &signals)
+                        worker::run(work, desk, &signals)
                     }
                     Err(error) => {
                         let _ = reporter.send(Err(error));
-                        engine.finish(None, false)
+                        Ended { finished: Finished::of(work.roster), commands: None }
                     }
                 }
             })
@@ -156,74 +203,58 @@ impl Engine {
         let thread = match spawned {
             Ok(thread) => thread,
             Err(error) => {
-                let engine = slot.lock().ok().and_then(|mut slot| slot.take());
-                let finished = engine.map_or_else(Finished::empty, |(engine, _)| engine.finish(None, false));
+                let work = slot.lock().ok().and_then(|mut slot| slot.take());
+                let finished = work.map_or_else(Finished::default, |(work, _)| Finished::of(work.roster));
                 return Err((failure("start a thread", error), finished));
             }
         };
-        match report.recv() {
-            Ok(Ok(())) => Ok(Running { thread, signals }),
-            Ok(Err(error)) => {
-                let finished = thread.join().unwrap_or_else(|_| Finished::empty());
-                Err((failure("run on its core", error.into()), finished))
+        let error = match report.recv() {
+            Ok(Ok(())) => {
+                return Ok(Running {
+                    engine: number,
+                    thread,
+                    signals,
+                    commands,
+                    answers,
+                    scheduler: config.scheduler,
+                    lanes: lane_count,
+                    senders: sender_count,
+                    tokens,
+                    numbers: 0,
+                    late: Finished::default(),
+                });
             }
-            Err(_) => {
-                let finished = thread.join().unwrap_or_else(|_| Finished::empty());
-                Err((failure("start", std::io::Error::other("the thread ended at once")), finished))
-            }
-        }
-    }
-
-    fn finish(self, panic: Option<String>, unfinished: bool) -> Finished {
-        Finished {
-            receivers: self.lanes.into_iter().map(Lane::into_receiver).collect(),
-            transmitters: self.senders.into_iter().map(Sender::into_queue).collect(),
-            panic,
-            unfinished,
-        }
+            Ok(Err(error)) => failure("run on its core", error.into()),
+            Err(_) => failure("start", std::io::Error::other("the thread ended at once")),
+        };
+        let finished = thread.join().map_or_else(|_| Finished::default(), |ended| ended.finished);
+        Err((error, finished))
     }
 }
 
 impl Finished {
-    fn empty() -> Self {
-        Self { receivers: Vec::new(), transmitters: Vec::new(), panic: None, unfinished: false }
-    }
-}
-
-impl Running {
-    /// Whether the engine left its loop without being asked: it panicked.
-    #[must_use]
-    pub fn has_failed(&self) -> bool {
-        self.signals.failed.load(Ordering::Acquire)
+    fn of(roster: Roster) -> Self {
+        let mut finished = Self::default();
+        finished.take(roster);
+        finished
     }
 
-    /// Asks the engine to drain and end. Does not wait.
-    pub fn ask_to_stop(&self) {
-        self.signals.stop.store(true, Ordering::Release);
-        // The counter cannot overflow: nobody writes to it often. A failure leaves the engine to notice by itself, within a second.
-        let _ = rustix::io::write(&self.signals.wake, &1_u64.to_ne_bytes());
-    }
-
-    /// Lets the engine drain, waits for its end (at most a little over [`DRAIN_LIMIT`]) and takes its queues back.
-    #[must_use]
-    pub fn stop(self) -> Finished {
-        self.ask_to_stop();
-        self.thread.join().unwrap_or_else(|_| Finished {
-            panic: Some("the engine thread died while it was cleaning up".to_owned()),
-            ..Finished::empty()
-        })
-    }
-}
-
-impl fmt::Debug for Running {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Running").field("thread", &self.thread.thread().name()).finish_non_exhaustive()
+    /// Adds the queues of `roster`.
+    fn take(&mut self, roster: Roster) {
+        self.receivers.extend(roster.lanes.into_iter().map(Lane::into_receiver));
+        self.transmitters.extend(roster.senders.into_iter().map(Sender::into_transmitter));
     }
 }
 
 impl fmt::Debug for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receiver").field("id", &self.id).field("wake", &self.wake).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Transmitter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transmitter").field("id", &self.id).field("pool", &self.pool).finish_non_exhaustive()
     }
 }
 

@@ -5,20 +5,29 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use drivers::nic::DropReason;
+use rtrb::Consumer;
 use rustix::io::Errno;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use super::command::{Command, Desk};
 use super::idle::Idle;
-use super::lane::{Lane, Outcome, Sender};
-use super::{DRAIN_LIMIT, Engine, Finished, Signals};
-use crate::clock::cycles;
+use super::roster::Roster;
+use super::round::{Pace, round};
+use super::{DRAIN_LIMIT, Finished, Signals, Work};
+use crate::clock::{CycleClock, cycles};
 use crate::config::Poll;
-use crate::stats::PortCells;
 
 /// Rounds without work after which an adaptive engine rests.
 const SPIN_ROUNDS: u32 = 500;
-/// How often counters are published.
-const PUBLISH_INTERVAL: Duration = Duration::from_millis(1);
+/// How often counters are published, accounts fade and control is listened to.
+const INTERVAL: Duration = Duration::from_millis(1);
+
+/// What the thread leaves behind.
+pub(super) struct Ended {
+    pub(super) finished: Finished,
+    /// Commands that came too late.
+    pub(super) commands: Option<Consumer<Command>>,
+}
 
 /// Binds the calling thread to `core`.
 pub(super) fn pin(core: usize) -> Result<(), Errno> {
@@ -32,48 +41,47 @@ pub(super) fn pin(core: usize) -> Result<(), Errno> {
 
 /// Works until control says stop, then drains. A panic ends the engine, not the process: its queues are given back as
 /// they are, and stopping the devices makes these safe.
-pub(super) fn run(mut engine: Engine, mut idle: Idle, signals: &Signals) -> Finished {
+pub(super) fn run(mut work: Work, mut desk: Desk, signals: &Signals) -> Ended {
     let worked = catch_unwind(AssertUnwindSafe(|| {
-        work(&mut engine, &mut idle, signals);
-        drain(&mut engine)
+        serve(&mut work, &mut desk, signals);
+        drain(&mut work.roster, work.clock)
     }));
-    match worked {
-        Ok(drained) => engine.finish(None, !drained),
+    let (panic, unfinished) = match worked {
+        Ok(drained) => (None, !drained),
         Err(payload) => {
             // The queue that panicked may do so again; then its last counters are missing, nothing else.
-            let _ = catch_unwind(AssertUnwindSafe(|| settle(&mut engine)));
+            let _ = catch_unwind(AssertUnwindSafe(|| settle(&mut work.roster)));
             signals.failed.store(true, Ordering::Release);
             let said = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let said = said.or_else(|| payload.downcast_ref::<String>().cloned());
-            engine.finish(Some(said.unwrap_or_else(|| "unknown panic".to_owned())), true)
+            (Some(said.unwrap_or_else(|| "unknown panic".to_owned())), true)
         }
-    }
+    };
+    let mut finished = Finished { panic, unfinished, ..Finished::default() };
+    finished.take(work.roster);
+    Ended { finished, commands: Some(desk.into_commands()) }
 }
 
-fn work(engine: &mut Engine, idle: &mut Idle, signals: &Signals) {
-    let hold = engine.clock.cycles_in(engine.config.hold);
-    let interval = engine.clock.cycles_in(PUBLISH_INTERVAL);
-    let adaptive = engine.config.poll == Poll::Adaptive;
-    let (lanes, senders, cells) = (&mut engine.lanes[..], &mut engine.senders[..], &*engine.cells);
+fn serve(work: &mut Work, desk: &mut Desk, signals: &Signals) {
+    let Work { config, clock, roster, .. } = work;
+    let pace = Pace::new(config, *clock);
+    let interval = clock.cycles_in(INTERVAL).max(1);
+    desk.set_limit(clock.cycles_in(DRAIN_LIMIT));
+    let adaptive = config.poll == Poll::Adaptive;
+    let mut idle = Idle::new();
     let mut now = cycles();
-    let mut published = now;
+    let mut looked = now;
     let mut empty_rounds = 0_u32;
     while !signals.stop.load(Ordering::Acquire) {
-        let mut moved = false;
-        let mut waiting = false;
-        for lane in lanes.iter_mut() {
-            let Some(sender) = senders.get_mut(lane.sender()) else { continue };
-            match lane.forward(sender, &mut now, hold) {
-                Outcome::Moved => moved = true,
-                Outcome::Waiting => waiting = true,
-                Outcome::Empty => {}
-            }
+        let done = round(roster, &mut now, &pace);
+        let since = now.wrapping_sub(looked);
+        if since >= interval {
+            looked = now;
+            roster.fade(since / interval);
+            roster.publish();
+            desk.work(roster, now);
         }
-        if now.wrapping_sub(published) >= interval {
-            published = now;
-            publish(lanes, senders, cells);
-        }
-        if moved {
+        if done.moved {
             if empty_rounds >= SPIN_ROUNDS {
                 idle.busy();
             }
@@ -82,26 +90,31 @@ fn work(engine: &mut Engine, idle: &mut Idle, signals: &Signals) {
         }
         empty_rounds = empty_rounds.saturating_add(1);
         std::hint::spin_loop();
-        if adaptive && empty_rounds >= SPIN_ROUNDS {
-            publish(lanes, senders, cells);
-            idle.rest(lanes, senders, waiting);
+        // Without lanes there is nothing to poll, and nothing that moves the clock on.
+        if (adaptive && empty_rounds >= SPIN_ROUNDS) || roster.lanes.is_empty() {
+            roster.publish();
+            idle.rest(&signals.watch, roster, done.waiting || desk.is_busy());
             now = cycles();
+            desk.work(roster, now);
         }
     }
 }
 
 /// Sends what was received and lets the transmit queues finish, for at most [`DRAIN_LIMIT`]. `false` when time ran out.
-fn drain(engine: &mut Engine) -> bool {
+fn drain(roster: &mut Roster, clock: CycleClock) -> bool {
     let start = cycles();
-    let limit = engine.clock.cycles_in(DRAIN_LIMIT);
+    let limit = clock.cycles_in(DRAIN_LIMIT);
     let mut now = start;
     let drained = loop {
         let mut left = false;
-        for lane in &mut engine.lanes {
-            let Some(sender) = engine.senders.get_mut(lane.sender()) else { continue };
-            left |= !lane.flush(sender, &mut now);
+        for lane in &mut roster.lanes {
+            let Some(sender) = roster.senders.get_mut(lane.sender) else { continue };
+            if !lane.is_empty() {
+                lane.deliver(sender, &mut now, u64::MAX, u64::MAX);
+                left |= !lane.is_empty();
+            }
         }
-        for sender in &mut engine.senders {
+        for sender in &mut roster.senders {
             left |= sender.reclaim();
         }
         now = cycles();
@@ -114,25 +127,16 @@ fn drain(engine: &mut Engine) -> bool {
         // A device model may need this core to finish.
         std::thread::yield_now();
     };
-    settle(engine);
+    settle(roster);
     drained
 }
 
 /// Drops what could not be sent and publishes the last counters.
-fn settle(engine: &mut Engine) {
-    for lane in &mut engine.lanes {
-        if let Some(sender) = engine.senders.get_mut(lane.sender()) {
+fn settle(roster: &mut Roster) {
+    for lane in &mut roster.lanes {
+        if let Some(sender) = roster.senders.get_mut(lane.sender) {
             lane.drop_waiting(sender, DropReason::Stopped);
         }
     }
-    publish(&engine.lanes, &engine.senders, &engine.cells);
-}
-
-fn publish(lanes: &[Lane], senders: &[Sender], cells: &[PortCells]) {
-    for lane in lanes {
-        lane.publish(cells);
-    }
-    for sender in senders {
-        sender.publish(cells);
-    }
+    roster.publish();
 }

@@ -4,7 +4,7 @@ use hugemem::{Checksum, Packet};
 
 /// One's complement sum of `bytes`, not folded; a last odd byte counts as if a zero followed.
 #[inline]
-pub(super) fn sum(bytes: &[u8]) -> u64 {
+pub(crate) fn sum(bytes: &[u8]) -> u64 {
     // Upper and lower halves of words add up on their own: no carry is lost, and the compiler can do several at once.
     let (mut low, mut high) = (0_u64, 0_u64);
     let (words, rest) = bytes.as_chunks::<8>();
@@ -24,7 +24,7 @@ pub(super) fn sum(bytes: &[u8]) -> u64 {
 /// Folds a sum into 16 bits.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "folded to 16 bits before")]
-pub(super) fn fold(total: u64) -> u16 {
+pub(crate) fn fold(total: u64) -> u16 {
     let total = (total >> 32) + (total & 0xffff_ffff);
     let total = (total >> 16) + (total & 0xffff);
     let total = (total >> 16) + (total & 0xffff);

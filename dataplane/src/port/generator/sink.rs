@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use drivers::nic::{Counters, TxQueue};
+use drivers::nic::{Counters, Offloads, TxQueue};
 use hugemem::{Batch, Packet};
 
 use super::SinkCounters;
@@ -121,6 +121,10 @@ impl TxQueue for Sink {
         }
         batch.clear();
         packets
+    }
+
+    fn offloads(&self) -> Offloads {
+        Offloads::TX_CHECKSUM
     }
 
     fn counters(&self) -> Counters {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use drivers::nic::{Counters, DropReason, TxQueue};
+use drivers::nic::{Counters, DropReason, Offloads, TxQueue};
 use hugemem::{Batch, Packet};
 
 use super::lock;
@@ -206,6 +206,11 @@ impl TxQueue for PcapTx {
         writer.try_flush();
         self.settle(&mut writer);
         0
+    }
+
+    fn offloads(&self) -> Offloads {
+        // What is in the file is what would be on a wire.
+        Offloads::TX_CHECKSUM
     }
 
     fn counters(&self) -> Counters {

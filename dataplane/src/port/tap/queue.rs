@@ -5,7 +5,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use drivers::nic::{Counters, DropReason, RxQueue, TxQueue};
+use drivers::nic::{Counters, DropReason, Offloads, RxQueue, TxQueue};
 use drivers::virtio::Features;
 use drivers::virtio::header::{Header, LONGEST, PLAIN, Sender};
 use hugemem::{Batch, Packet, PacketPool};
@@ -212,6 +212,21 @@ impl TxQueue for TapTx {
         }
         hugemem::recycle(batch.drain_front(taken));
         taken
+    }
+
+    fn offloads(&self) -> Offloads {
+        let features = self.sender.features;
+        [
+            (Features::CSUM, Offloads::TX_CHECKSUM),
+            (Features::HOST_TSO4, Offloads::TSO4),
+            (Features::HOST_TSO6, Offloads::TSO6),
+            (Features::HOST_ECN, Offloads::TSO_ECN),
+            (Features::HOST_USO, Offloads::USO),
+        ]
+        .into_iter()
+        .filter(|(feature, _)| features.contains(*feature))
+        .map(|(_, offload)| offload)
+        .collect()
     }
 
     fn counters(&self) -> Counters {

@@ -1,0 +1,241 @@
+//! Doing in software what a transmit queue cannot: packets in a virtual machine's memory are made whole in buffers of ours, large packets are cut
+//! into segments, and partial checksums are completed.
+//!
+//! Nothing of this touches packets between queues that need none of it. When buffers run out, packets wait.
+
+mod bytes;
+mod cut;
+
+use drivers::checksum;
+use drivers::nic::{DropReason, Offloads};
+use hugemem::{Batch, Checksum, Packet, PacketPool, SegmentationKind};
+
+use crate::guest::faults;
+use crate::stats::QueueStatistics;
+pub(super) use cut::Cut;
+
+/// What large packets may ask of a transmit queue.
+const CUTTING: Offloads = Offloads::TSO4.union(Offloads::TSO6).union(Offloads::TSO_ECN).union(Offloads::USO);
+/// What packets may ask of a transmit queue.
+const ALL: Offloads = CUTTING.union(Offloads::TX_CHECKSUM);
+
+/// Packets that are made ready to be sent at a time, when they cannot be sent as they are.
+const STAGE: usize = 64;
+
+/// What the packets of a receive queue may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Gives {
+    /// In memory that only some transmit queues reach.
+    pub(super) foreign: bool,
+    /// Larger than the MTU.
+    pub(super) large: bool,
+}
+
+/// Packets of one receive queue on their way to a transmit queue.
+#[derive(Debug)]
+pub(super) struct Backlog {
+    /// As received. This is the queue in front of the destination.
+    pub(super) batch: Batch,
+    /// Made ready to be sent; goes before what is in `batch`.
+    pub(super) stage: Batch,
+    /// How far the first packet of `batch` was cut.
+    cut: Option<Cut>,
+    /// What the packets may be; `None` when they can go to any queue as they are.
+    pub(super) gives: Option<Gives>,
+}
+
+impl Backlog {
+    pub(super) fn new(burst: usize, gives: Gives) -> Self {
+        Self {
+            batch: Batch::new(burst),
+            stage: Batch::new(STAGE),
+            cut: None,
+            gives: (gives.foreign || gives.large).then_some(gives),
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.batch.is_empty() && self.stage.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.batch.len() + self.stage.len()
+    }
+
+    /// Sends all packets home.
+    pub(super) fn clear(&mut self) {
+        self.batch.clear();
+        self.stage.clear();
+        self.cut = None;
+    }
+}
+
+/// Makes packets fit a transmit queue.
+#[derive(Debug)]
+pub(super) struct Adapter {
+    takes_foreign: bool,
+    /// Buffers that the queue's device reaches.
+    pool: Option<PacketPool>,
+}
+
+/// What becomes of the first packet of a batch.
+enum Step {
+    /// It goes as it is.
+    Pass,
+    /// This goes instead of it.
+    Replace(Packet),
+    /// This is the next piece of it; more may follow.
+    Piece(Packet),
+    /// All its pieces are there.
+    Done,
+    /// It can never be sent.
+    Drop(DropReason),
+    /// There is no buffer at the moment.
+    Wait,
+}
+
+impl Adapter {
+    pub(super) fn new(takes_foreign: bool, pool: Option<PacketPool>) -> Self {
+        Self { takes_foreign, pool }
+    }
+
+    pub(super) fn into_pool(self) -> Option<PacketPool> {
+        self.pool
+    }
+
+    /// All of `batch` can be sent as it is by a queue with `offloads`.
+    #[inline]
+    pub(super) fn fits(&self, batch: &Batch, gives: Gives, offloads: Offloads) -> bool {
+        if gives.foreign && !self.takes_foreign {
+            return false;
+        }
+        offloads.contains(ALL) || batch.iter().all(|packet| offloads.contains(asked(packet)))
+    }
+
+    /// Stages packets until `limit` are staged, each made into what a queue with `offloads` takes. `false` when buffers
+    /// ran out.
+    pub(super) fn adapt(
+        &mut self,
+        backlog: &mut Backlog,
+        limit: usize,
+        offloads: Offloads,
+        statistics: &mut QueueStatistics,
+    ) -> bool {
+        let limit = limit.min(backlog.stage.capacity());
+        let Backlog { batch, stage, cut, gives } = backlog;
+        let Some(gives) = gives else {
+            pass(batch, stage, limit);
+            return true;
+        };
+        let copies = gives.foreign && !self.takes_foreign;
+        while stage.len() < limit
+            && let Some(packet) = batch.as_slice().first()
+        {
+            let missing = asked(packet) - offloads;
+            let faults_before = faults();
+            let mut step = self.step(packet, missing, copies, cut);
+            if faults() != faults_before {
+                // Memory went away while it was copied: these are not the bytes that were sent.
+                step = Step::Drop(DropReason::System);
+            }
+            let ready = match step {
+                Step::Pass => batch.drain_front(1).next(),
+                Step::Replace(copy) => {
+                    batch.drain_front(1);
+                    Some(copy)
+                }
+                Step::Piece(piece) => {
+                    statistics.cut = statistics.cut.wrapping_add(1);
+                    Some(piece)
+                }
+                Step::Done => {
+                    // Its pieces were counted one by one, and it was one packet itself.
+                    statistics.cut = statistics.cut.wrapping_sub(1);
+                    *cut = None;
+                    batch.drain_front(1);
+                    None
+                }
+                Step::Drop(reason) => {
+                    *cut = None;
+                    batch.drain_front(1);
+                    statistics.counters.drop_packets(reason, 1);
+                    None
+                }
+                Step::Wait => return false,
+            };
+            let Some(mut packet) = ready else { continue };
+            if missing.contains(Offloads::TX_CHECKSUM)
+                && packet.metadata().segmentation.is_none()
+                && !complete(&mut packet)
+            {
+                statistics.counters.drop_packets(DropReason::BadHeader, 1);
+                continue;
+            }
+            // Never full: `limit` is at most its capacity.
+            let _ = stage.push(packet);
+        }
+        true
+    }
+
+    fn step(&mut self, packet: &Packet, missing: Offloads, copies: bool, cut: &mut Option<Cut>) -> Step {
+        if missing.intersects(CUTTING)
+            && let Some(segmentation) = packet.metadata().segmentation
+        {
+            let Some(pool) = &mut self.pool else { return Step::Drop(DropReason::NoOffload) };
+            return cut::step(packet, segmentation, cut, pool);
+        }
+        // A checksum is completed in bytes that are ours.
+        if copies || (missing.contains(Offloads::TX_CHECKSUM) && !packet.foreign().is_empty()) {
+            let Some(pool) = &mut self.pool else { return Step::Drop(DropReason::NoBuffer) };
+            return match bytes::assemble(pool, packet.len(), |at, into| {
+                bytes::read(packet, at, into);
+            }) {
+                Ok(mut copy) => {
+                    *copy.metadata_mut() = *packet.metadata();
+                    Step::Replace(copy)
+                }
+                Err(step) => step,
+            };
+        }
+        Step::Pass
+    }
+}
+
+/// Moves up to `limit` packets as they are.
+fn pass(batch: &mut Batch, stage: &mut Batch, limit: usize) {
+    for packet in batch.drain_front(limit.min(stage.room())) {
+        // Never full: there are no more than it has room for.
+        let _ = stage.push(packet);
+    }
+}
+
+/// What `packet` asks of the queue that sends it.
+#[inline]
+fn asked(packet: &Packet) -> Offloads {
+    let metadata = packet.metadata();
+    let checksum = match metadata.checksum {
+        Checksum::Partial { .. } => Offloads::TX_CHECKSUM,
+        Checksum::Unknown | Checksum::Verified => Offloads::empty(),
+    };
+    let Some(segmentation) = metadata.segmentation else { return checksum };
+    let kind = match segmentation.kind {
+        SegmentationKind::TcpV4 => Offloads::TSO4,
+        SegmentationKind::TcpV6 => Offloads::TSO6,
+        SegmentationKind::Udp => Offloads::USO,
+    };
+    checksum | kind | if segmentation.ecn { Offloads::TSO_ECN } else { Offloads::empty() }
+}
+
+/// Completes the checksum of `packet`. `false` when the request contradicts the packet.
+fn complete(packet: &mut Packet) -> bool {
+    let Checksum::Partial { start, offset } = packet.metadata().checksum else { return true };
+    if !checksum::complete(packet, start, offset) {
+        return false;
+    }
+    packet.metadata_mut().checksum = Checksum::Verified;
+    true
+}
+
+#[cfg(test)]
+mod tests;
