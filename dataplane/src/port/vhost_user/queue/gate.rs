@@ -65,7 +65,7 @@ impl<T> Gate<T> {
             fence(Ordering::SeqCst);
         }
         // From here on the engine leaves when this is dropped. Acquire: what control did inside is seen.
-        let engine = Engine(self);
+        let engine = Engine { gate: self };
         (!self.wanted.load(Ordering::Acquire)).then_some(engine)
     }
 
@@ -103,7 +103,9 @@ impl<T> Gate<T> {
 pub(super) struct Busy;
 
 /// The engine is inside.
-pub(super) struct Engine<'g, T>(&'g Gate<T>);
+pub(super) struct Engine<'g, T> {
+    gate: &'g Gate<T>,
+}
 
 impl<T> Deref for Engine<'_, T> {
     type Target = T;
@@ -111,7 +113,7 @@ impl<T> Deref for Engine<'_, T> {
     #[inline(always)]
     fn deref(&self) -> &T {
         // SAFETY: by the gate's invariant the engine is alone inside.
-        unsafe { &*self.0.value.get() }
+        unsafe { &*self.gate.value.get() }
     }
 }
 
@@ -119,14 +121,14 @@ impl<T> DerefMut for Engine<'_, T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: by the gate's invariant the engine is alone inside, and there is one of these.
-        unsafe { &mut *self.0.value.get() }
+        unsafe { &mut *self.gate.value.get() }
     }
 }
 
 impl<T> Drop for Engine<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.0.inside.store(false, Ordering::Release);
+        self.gate.inside.store(false, Ordering::Release);
     }
 }
 
@@ -189,6 +191,12 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
+    /// The one engine's way in.
+    fn enter<T>(gate: &Gate<T>) -> Option<Engine<'_, T>> {
+        // SAFETY: each test has one engine, which holds nothing when it calls this.
+        unsafe { gate.try_enter() }
+    }
+
     /// Two numbers that differ while somebody is inside, so that a second one inside shows.
     #[test]
     fn engine_and_control_are_never_inside_together() {
@@ -199,8 +207,7 @@ mod tests {
             std::thread::spawn(move || {
                 let mut entered = 0_u64;
                 while !stop.load(Ordering::Relaxed) {
-                    // SAFETY: this is the only engine.
-                    let Some(mut value) = (unsafe { gate.try_enter() }) else { continue };
+                    let Some(mut value) = enter(&gate) else { continue };
                     assert_eq!(value.0, value.1);
                     value.0 += 1;
                     compiler_fence(Ordering::SeqCst);
@@ -229,8 +236,7 @@ mod tests {
     fn a_panic_inside_opens_the_gate() {
         let gate = Gate::new(1);
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            // SAFETY: this is the only engine.
-            let _inside = unsafe { gate.try_enter() }.unwrap();
+            let _inside = enter(&gate).unwrap();
             panic!("inside");
         }));
         assert!(caught.is_err());
