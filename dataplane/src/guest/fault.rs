@@ -194,16 +194,19 @@ fn action(new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
 extern "C" fn handle(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel gives a handler with SA_SIGINFO a pointer to what happened.
     let what = unsafe { &*info };
-    // SAFETY: the place of the thread's error number, which is always there.
-    let errno = unsafe { &mut *libc::__errno_location() };
-    let saved = *errno;
+    // What was interrupted may be about to look at its error number.
+    // SAFETY: every thread has one.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: the place is valid, and no other thread's.
+    let saved = unsafe { errno.read() };
     // A code above zero says that the kernel raised it: then there is an address.
     // SAFETY: as just said.
     let contained = what.si_code > 0 && contain(unsafe { what.si_addr() }.addr());
     if !contained {
         pass_on(signal, info, context, what.si_code > 0);
     }
-    *errno = saved;
+    // SAFETY: as above.
+    unsafe { errno.write(saved) };
 }
 
 /// Replaces the mapping that has `address` by zeroes. `false` when there is none, or the kernel refuses.

@@ -34,7 +34,7 @@ pub(super) fn check(file: impl AsFd, offset: u64, size: u64) -> Result<Extent, G
     }
     let system = rustix::fs::fstatfs(&file).map_err(system("ask for the file system of the file"))?;
     // Types of file systems are 32 bits wide, and sign-extended by some.
-    let magic = u64::from_ne_bytes(i64::from(system.f_type).to_ne_bytes()) & u64::from(u32::MAX);
+    let magic = system.f_type.cast_unsigned() & u64::from(u32::MAX);
     if magic != TMPFS && magic != HUGETLBFS {
         return Err(GuestError::NotMemory { magic });
     }

@@ -55,13 +55,21 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
+    /// The address of the byte at `offset`, which is less than `size`.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "all of the region is mapped, so its offsets fit")]
+    fn address(&self, offset: u64) -> NonNull<u8> {
+        debug_assert!(offset < self.size, "the region has the byte");
+        // SAFETY: the bytes below `size` lie in the mapping.
+        unsafe { self.base.add(offset as usize) }
+    }
+
     /// The piece of at most `len` bytes at `offset`, which is less than `size`.
     #[inline(always)]
     fn piece(&self, offset: u64, len: u32) -> Piece<'_> {
         let rest = self.size - offset;
         let len = u32::try_from(rest).map_or(len, |rest| rest.min(len));
-        // SAFETY: `offset` is less than `size`, whose bytes lie in the mapping.
-        let pointer = unsafe { self.base.add(offset as usize) };
+        let pointer = self.address(offset);
         // SAFETY: `len` bytes from there on lie in the region, whose mapping the borrow of `self` keeps.
         unsafe { Piece::new(pointer, len, self.guest + offset) }
     }
@@ -245,8 +253,7 @@ impl Memory {
         let end = offset.checked_add(bytes.into()).filter(|end| *end <= region.size);
         let _ = end.ok_or(divided(bytes))?;
         self.contiguous(at, bytes, access, region, offset)?;
-        // SAFETY: `offset` is inside the region, whose bytes lie in its mapping.
-        let base = unsafe { region.base.add(offset as usize) }.cast::<W>();
+        let base = region.address(offset).cast::<W>();
         if !base.is_aligned() {
             return Err(divided(bytes));
         }

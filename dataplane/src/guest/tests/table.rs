@@ -293,31 +293,29 @@ proptest! {
     /// Against a model: an array of which byte of which region stands at each guest address.
     #[test]
     fn pieces_are_what_a_byte_by_byte_look_up_says(
-        sizes in prop::collection::vec((0_u64..3, 1_u64..3), 1..6), at in 0_u64..(20 << 12), len in 0_u32..(20 << 12),
+        sizes in prop::collection::vec((0_usize..3, 1_usize..3), 1..6), at in 0_usize..(20 << 12), len in 0_u32..(20 << 12),
     ) {
         let mut memory = Memory::empty();
         let mut model = vec![None; 64 << 12];
         let (mut next, file) = (0, file(3 << 12));
         for (number, (gap, size)) in sizes.iter().enumerate() {
             let start = (next + gap) << 12;
-            memory = memory.with(spec(start, size << 12), handle(&file), &OPTIONS).unwrap();
-            for byte in start..start + (size << 12) {
-                model[byte as usize] = Some(number);
-            }
+            memory = memory.with(spec(start as u64, (size << 12) as u64), handle(&file), &OPTIONS).unwrap();
+            model[start..start + (size << 12)].fill(Some(number));
             next += gap + size;
         }
-        let range = &model[at as usize..at as usize + len as usize];
+        let range = &model[at..at + len as usize];
         let expected: Option<Vec<usize>> = range.iter().copied().collect();
-        match pieces(&memory, at, len, Access::Read) {
+        match pieces(&memory, at as u64, len, Access::Read) {
             Ok(found) => {
                 let runs = expected.unwrap().chunk_by(|one, other| one == other).map(<[usize]>::len).collect::<Vec<_>>();
                 let lens: Vec<_> = found.iter().map(|(_, len)| *len as usize).filter(|len| *len > 0).collect();
                 prop_assert_eq!(lens, runs);
-                prop_assert!(found.first().is_none_or(|(start, _)| *start == at));
+                prop_assert!(found.first().is_none_or(|(start, _)| *start == at as u64));
             }
             Err(BadAddress::Outside { at: missing }) => {
                 let first = range.iter().position(Option::is_none).unwrap();
-                prop_assert_eq!(missing.0, at + first as u64);
+                prop_assert_eq!(missing.0, (at + first) as u64);
             }
             Err(other) => prop_assert!(false, "{}", other),
         }
