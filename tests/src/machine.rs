@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use rustix::io::{FdFlags, fcntl_setfd};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cache::Kernel;
 
@@ -68,24 +68,29 @@ impl VhostUser {
         format!("52:54:00:76:{guest:02x}:{slot:02x}")
     }
 
-    /// QEMU's arguments for the device, without the port that it is plugged into.
-    pub(crate) fn device(&self, guest: u8, slot: u8) -> String {
-        let mut device = format!(
-            "virtio-net-pci,id=nic{slot},netdev=net{slot},bus=port{slot},mac={},romfile=,disable-legacy=on,packed={},\
-             in_order={},mq={},vectors={}",
-            Self::mac(guest, slot),
-            on(self.packed),
-            on(self.in_order),
-            on(self.pairs > 1),
-            2 * self.pairs + 2,
-        );
+    /// The device as QEMU's `device_add` takes it: one that is behind the port of this slot.
+    #[must_use]
+    pub fn properties(&self, guest: u8, slot: u8) -> Value {
+        let mut device = json!({
+            "driver": "virtio-net-pci",
+            "id": format!("nic{slot}"),
+            "netdev": format!("net{slot}"),
+            "bus": format!("port{slot}"),
+            "mac": Self::mac(guest, slot),
+            "romfile": "",
+            "disable-legacy": "on",
+            "packed": self.packed,
+            "in_order": self.in_order,
+            "mq": self.pairs > 1,
+            // One vector for each queue, one for configuration changes, one for the control queue.
+            "vectors": 2 * self.pairs + 2,
+        });
         if !self.offloads {
-            for name in OFFLOADS {
-                device.push_str(&format!(",{name}=off"));
-            }
+            OFFLOADS.iter().for_each(|&name| device[name] = false.into());
         }
         if self.translated {
-            device.push_str(",iommu_platform=on,ats=on");
+            device["iommu_platform"] = true.into();
+            device["ats"] = true.into();
         }
         device
     }
@@ -100,7 +105,7 @@ impl VhostUser {
             "-device".to_owned(),
             format!("pcie-root-port,id=port{slot},bus=pcie.0,addr={slot:#x},chassis={slot},slot={slot}"),
             "-device".to_owned(),
-            self.device(guest, slot),
+            self.properties(guest, slot).to_string(),
         ]
         .into()
     }
@@ -124,6 +129,9 @@ const OFFLOADS: [&str; 15] = [
     "guest_uso6",
     "mrg_rxbuf",
 ];
+
+/// How much memory can be plugged into a guest.
+const MORE_MIB: u32 = 1024;
 
 /// What a guest is made of.
 pub struct Machine<'a> {
@@ -170,7 +178,7 @@ impl Machine<'_> {
             "-smp",
             &self.processors.to_string(),
             "-m",
-            &format!("{memory}M"),
+            &format!("{memory}M,slots=2,maxmem={}M", memory + MORE_MIB),
             "-object",
             &format!("memory-backend-memfd,id=ram,size={memory}M,share=on"),
             "-nodefaults",

@@ -7,7 +7,10 @@
 //! `MIRACH_LAB_SWITCH=testpmd` puts DPDK in the place of mirach: what fails then too is the lab's own fault, or QEMU's.
 
 mod matrix;
+mod migration;
 mod network;
+mod ordeals;
+mod testpmd;
 
 use std::process::ExitCode;
 
@@ -21,5 +24,9 @@ fn main() -> ExitCode {
     let mut suite = Suite::from_arguments();
     let mut network = network::Lazy::default();
     matrix::all(&mut suite, &mut network);
+    ordeals::all(&mut suite, &mut network);
+    testpmd::all(&mut suite, &mut network);
+    migration::all(&mut suite, &mut network);
+    suite.check("the-switch-ends-well", || network.end());
     suite.finish()
 }

@@ -110,12 +110,10 @@ pub(crate) const LINKS: [Link; 14] = [
 
 /// The links between the first two guests, by their number.
 pub(crate) const PAIRED: std::ops::Range<usize> = 0..10;
-/// A link with several queues and every offload, on which things are done to guests.
+/// A link with four queue pairs and every offload, on which things are done to guests.
 pub(crate) const BUSY: usize = 6;
 /// A link that looks on meanwhile.
 pub(crate) const BYSTANDER: usize = 0;
-/// The link with a device behind an IOMMU.
-pub(crate) const TRANSLATED: usize = 9;
 /// The links of the guest with testpmd.
 pub(crate) const TESTPMD: [usize; 2] = [10, 11];
 /// The links of the guest that moves: before and after.
@@ -230,7 +228,7 @@ impl Network {
         let (processors, memory_mib) = match who {
             Who::Left | Who::Right => (2, 768),
             Who::Dpdk => (2, 1024),
-            Who::Mover => (1, 256),
+            Who::Mover => (1, 512),
         };
         Machine {
             number: who.number(),
@@ -298,8 +296,15 @@ impl Lazy {
         Ok(network)
     }
 
-    /// The network, when it was started; nothing is left of it here.
-    pub(crate) fn take(&mut self) -> Option<Network> {
-        self.0.take()?.ok()
+    /// Ends the switch, and then the guests.
+    pub(crate) fn end(&mut self) -> Result<()> {
+        let network = self.0.take().context("nothing was started")?.map_err(|error| anyhow!("{error}"))?;
+        let Network { nodes, switch, folder } = network;
+        let summary = switch.end()?;
+        drop((nodes, folder));
+        if !summary.is_null() {
+            println!("    {summary}");
+        }
+        Ok(())
     }
 }
