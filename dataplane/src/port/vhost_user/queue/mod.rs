@@ -119,3 +119,6 @@ pub(super) fn transmit_queue(attention: Arc<OwnedFd>) -> (VmTx, Vring) {
 
 /// How long [`Vring::stop`] should wait for frames to come home. A batch that a full queue holds up is dropped long before.
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -413,6 +413,9 @@ impl RxQueue for VmRx {
 
 impl fmt::Debug for VmRx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VmRx").field("gate", &self.shared.gate).field("counters", &self.counters).finish_non_exhaustive()
+        f.debug_struct("VmRx")
+            .field("gate", &self.shared.gate)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
     }
 }

@@ -367,6 +367,9 @@ impl TxQueue for VmTx {
 
 impl fmt::Debug for VmTx {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VmTx").field("gate", &self.shared.gate).field("counters", &self.counters).finish_non_exhaustive()
+        f.debug_struct("VmTx")
+            .field("gate", &self.shared.gate)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
     }
 }

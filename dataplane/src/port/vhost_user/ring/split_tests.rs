@@ -300,7 +300,8 @@ fn kicks_are_wanted_only_while_armed() {
     for event_index in [false, true] {
         let driver = Driver::new(8, 1);
         let mut ring = Split::new(&driver.memory, Layout { event_index, ..layout(&driver) }).unwrap();
-        let wants = |driver: &Driver, next| if event_index { driver.kick_event() == next } else { !driver.is_kick_off() };
+        let wants =
+            |driver: &Driver, next| if event_index { driver.kick_event() == next } else { !driver.is_kick_off() };
         assert!(!wants(&driver, 0));
         assert!(ring.arm());
         assert!(wants(&driver, 0));
@@ -370,7 +371,11 @@ proptest! {
         let mut lengths = lengths.into_iter();
         let mut expected = Vec::new();
         for (readable, writable, indirect) in shapes {
-            let mut take = |free: &mut Vec<u16>| { let at = *shuffle.select(&*free); free.retain(|one| *one != at); at };
+            let take = |free: &mut Vec<u16>| {
+                let at = *shuffle.select(&*free);
+                free.retain(|one| *one != at);
+                at
+            };
             let parts: Vec<(u64, u32, bool)> = (0..readable + writable)
                 .map(|index| (driver.buffer(index as u64 % 8), lengths.next().unwrap_or(1), index >= readable))
                 .collect();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
@@ -33,8 +34,13 @@ pub(in super::super) struct Driver {
 impl Driver {
     /// A ring of `size`, at most 1024, and `buffers` buffers.
     pub(in super::super) fn new(size: u16, buffers: u64) -> Self {
-        let (memory, _) = testing::memory(RING + buffers * BUFFER);
-        Self::at(memory, size)
+        Self::with_file(size, buffers).0
+    }
+
+    /// As [`Driver::new`], with the file that its memory is.
+    pub(in super::super) fn with_file(size: u16, buffers: u64) -> (Self, File) {
+        let (memory, file) = testing::memory(RING + buffers * BUFFER);
+        (Self::at(memory, size), file)
     }
 
     /// A ring at the start of memory that is there.
