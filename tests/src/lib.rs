@@ -32,6 +32,8 @@ pub mod site;
 pub mod suite;
 pub mod switch;
 pub mod tap;
+pub mod testpmd;
 pub mod tools;
 pub mod traffic;
+pub mod vm;
 pub mod wait;

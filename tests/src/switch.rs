@@ -120,6 +120,17 @@ impl Switch {
         Ok(())
     }
 
+    /// Kills it, as a crash would; its sockets stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.0.kill()?;
+        self.process.0.wait()?;
+        Ok(())
+    }
+
     /// Ends it by SIGTERM and returns its last line, which is the summary of `mirach run --json`.
     ///
     /// # Errors

@@ -27,6 +27,8 @@ fn prepare(network: &mut Network) -> Result<()> {
     }
     right.guest.must(&format!("ip address add {BRIDGE}/24 dev bridge0"))?;
     let mover = network.node(Who::Mover)?;
+    // It is small, so that there is little to move, and needs no huge pages.
+    mover.guest.must("echo 0 > /proc/sys/vm/nr_hugepages")?;
     mover.look()?;
     let interface = mover.interface(MOVER[0])?;
     mover.guest.must(&format!("ip address add {HERE}/24 dev {interface}; ip link set {interface} up"))?;

@@ -13,10 +13,10 @@ use tempfile::TempDir;
 /// The slot of the first device of a guest.
 const FIRST: u8 = 3;
 
-/// Programs of the host in the guests.
-const TOOLS: [&str; 5] = ["dpdk-testpmd", "ethtool", "ip", "iperf3", "ping"];
+/// Programs of the host in the guests; the last one only where it is used.
+const TOOLS: [&str; 5] = ["ethtool", "ip", "iperf3", "ping", "dpdk-testpmd"];
 
-/// Modules of the guests; those that are for testpmd alone are loaded where it runs.
+/// Modules of the guests.
 const MODULES: [&str; 4] = ["virtio_net", "bridge", "vfio_iommu_type1", "vfio-pci"];
 
 /// The guests.
@@ -235,7 +235,7 @@ impl Network {
             kernel: Kernel::Stock,
             modules: &MODULES,
             programs: &[],
-            tools: &TOOLS,
+            tools: if who == Who::Dpdk { &TOOLS } else { &TOOLS[..4] },
             nics,
             processors,
             memory_mib,

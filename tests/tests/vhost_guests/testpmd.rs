@@ -64,6 +64,7 @@ fn starts(network: &mut Network) -> Result<()> {
              readlink {folder}/driver | grep -q vfio-pci"
         ))?;
     }
+    node.guest.must("mkdir -p /var/run")?;
     node.guest.must("echo 96 > /proc/sys/vm/nr_hugepages && grep -q 'HugePages_Free: *96' /proc/meminfo")?;
     launch(network)?;
 

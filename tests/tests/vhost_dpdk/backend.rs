@@ -1,0 +1,201 @@
+//! Our back-end with DPDK's front-end. One `mirach run` serves all of it, while testpmd comes and goes with other rings each time.
+
+use anyhow::{Context, Result, ensure};
+use dataplane::port::RingChoice;
+use lab::leftovers;
+use lab::suite::Suite;
+use lab::switch::{Port, Program, Switch};
+use lab::testpmd::Testpmd;
+use lab::vm::{Plan, Vm};
+use tempfile::TempDir;
+
+use crate::passages::{JUMBO, LARGE, Load, SHORT, USUAL, both_ways};
+
+/// A way in which testpmd is attached.
+struct Way {
+    name: &'static str,
+    /// Of its device.
+    options: &'static str,
+    /// Of the program.
+    arguments: &'static [&'static str],
+    /// What it says about the functions that it has chosen.
+    says: &'static [&'static str],
+    loads: &'static [Load],
+}
+
+/// Frames of any length in buffers of 2 KiB, and segments of 64 KiB.
+const MERGEABLE: &[&str] = &["--max-pkt-len=9100", "--mbuf-size=2176", "--tx-offloads=0x8000"];
+const LARGE_TOO: &[&str] =
+    &["--max-pkt-len=9100", "--mbuf-size=2176", "--tx-offloads=0x8000", "--enable-lro", "--max-lro-pkt-size=65535"];
+/// Each frame in one buffer.
+const WHOLE: &[&str] = &["--max-pkt-len=9100", "--mbuf-size=9728"];
+
+const WAYS: [Way; 10] = [
+    Way {
+        name: "split",
+        options: "in_order=0",
+        arguments: LARGE_TOO,
+        says: &["using mergeable buffer Rx path"],
+        loads: &[SHORT, USUAL, JUMBO, LARGE],
+    },
+    Way {
+        name: "split::in-order",
+        options: "in_order=1",
+        arguments: MERGEABLE,
+        says: &["using inorder Rx path", "using inorder Tx path"],
+        loads: &[SHORT, USUAL, JUMBO],
+    },
+    Way {
+        name: "split::not-mergeable",
+        options: "in_order=0,mrg_rxbuf=0",
+        arguments: WHOLE,
+        says: &["using standard Rx path"],
+        loads: &[SHORT, USUAL, JUMBO],
+    },
+    Way {
+        name: "split::vectorized",
+        options: "in_order=0,mrg_rxbuf=0,vectorized=1",
+        arguments: &["--max-pkt-len=1518"],
+        says: &["using vectorized Rx path"],
+        loads: &[SHORT, USUAL],
+    },
+    Way {
+        name: "split::4-pairs",
+        options: "in_order=0,queues=4",
+        arguments: MERGEABLE,
+        says: &[],
+        loads: &[SHORT, USUAL],
+    },
+    Way {
+        name: "packed",
+        options: "packed_vq=1,in_order=0",
+        arguments: LARGE_TOO,
+        says: &["using packed ring mergeable buffer Rx path"],
+        loads: &[SHORT, USUAL, JUMBO, LARGE],
+    },
+    Way {
+        name: "packed::in-order",
+        options: "packed_vq=1,in_order=1",
+        arguments: MERGEABLE,
+        says: &["using packed ring"],
+        loads: &[SHORT, USUAL, JUMBO],
+    },
+    Way {
+        name: "packed::not-mergeable",
+        options: "packed_vq=1,in_order=0,mrg_rxbuf=0",
+        arguments: WHOLE,
+        says: &["using packed ring standard Rx path"],
+        loads: &[SHORT, USUAL, JUMBO],
+    },
+    Way {
+        name: "packed::vectorized",
+        options: "packed_vq=1,in_order=1,mrg_rxbuf=0,vectorized=1",
+        arguments: &["--max-pkt-len=1518"],
+        says: &["using vectorized packed ring Rx path", "using vectorized packed ring Tx path"],
+        loads: &[SHORT, USUAL],
+    },
+    Way {
+        name: "packed::4-pairs",
+        options: "packed_vq=1,in_order=0,queues=4",
+        arguments: MERGEABLE,
+        says: &[],
+        loads: &[SHORT, USUAL],
+    },
+];
+
+/// Queue pairs of all ports.
+const PAIRS: u16 = 4;
+
+/// mirach and the two machines; the machines and testpmd are attached alike.
+struct Scene {
+    switch: Switch,
+    folder: TempDir,
+}
+
+impl Scene {
+    fn set() -> Result<Self> {
+        let folder = leftovers::folder("dpdk")?;
+        // mirach connects to the machines and listens for testpmd on the first pair of ports; the second pair is the other way round.
+        let ports: Vec<Port> = ["machine0", "testpmd0", "testpmd1", "machine1"]
+            .into_iter()
+            .map(|name| Port {
+                socket: folder.path().join(name),
+                listens: name != "testpmd1" && name != "machine0",
+                pairs: PAIRS,
+            })
+            .collect();
+        Ok(Self { switch: Switch::start(Program::Mirach, &ports, &[])?, folder })
+    }
+
+    fn machines(&self, pairs: u16, ring: RingChoice) -> Result<[Vm; 2]> {
+        let attach = |name: &str, listens| {
+            let plan = Plan { socket: self.folder.path().join(name), listens, ring, pairs, mtu: Some(9000) };
+            Vm::attach(name, &plan).with_context(|| self.switch.log())
+        };
+        Ok([attach("machine0", true)?, attach("machine1", false)?])
+    }
+
+    fn testpmd(&self, way: &Way) -> Result<Testpmd> {
+        let device = |number: u8| {
+            let path = self.folder.path().join(format!("testpmd{number}"));
+            // Where mirach connects, DPDK makes the socket.
+            format!("net_virtio_user{number},path={},server={number},queue_size=256,{}", path.display(), way.options)
+        };
+        let mut arguments = way.arguments.to_vec();
+        if way.options.contains("queues=4") {
+            arguments.extend(["--rxq=4", "--txq=4"]);
+        }
+        Testpmd::start(&[device(0), device(1)], &arguments)
+    }
+}
+
+pub(crate) fn all(suite: &mut Suite) {
+    let mut scene: Option<Scene> = None;
+    for way in &WAYS {
+        suite.check(&format!("backend::{}", way.name), || {
+            if scene.is_none() {
+                scene = Some(Scene::set()?);
+            }
+            let scene = scene.as_mut().context("it was set")?;
+            pass(scene, way)
+        });
+    }
+    suite.check("backend::testpmd-is-killed-under-load", || killed(scene.as_mut().context("nothing was started")?));
+    suite.check("backend::mirach-ends-well", || scene.take().context("nothing was started")?.switch.end().map(drop));
+}
+
+fn pass(scene: &mut Scene, way: &Way) -> Result<()> {
+    let mut testpmd = scene.testpmd(way)?;
+    for words in way.says {
+        let log = testpmd.log();
+        ensure!(log.contains(words), "testpmd does not say `{words}`:\n{log}");
+    }
+    let pairs = if way.options.contains("queues=4") { PAIRS } else { 1 };
+    let ring = if way.options.contains("packed") { RingChoice::Split } else { RingChoice::Packed };
+    let mut machines = scene.machines(pairs, ring)?;
+    for &load in way.loads {
+        both_ways(&mut machines, load).with_context(|| format!("{}: {}", load.name, scene.switch.log()))?;
+        testpmd.must_run()?;
+        scene.switch.must_run()?;
+    }
+    machines.into_iter().try_for_each(Vm::detach)
+}
+
+/// testpmd dies with packets in its rings, and another one takes its place: nothing is stuck, and nothing of the first one's is left.
+fn killed(scene: &mut Scene) -> Result<()> {
+    let [split, packed] = [&WAYS[0], &WAYS[5]];
+    let mut machines = scene.machines(1, RingChoice::Auto)?;
+    for way in [split, packed, split, packed] {
+        let testpmd = scene.testpmd(way)?;
+        both_ways(&mut machines, USUAL).with_context(|| scene.switch.log())?;
+        let [left, right] = &mut machines;
+        let mut frames = 0;
+        crate::passages::flood(left, right, |_| {
+            frames += 1;
+            Ok(frames < 2000)
+        })?;
+        drop(testpmd);
+        scene.switch.must_run()?;
+    }
+    machines.into_iter().try_for_each(Vm::detach)
+}
