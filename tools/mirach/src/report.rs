@@ -232,8 +232,12 @@ mod tests {
         let mut received = Counters::default();
         (received.packets, received.bytes) = (1_000_007, 64_000_448);
         sent.drop_packets(DropReason::Full, 7);
-        let queue =
-            |counters| QueueStatistics { counters, busy_cycles: 50_000_000, busy_polls: 20_000, ..QueueStatistics::default() };
+        let queue = |counters| QueueStatistics {
+            counters,
+            busy_cycles: 50_000_000,
+            busy_polls: 20_000,
+            ..QueueStatistics::default()
+        };
         let port = PortStatistics {
             name: "0000:00:03.0".into(),
             rx: vec![queue(received)],

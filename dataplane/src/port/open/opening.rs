@@ -6,7 +6,9 @@ use hugemem::{HEADROOM, IovaRange, IovaSpace, PacketPool, Region};
 use super::super::nic::NicPort;
 use super::super::pci::PciDevice;
 use super::super::tap::Tap;
-use super::super::{Port, PortControl, PortError, PortKind, PortQueue, PortSpec, generator, null, pcap, vhost_user, virtio_user};
+use super::super::{
+    Port, PortControl, PortError, PortKind, PortQueue, PortSpec, generator, null, pcap, vhost_user, virtio_user,
+};
 use super::{ALIGNMENT, BUFFER_ROOM, MAKING_BUFFERS, MemoryOptions, RECEIVING_BUFFERS};
 use crate::clock::CycleClock;
 

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 use super::*;
 use crate::port::Supply;
-use crate::port::{PortKind, PortQueue, PortSpec};
+use crate::port::{PortKind, PortQueue};
 use drivers::nic::Offloads;
 use hugemem::Batch;
 

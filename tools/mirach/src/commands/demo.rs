@@ -85,8 +85,8 @@ fn show(forwarder: &mut Forwarder, cards: &Cards, signals: &Signals, arguments: 
             arguments.driver.card()
         ))?;
         output::line("  frames -> card0 -> driver -> forwarder -> driver -> card1 -> check, and the same way back")?;
-        for (name, _, facts) in forwarder.describe() {
-            output::line(&format!("port {name}: {facts}"))?;
+        for port in forwarder.list() {
+            output::line(&format!("port {}: {}", port.name, port.facts))?;
         }
         for join in forwarder.joins() {
             output::line(&format!(

@@ -1,13 +1,18 @@
 //! `mirach run`: joins ports and moves packets until told to stop.
 
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use dataplane::config::{Config, ConfigError, CoreList, Settings};
-use dataplane::forwarder::{Forwarder, Health, Stopped};
-use dataplane::port::{GeneratorReport, MemoryOptions, Ports};
+use dataplane::config::{Config, ConfigError, ControlSocket, CoreList, Settings};
+use dataplane::control::{PortMethods, Server};
+use dataplane::forwarder::{Forwarder, Health, Listing, Stopped};
+use dataplane::port::{GeneratorReport, MemoryOptions, PortSpec, vmm_arguments};
 use dataplane::stats::Statistics;
 use serde_json::json;
 
@@ -33,13 +38,19 @@ pub(crate) fn execute(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     // Before any thread exists, so that all of them leave the signals to this one.
     let signals = Signals::block().context("cannot block SIGINT and SIGTERM")?;
     let memory = MemoryOptions { bytes: config.memory, page: config.page, node: config.node };
-    let ports = Ports::open(&config.ports, &memory)?;
-    for notice in ports.iter().flat_map(|port| &port.notices) {
+    let (forwarder, notices) = Forwarder::open(config.engine, &config.cores, &config.ports, &memory)?;
+    for notice in notices {
         eprintln!("note: {notice}");
     }
-    let mut forwarder = Forwarder::start(config.engine, &config.cores, ports)?;
-    let shown = announce(&mut forwarder, &config, json).and_then(|()| watch(&mut forwarder, &signals, &config, json));
+    let forwarder = Arc::new(Mutex::new(forwarder));
+    let control = listen(&config, &forwarder)?;
+    let shown =
+        announce(&forwarder, control.as_ref(), &config, json).and_then(|()| watch(&forwarder, &signals, &config, json));
     signals.release();
+    // Nobody adds ports to a forwarder that stops.
+    drop(control);
+    let forwarder = Arc::into_inner(forwarder).context("the forwarder is still in use")?;
+    let forwarder = forwarder.into_inner().unwrap_or_else(PoisonError::into_inner);
     let clock = forwarder.clock();
     let stopped = forwarder.stop();
     let summed = shown.and_then(|()| summarise(&stopped, clock, json));
@@ -82,10 +93,51 @@ fn configure(arguments: RunArguments) -> Result<(Config, bool), ConfigError> {
     Ok((settings.check(&available)?, json))
 }
 
+/// A panic of somebody who had it is reported by the forwarder itself.
+fn lock(forwarder: &Mutex<Forwarder>) -> MutexGuard<'_, Forwarder> {
+    forwarder.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes requests on the control socket. At the usual place it is no failure when that cannot be, as long as there are ports.
+fn listen(config: &Config, forwarder: &Arc<Mutex<Forwarder>>) -> anyhow::Result<Option<Server>> {
+    let serve = |path: &Path| Server::start(path, PortMethods::new(Arc::clone(forwarder)));
+    let reason = match &config.control {
+        ControlSocket::None => return Ok(None),
+        ControlSocket::At(path) => return Ok(Some(serve(path)?)),
+        ControlSocket::Usual => match ControlSocket::usual() {
+            None => "XDG_RUNTIME_DIR is not set; give --control PATH".to_owned(),
+            Some(path) => {
+                if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
+                    // If it cannot be made, the socket cannot either, and says so.
+                    let _ = DirBuilder::new().mode(0o700).recursive(true).create(folder);
+                }
+                match serve(&path) {
+                    Ok(server) => return Ok(Some(server)),
+                    Err(error) => error.to_string(),
+                }
+            }
+        },
+    };
+    anyhow::ensure!(!config.ports.is_empty(), "no ports are given, and none could be added: {reason}");
+    eprintln!("note: no ports can be added to this run: {reason}");
+    Ok(None)
+}
+
+/// What to give a virtual machine monitor so that it finds the port.
+fn vmm(port: &Listing) -> Option<Vec<String>> {
+    match port.spec.as_ref().map(|named| &named.spec) {
+        Some(PortSpec::VhostUser(machine)) => Some(vmm_arguments(&port.name, machine)),
+        _ => None,
+    }
+}
+
 /// Says what is joined to what, and on which cores.
-fn announce(forwarder: &mut Forwarder, config: &Config, json: bool) -> io::Result<()> {
-    let joins = forwarder.joins();
-    let ports = forwarder.describe();
+fn announce(forwarder: &Mutex<Forwarder>, control: Option<&Server>, config: &Config, json: bool) -> io::Result<()> {
+    let (joins, ports) = {
+        let mut forwarder = lock(forwarder);
+        (forwarder.joins(), forwarder.list())
+    };
+    let control = control.map(Server::path);
     let used: Vec<usize> = joins.iter().flat_map(|join| join.cores.iter().copied()).collect();
     let unused = CoreList::new(config.cores.iter().filter(|core| !used.contains(core)));
     if let Some(unused) = unused.filter(|_| config.cores.len() < CoreList::available().map_or(0, |all| all.len())) {
@@ -95,7 +147,7 @@ fn announce(forwarder: &mut Forwarder, config: &Config, json: bool) -> io::Resul
         let joins: Vec<_> = joins.iter().map(|join| json!({ "ports": join.ports, "cores": join.cores })).collect();
         let ports: Vec<_> = ports
             .iter()
-            .map(|(name, kind, facts)| json!({ "name": name, "kind": kind.name(), "facts": facts }))
+            .map(|port| json!({ "name": port.name, "kind": port.kind.name(), "facts": port.facts, "vmm": vmm(port) }))
             .collect();
         return output::json(&json!({
             "type": "forwarding",
@@ -103,33 +155,42 @@ fn announce(forwarder: &mut Forwarder, config: &Config, json: bool) -> io::Resul
             "ports": ports,
             "burst": config.engine.burst,
             "poll": config.engine.poll.to_string(),
+            "scheduler": config.engine.scheduler.to_string(),
+            "control": control,
         }));
     }
-    for (name, _, facts) in ports {
-        output::line(&format!("port {name}: {facts}"))?;
+    for port in &ports {
+        output::line(&format!("port {}: {}", port.name, port.facts))?;
+        for line in vmm(port).into_iter().flatten() {
+            output::line(&format!("  {line}"))?;
+        }
     }
     for join in joins {
         output::line(&format!("forwarding: {join}, burst {}, poll {}", config.engine.burst, config.engine.poll))?;
+    }
+    if let Some(path) = control {
+        let none = if ports.is_empty() { "no ports yet; " } else { "" };
+        output::line(&format!("control: {none}add ports with: mirach port add SPEC --control {}", path.display()))?;
     }
     Ok(())
 }
 
 /// Shows statistics until it is time to stop.
-fn watch(forwarder: &mut Forwarder, signals: &Signals, config: &Config, json: bool) -> io::Result<()> {
-    let clock = forwarder.clock();
+fn watch(forwarder: &Mutex<Forwarder>, signals: &Signals, config: &Config, json: bool) -> io::Result<()> {
+    let clock = lock(forwarder).clock();
     let start = Instant::now();
     // A time too far away for the clock never comes.
     let end = config.duration.and_then(|duration| start.checked_add(duration));
     let mut tick = start + report::TICK;
-    let mut before = forwarder.statistics();
+    let mut before = lock(forwarder).statistics();
     loop {
         let now = Instant::now();
-        if end.is_some_and(|end| now >= end) || forwarder.is_exhausted() {
+        if end.is_some_and(|end| now >= end) || lock(forwarder).is_exhausted() {
             return Ok(());
         }
         if now >= tick {
             tick = report::next_tick(tick, now);
-            let statistics = forwarder.statistics();
+            let statistics = lock(forwarder).statistics();
             let interval = statistics.since(&before);
             before = statistics;
             let seconds = start.elapsed().as_secs_f64();
@@ -138,7 +199,8 @@ fn watch(forwarder: &mut Forwarder, signals: &Signals, config: &Config, json: bo
             } else {
                 output::line(&report::text(seconds, &interval, clock))?;
             }
-            match forwarder.check() {
+            let health = lock(forwarder).check();
+            match health {
                 Health::Well => {}
                 Health::Changed { restarted, lost } => {
                     for reason in restarted {

@@ -1,0 +1,150 @@
+//! The thread that serves the control socket.
+
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use serde_json::Value;
+
+use super::connection::Connection;
+use super::rpc::{Handler, RpcError, code};
+use super::socket::{ControlError, Listening};
+
+/// Most clients at a time.
+const MOST: usize = 32;
+/// How long nobody is let in when the system has no descriptor left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A control socket that is served. Dropping it ends that and removes the socket.
+pub struct Server {
+    path: PathBuf,
+    thread: Option<JoinHandle<()>>,
+    stop: Arc<Stop>,
+}
+
+struct Stop {
+    flag: AtomicBool,
+    wake: OwnedFd,
+}
+
+impl Server {
+    /// Listens on `path` and lets `handler` do what is asked for, on a thread of its own.
+    ///
+    /// # Errors
+    /// When somebody else has the socket, or the system refuses it.
+    pub fn start(path: &Path, handler: impl Handler + 'static) -> Result<Self, ControlError> {
+        let listening = Listening::open(path)?;
+        let failed = |action| move |source| ControlError::System { path: path.to_owned(), action, source };
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|errno| failed("make an eventfd")(errno.into()))?;
+        let stop = Arc::new(Stop { flag: AtomicBool::new(false), wake });
+        let thread = std::thread::Builder::new()
+            .name("control".to_owned())
+            .spawn({
+                let stop = Arc::clone(&stop);
+                let handler = Guarded(handler);
+                move || serve(&listening, handler, &stop)
+            })
+            .map_err(failed("start a thread"))?;
+        Ok(Self { path: path.to_owned(), thread: Some(thread), stop })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.flag.store(true, Ordering::Release);
+        let _ = rustix::io::write(&self.stop.wake, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// A handler whose panic is an answer.
+struct Guarded<H>(H);
+
+impl<H: Handler> Handler for Guarded<H> {
+    fn call(&mut self, method: &str, params: Value) -> Result<Value, RpcError> {
+        catch_unwind(AssertUnwindSafe(|| self.0.call(method, params))).unwrap_or_else(|_| {
+            Err(RpcError::new(code::INTERNAL, "this failed by an error in mirach; please report it"))
+        })
+    }
+}
+
+fn serve(listening: &Listening, mut handler: impl Handler, stop: &Stop) {
+    let mut clients: Vec<Connection> = Vec::new();
+    let mut closed_until = None;
+    while !stop.flag.load(Ordering::Acquire) {
+        let now = Instant::now();
+        closed_until = closed_until.filter(|until| *until > now);
+        let events = wait(listening, &clients, stop, closed_until);
+        let Some((door, events)) = events else { continue };
+        let mut events = events.into_iter();
+        clients.retain_mut(|client| client.advance(events.next().unwrap_or(PollFlags::empty()), &mut handler));
+        if !door {
+            continue;
+        }
+        match listening.accept() {
+            Ok(Some(socket)) => {
+                if clients.len() >= MOST {
+                    let oldest = clients.iter().enumerate().min_by_key(|(_, client)| client.moved());
+                    if let Some((oldest, _)) = oldest {
+                        clients.swap_remove(oldest);
+                    }
+                }
+                clients.push(Connection::new(socket));
+            }
+            Ok(None) => {}
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {}
+            Err(error) => {
+                // It would be tried again at once, and again.
+                tracing::warn!("control socket: nobody is let in for a moment: {error}");
+                closed_until = Some(Instant::now() + PAUSE);
+            }
+        }
+    }
+}
+
+/// Waits until something can be done. Gives whether somebody is at the door, and what happened to each client.
+fn wait(
+    listening: &Listening,
+    clients: &[Connection],
+    stop: &Stop,
+    closed_until: Option<Instant>,
+) -> Option<(bool, Vec<PollFlags>)> {
+    let door = if closed_until.is_some() { PollFlags::empty() } else { PollFlags::IN };
+    let mut files = vec![PollFd::new(&stop.wake, PollFlags::IN), PollFd::from_borrowed_fd(listening.as_fd(), door)];
+    files.extend(clients.iter().map(|client| PollFd::from_borrowed_fd(client.as_fd(), client.interest())));
+    let until = clients.iter().filter_map(Connection::deadline).chain(closed_until).min();
+    let mut time = until.map(|until| until.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
+    if clients.iter().any(Connection::is_ready) {
+        time = Some(Duration::ZERO);
+    }
+    let time = time.map(|time| Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: time.subsec_nanos().into(),
+    });
+    // Interrupted or refused: nothing has happened then.
+    poll(&mut files, time.as_ref()).ok()?;
+    let mut events = files.iter().skip(1).map(PollFd::revents);
+    let at_door = events.next().is_some_and(|events| !events.is_empty());
+    Some((at_door, events.collect()))
+}

@@ -1,0 +1,223 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Answers with what it is given, counts, fails and panics.
+struct Echo(Arc<AtomicU64>);
+
+impl Handler for Echo {
+    fn call(&mut self, method: &str, params: Value) -> Result<Value, RpcError> {
+        match method {
+            "echo" => Ok(params),
+            "count" => Ok(json!(self.0.fetch_add(1, Ordering::SeqCst) + 1)),
+            "large" => Ok(json!("x".repeat(1 << 20))),
+            "fail" => Err(RpcError::new(code::FAILED, "it rains")),
+            "panic" => panic!("asked to"),
+            _ => Err(RpcError::new(code::METHOD_NOT_FOUND, "no such method")),
+        }
+    }
+}
+
+struct Bed {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+    server: Option<Server>,
+    count: Arc<AtomicU64>,
+}
+
+fn bed() -> Bed {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.sock");
+    let count = Arc::default();
+    let server = Server::start(&path, Echo(Arc::clone(&count))).unwrap();
+    Bed { _folder: folder, path, server: Some(server), count }
+}
+
+fn connect(path: &Path) -> UnixStream {
+    let stream = UnixStream::connect(path).unwrap();
+    // Only guards against hanging for ever.
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream
+}
+
+/// Sends `text`, hangs up, and gives the answers.
+fn talk(path: &Path, text: &[u8]) -> Vec<Value> {
+    let mut stream = connect(path);
+    stream.write_all(text).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    answers.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn error_code(answer: &Value) -> i64 {
+    answer["error"]["code"].as_i64().unwrap_or_else(|| panic!("{answer} is no error"))
+}
+
+#[test]
+fn requests_are_answered_by_the_book() {
+    let bed = bed();
+    // The examples of the standard's section 7, with our methods.
+    for (text, expected) in [
+        (
+            r#"{"jsonrpc":"2.0","method":"echo","params":{"a":1},"id":1}"#,
+            json!([{"jsonrpc":"2.0","result":{"a":1},"id":1}]),
+        ),
+        (
+            r#"{"jsonrpc":"2.0","method":"echo","params":[42],"id":"x"}"#,
+            json!([{"jsonrpc":"2.0","result":[42],"id":"x"}]),
+        ),
+        (r#"{"jsonrpc":"2.0","method":"echo","id":null}"#, json!([{"jsonrpc":"2.0","result":{},"id":null}])),
+        (r#"{"jsonrpc":"2.0","method":"count"}"#, json!([])),
+        (r#"[{"jsonrpc":"2.0","method":"count"},{"jsonrpc":"2.0","method":"fail"}]"#, json!([])),
+        (
+            r#"[{"jsonrpc":"2.0","method":"count"},{"jsonrpc":"2.0","method":"count","id":9}]"#,
+            json!([[{"jsonrpc":"2.0","result":4,"id":9}]]),
+        ),
+        ("", json!([])),
+        (" \n ", json!([])),
+    ] {
+        assert_eq!(Value::Array(talk(&bed.path, text.as_bytes())), expected, "{text}");
+    }
+    for (text, expected) in [
+        (&br#"{"jsonrpc":"2.0","method":"nothing","id":1}"#[..], code::METHOD_NOT_FOUND),
+        (br#"{"jsonrpc":"2.0","method":"fail","id":1}"#, code::FAILED),
+        (br#"{"jsonrpc":"2.0","method":"panic","id":1}"#, code::INTERNAL),
+        (br#"{"jsonrpc":"2.0","method":"foobar, "params":"bar","baz]}"#, code::PARSE),
+        (b"garbage", code::PARSE),
+        (b"{]}", code::PARSE),
+        (b"{\"a\":\"\xff\"}", code::PARSE),
+        (b"7", code::INVALID_REQUEST),
+        (b"[]", code::INVALID_REQUEST),
+        (b"{}", code::INVALID_REQUEST),
+        (br#"{"jsonrpc":"1.0","method":"echo","id":1}"#, code::INVALID_REQUEST),
+        (br#"{"jsonrpc":"2.0","method":1,"id":1}"#, code::INVALID_REQUEST),
+        (br#"{"jsonrpc":"2.0","method":"echo","params":"bar","id":1}"#, code::INVALID_REQUEST),
+        (br#"{"jsonrpc":"2.0","method":"echo","id":{}}"#, code::INVALID_REQUEST),
+    ] {
+        let answers = talk(&bed.path, text);
+        assert_eq!((answers.len(), error_code(&answers[0])), (1, expected), "{}", String::from_utf8_lossy(text));
+    }
+    let answers = talk(&bed.path, b"[1,2]");
+    assert_eq!(answers[0].as_array().unwrap().iter().map(error_code).collect::<Vec<_>>(), [code::INVALID_REQUEST; 2]);
+    let deep = [vec![b'['; 10_000], vec![b']'; 10_000]].concat();
+    assert_eq!(error_code(&talk(&bed.path, &deep)[0]), code::PARSE);
+    let many = format!("[{}]", vec!["1"; 65].join(","));
+    assert_eq!(error_code(&talk(&bed.path, many.as_bytes())[0]), code::INVALID_REQUEST);
+}
+
+#[test]
+fn a_connection_takes_many_requests_however_they_are_cut() {
+    let bed = bed();
+    let request = r#"{"jsonrpc":"2.0","method":"echo","params":{"text":"}]"},"id":1}"#;
+    let answers = talk(&bed.path, request.repeat(50).as_bytes());
+    assert_eq!(answers.len(), 50);
+    let mut stream = connect(&bed.path);
+    for byte in request.bytes() {
+        stream.write_all(&[byte]).unwrap();
+    }
+    let mut answer = [0; 64];
+    assert!(stream.read(&mut answer).unwrap() > 0);
+    assert!(answer.starts_with(br#"{"id":1,"jsonrpc":"2.0","result":{"text":"}]"}}"#), "{answer:?}");
+}
+
+#[test]
+fn too_long_a_request_is_refused_and_the_client_hung_up_on() {
+    let bed = bed();
+    let answers = talk(&bed.path, &[b'[', b' '].repeat(1 << 16));
+    assert_eq!(answers.len(), 1);
+    assert!(answers[0]["error"]["message"].as_str().unwrap().contains("at most 64 KiB"), "{answers:?}");
+    // Who does not stop is hung up on.
+    let mut stream = connect(&bed.path);
+    let endless = [b' '; 1 << 16];
+    while stream.write_all(&endless).is_ok() {}
+    assert!(talk(&bed.path, b"{}").len() == 1, "others are served");
+}
+
+#[test]
+fn clients_that_dawdle_hold_up_nobody() {
+    let bed = bed();
+    // One that does not take its answer, one half way through a request, one that says nothing, and one that died.
+    let mut deaf = connect(&bed.path);
+    for _ in 0..64 {
+        deaf.write_all(br#"{"jsonrpc":"2.0","method":"large","id":1}"#).unwrap();
+    }
+    let mut slow = connect(&bed.path);
+    slow.write_all(br#"{"jsonrpc":"2.0","#).unwrap();
+    let silent = connect(&bed.path);
+    drop(connect(&bed.path));
+    let mut client = Client::connect(&bed.path).unwrap();
+    for turn in 0..100 {
+        assert_eq!(client.call("echo", json!({ "turn": turn })).unwrap(), json!({ "turn": turn }));
+    }
+    slow.write_all(br#""method":"echo","id":2}"#).unwrap();
+    let mut answer = [0; 32];
+    assert!(slow.read(&mut answer).unwrap() > 0, "who is slow is served in the end");
+    drop(silent);
+}
+
+#[test]
+fn a_crowd_cannot_keep_others_out() {
+    let bed = bed();
+    let crowd: Vec<UnixStream> = (0..200).map(|_| connect(&bed.path)).collect();
+    let mut client = Client::connect(&bed.path).unwrap();
+    assert_eq!(client.call("count", json!({})).unwrap(), json!(1));
+    drop(crowd);
+    assert_eq!(bed.count.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn the_client_says_what_went_wrong_and_what_to_do() {
+    let bed = bed();
+    let mut client = Client::connect(&bed.path).unwrap();
+    let error = client.call("fail", json!({})).unwrap_err();
+    assert!(matches!(&error, ClientError::Refused(error) if error.code == code::FAILED), "{error:?}");
+    assert_eq!(error.to_string(), "it rains");
+    let error = Client::connect(Path::new("/nonexistent/control.sock")).unwrap_err().to_string();
+    assert!(error.contains("mirach run --control /nonexistent/control.sock"), "{error}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stranger.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let stranger = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"220 mail.example.org\r\n").unwrap();
+        let _ = stream.read(&mut [0; 256]);
+    });
+    let error = Client::connect(&path).unwrap().call("echo", json!({})).unwrap_err().to_string();
+    assert!(error.contains("is no mirach"), "{error}");
+    stranger.join().unwrap();
+}
+
+#[test]
+fn the_socket_is_for_its_owner_and_goes_with_the_server() {
+    let mut bed = bed();
+    assert_eq!(std::fs::metadata(&bed.path).unwrap().permissions().mode() & 0o7777, 0o600);
+    let error = Server::start(&bed.path, Echo(Arc::default())).unwrap_err();
+    assert!(matches!(error, ControlError::Taken { .. }), "{error}");
+    drop(bed.server.take());
+    assert!(!bed.path.exists());
+
+    // Left behind by one that was killed.
+    drop(UnixListener::bind(&bed.path).unwrap());
+    let server = Server::start(&bed.path, Echo(Arc::default())).unwrap();
+    assert_eq!(talk(&bed.path, br#"{"jsonrpc":"2.0","method":"count","id":1}"#).len(), 1);
+    // What another has put in its place stays.
+    std::fs::remove_file(&bed.path).unwrap();
+    std::fs::write(&bed.path, "other").unwrap();
+    drop(server);
+    assert!(bed.path.exists());
+    let error = Server::start(&bed.path, Echo(Arc::default())).unwrap_err().to_string();
+    assert!(error.contains("no socket") && error.contains("--control"), "{error}");
+    let error = Server::start(Path::new("/nonexistent/c.sock"), Echo(Arc::default())).unwrap_err().to_string();
+    assert!(error.contains("--control none"), "{error}");
+}

@@ -1,0 +1,355 @@
+//! The forwarder: ports joined pairwise by engines. What `run`, `demo`, `bench` and tests use.
+//!
+//! Life cycle: [`Forwarder::open`], or [`Forwarder::start`] with ports that are open → [`Forwarder::add`] and [`Forwarder::delete`] as one
+//! likes, [`Forwarder::statistics`], [`Forwarder::check`] about once a second → [`Forwarder::stop`]. Dropping a forwarder stops
+//! it too, and then nobody hears of what went wrong.
+//!
+//! A port is known by its name to users and by a number to engines; neither is given to two ports at a time, and a number never
+//! again. Ports that are joined are a pair; their queues are divided into groups, and each group goes to the engine that has
+//! least to do, or to a new engine while there are cores without one. A port that is joined to none keeps its queues: nothing is received
+//! from it. Whatever happens to a pair happens to that pair alone: the engines go on with the others' queues.
+
+use std::fmt;
+use std::time::Instant;
+
+use crate::clock::CycleClock;
+use crate::config::{CoreList, EngineConfig};
+use crate::engine::EngineError;
+use crate::port::{GeneratorReport, MemoryOptions, NamedSpec, Opener, Port, PortError, Supply};
+use crate::stats::{PortStatistics, Statistics};
+
+mod join;
+mod ports;
+mod station;
+
+use join::Serving;
+pub use ports::{Added, Listing};
+use station::{Station, present};
+
+/// The forwarder failed. The text names ports or engines, the cause and what mends it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForwarderError {
+    /// The ports cannot be joined pairwise.
+    #[error("{0} ports cannot be joined pairwise; give an even number, at least two")]
+    Unpaired(usize),
+    /// A port failed.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// An engine could not be started, or does not do as it is told.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An engine panicked.
+    #[error("engine {engine} between {ports} failed: {said}; this is an error in mirach, please report it")]
+    Panicked {
+        /// Number of the engine.
+        engine: usize,
+        /// The ports that it served.
+        ports: String,
+        /// What it said.
+        said: String,
+    },
+    /// A name that no port has.
+    #[error("there is no port `{name}`; ports: {there}")]
+    NoSuchPort {
+        /// The name.
+        name: String,
+        /// The ports that there are.
+        there: String,
+    },
+    /// The port has a partner.
+    #[error("port `{name}` is joined to `{partner}` already; delete one of them first, or choose another")]
+    Joined {
+        /// The port.
+        name: String,
+        /// Its partner.
+        partner: String,
+    },
+    /// The port failed and did not come back.
+    #[error("port `{name}` has failed and forwards nothing any more; delete it and add it again")]
+    Lost {
+        /// The port.
+        name: String,
+    },
+    /// A port cannot be its own partner.
+    #[error("port `{name}` cannot be joined to itself; name another")]
+    Itself {
+        /// The port.
+        name: String,
+    },
+}
+
+/// How two ports are joined.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Join {
+    /// Names of the two ports.
+    pub ports: [String; 2],
+    /// Cores of the engines between them, ascending.
+    pub cores: Vec<usize>,
+}
+
+impl fmt::Display for Join {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [left, right] = &self.ports;
+        let (engines, cores) = if self.cores.len() == 1 { ("engine", "core") } else { ("engines", "cores") };
+        write!(f, "{left} <-> {right}, {} {engines}, {cores} ", self.cores.len())?;
+        match CoreList::new(self.cores.iter().copied()) {
+            Some(list) => list.fmt(f),
+            None => f.write_str("none"),
+        }
+    }
+}
+
+/// What remains when a forwarder has stopped.
+#[derive(Debug)]
+pub struct Stopped {
+    /// The final counters: received equals sent plus dropped.
+    pub statistics: Statistics,
+    /// What generators and their sinks counted, by port.
+    pub generators: Vec<Option<GeneratorReport>>,
+    /// What went wrong.
+    pub problems: Vec<ForwarderError>,
+    /// Some device had not finished sending when time ran out.
+    pub unfinished: bool,
+}
+
+/// What [`Forwarder::check`] found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Health {
+    /// All is well.
+    Well,
+    /// Ports had failed.
+    Changed {
+        /// These work again; why they had failed.
+        restarted: Vec<String>,
+        /// These do not come back, and their partners fall silent with them; why. The other pairs go on.
+        lost: Vec<String>,
+    },
+    /// An engine failed, or a port did not come back and no pair of ports is left. Only stopping is left; it tells why.
+    Broken,
+}
+
+/// A running forwarder.
+pub struct Forwarder {
+    /// In the order in which they came.
+    stations: Vec<Station>,
+    /// Numbers of ports that are joined.
+    pairs: Vec<[usize; 2]>,
+    engines: Vec<Serving>,
+    opener: Opener,
+    /// Number of the next port.
+    next: usize,
+    config: EngineConfig,
+    cores: CoreList,
+    clock: CycleClock,
+    started: Instant,
+    problems: Vec<ForwarderError>,
+    broken: bool,
+    unfinished: bool,
+}
+
+impl Forwarder {
+    /// Opens the ports that `specs` name, joins the first two, the next two, and so on, and starts engines on `cores`, as many as there is
+    /// work for. No ports at all are fine: they can be added. Gives what the user should know too, a sentence each.
+    ///
+    /// # Errors
+    /// When the number of ports is odd, or a port cannot be opened or an engine not be started. All ports are stopped then.
+    pub fn open(
+        config: EngineConfig,
+        cores: &CoreList,
+        specs: &[NamedSpec],
+        memory: &MemoryOptions,
+    ) -> Result<(Self, Vec<String>), ForwarderError> {
+        if !specs.len().is_multiple_of(2) {
+            return Err(ForwarderError::Unpaired(specs.len()));
+        }
+        let mut opener = Opener::new(*memory);
+        let ports = opener.open(specs)?;
+        let notices = ports.iter().flat_map(|port| port.notices.clone()).collect();
+        let specs = specs.iter().cloned().map(Some);
+        let (forwarder, more) = Self::with(config, cores, opener, ports.into_iter().zip(specs).collect())?;
+        Ok((forwarder, [notices, more].concat()))
+    }
+
+    /// As [`Forwarder::open`], with ports that are open. The memory of their packets is known to them alone: a card that is added later does
+    /// not reach it.
+    ///
+    /// # Errors
+    /// When ports do not come in pairs or an engine cannot be started. All ports are stopped then.
+    pub fn start(config: EngineConfig, cores: &CoreList, ports: Vec<Port>) -> Result<Self, ForwarderError> {
+        let count = ports.len();
+        let opener = Opener::new(MemoryOptions::default());
+        let ports = ports.into_iter().map(|port| (port, None)).collect();
+        let (forwarder, notices) = Self::with(config, cores, opener, ports)?;
+        // Dropping the forwarder stops the ports.
+        if count == 0 || !count.is_multiple_of(2) {
+            return Err(ForwarderError::Unpaired(count));
+        }
+        notices.iter().for_each(|notice| tracing::info!("{notice}"));
+        Ok(forwarder)
+    }
+
+    fn with(
+        config: EngineConfig,
+        cores: &CoreList,
+        opener: Opener,
+        ports: Vec<(Port, Option<NamedSpec>)>,
+    ) -> Result<(Self, Vec<String>), ForwarderError> {
+        let mut forwarder = Self {
+            stations: Vec::with_capacity(ports.len()),
+            pairs: Vec::new(),
+            engines: Vec::new(),
+            opener,
+            next: 0,
+            config,
+            cores: cores.clone(),
+            clock: CycleClock::calibrate(),
+            started: Instant::now(),
+            problems: Vec::new(),
+            broken: false,
+            unfinished: false,
+        };
+        let ids: Vec<usize> = ports.into_iter().map(|(port, spec)| forwarder.insert(port, spec)).collect();
+        let mut notices = Vec::new();
+        for pair in ids.chunks_exact(2) {
+            if let &[left, right] = pair {
+                notices.extend(forwarder.connect(left, right)?);
+            }
+        }
+        Ok((forwarder, notices))
+    }
+
+    /// What has been counted since the start, of the ports that are there.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let ports = self.stations.iter().map(Station::statistics).collect();
+        Statistics { elapsed: self.started.elapsed(), ports }
+    }
+
+    /// What has been counted for the port `name` since it came.
+    ///
+    /// # Errors
+    /// When there is no such port.
+    pub fn statistics_of(&self, name: &str) -> Result<PortStatistics, ForwarderError> {
+        let id = self.find(name)?;
+        Ok(self.station(id).map(Station::statistics).unwrap_or_default())
+    }
+
+    /// What generators and their sinks have counted so far, by port.
+    #[must_use]
+    pub fn generators(&self) -> Vec<Option<GeneratorReport>> {
+        self.stations.iter().map(|station| station.control.generator()).collect()
+    }
+
+    /// How the ports are joined.
+    #[must_use]
+    pub fn joins(&self) -> Vec<Join> {
+        let join = |pair: &[usize; 2]| {
+            let [left, right] = pair.map(|id| self.station(id).map(|station| station.name.clone()).unwrap_or_default());
+            let serves = |serving: &&Serving| serving.ways.iter().any(|way| pair.contains(&way.from.port));
+            let mut cores: Vec<usize> = self.engines.iter().filter(serves).map(|serving| serving.core).collect();
+            cores.sort_unstable();
+            Join { ports: [left, right], cores }
+        };
+        self.pairs.iter().map(join).collect()
+    }
+
+    /// The rate of the cycle counter, to convert what [`Statistics`] counts in cycles.
+    #[must_use]
+    pub fn clock(&self) -> CycleClock {
+        self.clock
+    }
+
+    /// Every joined port that had packets to give has given out its last one: nothing more will come. Never so between ports that
+    /// had none from the start.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        let joined = self.stations.iter().filter(|station| self.pairs.iter().any(|pair| pair.contains(&station.id)));
+        let mut sources = joined.filter(|station| !station.silent).peekable();
+        sources.peek().is_some() && sources.all(|station| station.control.supply() == Supply::Exhausted)
+    }
+
+    /// Looks after engines, devices and memory; to be called about once a second. A port that fails is stopped and started anew, which
+    /// pauses it and its partner for a moment; one that does not come back is given up.
+    pub fn check(&mut self) -> Health {
+        if self.broken || self.engines.iter().any(|serving| serving.running.has_failed()) {
+            self.broken = true;
+            return Health::Broken;
+        }
+        let mut sick = Vec::new();
+        for station in self.stations.iter_mut().filter(|station| !station.stopped) {
+            match station.control.check() {
+                Ok(()) => station.device = station.control.statistics(),
+                Err(error) => sick.push((station.id, error)),
+            }
+        }
+        self.opener.reclaim(&mut present(&mut self.stations));
+        if sick.is_empty() { Health::Well } else { self.restart(sick) }
+    }
+
+    /// Starts the ports in `sick` anew. Ports that do not come back are given up.
+    fn restart(&mut self, sick: Vec<(usize, PortError)>) -> Health {
+        let (mut restarted, mut lost) = (Vec::with_capacity(sick.len()), Vec::new());
+        for (id, error) in sick {
+            let reason = error.to_string();
+            match self.renew(id, error) {
+                Ok(()) => restarted.push(reason),
+                Err(error) => {
+                    let why = error.to_string();
+                    // At once: to let go of a device that does not answer can take the kernel minutes.
+                    let name = self.station(id).map_or("", |station| &station.name);
+                    tracing::error!("port `{name}` is lost: {why}");
+                    lost.push(if why == reason { why } else { format!("{reason}; starting it anew failed: {why}") });
+                    self.problems.push(error);
+                }
+            }
+        }
+        self.broken |= !lost.is_empty() && self.pairs.is_empty();
+        if self.broken { Health::Broken } else { Health::Changed { restarted, lost } }
+    }
+
+    fn renew(&mut self, id: usize, reason: PortError) -> Result<(), ForwarderError> {
+        let pair = self.pairs.iter().find(|pair| pair.contains(&id)).copied();
+        self.part(id);
+        if let Some(station) = self.stations.iter_mut().find(|station| station.id == id) {
+            station.restart(reason)?;
+        }
+        if let Some([left, right]) = pair {
+            self.connect(left, right)?;
+        }
+        Ok(())
+    }
+
+    /// Stops: nothing more is received, what was received is sent, devices finish and are stopped.
+    #[must_use]
+    pub fn stop(mut self) -> Stopped {
+        self.shut_down();
+        Stopped {
+            statistics: self.statistics(),
+            generators: self.generators(),
+            problems: std::mem::take(&mut self.problems),
+            unfinished: self.unfinished,
+        }
+    }
+
+    fn shut_down(&mut self) {
+        self.stop_engines();
+        for station in self.stations.iter_mut().filter(|station| !station.stopped) {
+            if let Err(error) = station.stop() {
+                self.problems.push(error.into());
+            }
+        }
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+impl fmt::Debug for Forwarder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forwarder").field("joins", &self.joins()).field("config", &self.config).finish_non_exhaustive()
+    }
+}
