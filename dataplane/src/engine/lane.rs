@@ -30,6 +30,8 @@ pub struct Lane {
     pub(super) sender: usize,
     /// Whose account its polls go to, and who pays for delivery.
     pub(super) accounts: [usize; 2],
+    /// Cycle at which something was delivered last.
+    pub(super) delivered: u64,
     /// Cycle at which the sender first had no room for what waits.
     held_since: Option<u64>,
     statistics: QueueStatistics,
@@ -71,6 +73,7 @@ impl Lane {
             leaving: false,
             sender: usize::MAX,
             accounts: [usize::MAX; 2],
+            delivered: 0,
             held_since: None,
             statistics: QueueStatistics::default(),
             cells,
@@ -147,6 +150,7 @@ impl Lane {
         let sent = if straight { sender.transmit(&mut self.backlog.batch) } else { self.deliver_staged(sender) };
         let before = std::mem::replace(now, cycles());
         let spent = now.wrapping_sub(before);
+        self.delivered = *now;
         sender.charge(sent, spent, slice_cycles);
         if sent > 0 {
             self.held_since = None;

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use super::lane::Delivery;
+use super::lane::{Delivery, Lane};
 use super::roster::{Account, Roster};
 use crate::clock::CycleClock;
 use crate::config::{EngineConfig, Scheduler};
@@ -67,11 +67,7 @@ pub(super) fn round(roster: &mut Roster, now: &mut u64, pace: &Pace) -> Round {
     let began = *now;
     let mut round = Round { moved: false, waiting: false };
     while !pending.is_empty() {
-        let choice = if pace.least_cpu && pending.len() > 1 {
-            least(pending.iter().map(|place| lanes.get(*place).map_or(usize::MAX, |lane| lane.accounts[1])), accounts)
-        } else {
-            0
-        };
+        let choice = if pace.least_cpu && pending.len() > 1 { least(pending, lanes, accounts) } else { 0 };
         let place = pending.remove(choice);
         let Some(lane) = lanes.get_mut(place) else { continue };
         let Some(sender) = senders.get_mut(lane.sender) else { continue };
@@ -81,7 +77,7 @@ pub(super) fn round(roster: &mut Roster, now: &mut u64, pace: &Pace) -> Round {
             Delivery::Done => round.moved = true,
             Delivery::More => {
                 round.moved = true;
-                // Behind the other lanes of the same destination. There is room: it was just there.
+                // There is room: it was just there.
                 pending.push(place);
             }
             Delivery::Blocked { moved } => {
@@ -103,22 +99,16 @@ fn charge(accounts: &mut [Account], account: usize, spent: u64) {
     }
 }
 
-/// The place of the first of `candidates` whose account has used least.
+/// Which of the `pending` lanes is next: one whose destination has used least, and of several the one that waits longest.
 #[inline]
-fn least(candidates: impl Iterator<Item = usize>, accounts: &[Account]) -> usize {
-    let used = candidates.map(|account| accounts.get(account).map_or(0, |account| account.used));
-    used.enumerate().min_by_key(|(_, used)| *used).map_or(0, |(place, _)| place)
+fn least(pending: &[usize], lanes: &[Lane], accounts: &[Account]) -> usize {
+    let key = |place: &usize| {
+        let lane = lanes.get(*place)?;
+        Some((accounts.get(lane.accounts[1])?.used, lane.delivered))
+    };
+    pending.iter().map(key).enumerate().min_by_key(|(_, key)| *key).map_or(0, |(choice, _)| choice)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_account_that_used_least_is_picked_and_the_first_of_equals() {
-        let accounts = [70, 20, 90, 20].map(|used| Account { port: 0, used });
-        assert_eq!(least([0, 2, 1, 3].into_iter(), &accounts), 2);
-        assert_eq!(least([2, 0].into_iter(), &accounts), 1);
-        assert_eq!(least([2].into_iter(), &accounts), 0);
-    }
-}
+#[path = "round_tests.rs"]
+mod tests;
