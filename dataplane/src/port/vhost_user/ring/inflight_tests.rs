@@ -82,18 +82,24 @@ fn kill_everywhere(size: u16, parts: u64, in_order: bool, region: bool, rounds: 
         let mut driver = Driver::new(size, in_order);
         let kept = Region::create(Format::Packed, 1, size).unwrap().0;
         let inflight = || region.then(|| kept.queue(0).unwrap());
-        // Some rounds in peace, to get to an arbitrary place.
+        // Some rounds in peace, to get to an arbitrary place. What the frontend says is out of date.
+        let mut base = START;
         for _ in 0..rounds {
+            base = Base(driver.used_place().into());
             driver.post(&buffer(0, 1), false).unwrap();
-            live(&driver, START, inflight(), 1, in_order);
+            live(&driver, base, inflight(), 1, in_order);
             driver.drain();
         }
         let mut posted = Vec::new();
-        while let Some(id) = driver.post(&buffer(posted.len() as u64, parts), false) {
+        // In a full ring in which one used descriptor stands for many, the ring alone cannot tell.
+        let most = if region || !in_order { usize::from(size) } else { usize::from(size / 2) };
+        while posted.len() < most
+            && let Some(id) = driver.post(&buffer(posted.len() as u64, parts), false)
+        {
             posted.push(id);
         }
         let mut back = Vec::new();
-        let done = until(stores, || live(&driver, START, inflight(), 3, in_order)).is_some();
+        let done = until(stores, || live(&driver, base, inflight(), 3, in_order)).is_some();
         // The driver may look now, and post again, or only later.
         if stores % 2 == 0 {
             back.extend(driver.drain());
@@ -101,13 +107,17 @@ fn kill_everywhere(size: u16, parts: u64, in_order: bool, region: bool, rounds: 
             posted.extend(more);
         }
         if twice {
-            let _ = until(stores / 2, || live(&driver, START, inflight(), 2, in_order));
+            let _ = until(stores / 2, || live(&driver, base, inflight(), 2, in_order));
             back.extend(driver.drain());
         }
-        live(&driver, START, inflight(), 4, in_order);
+        live(&driver, base, inflight(), 4, in_order);
         back.extend(driver.drain());
         let outcome = all_came_back(&posted, &back, in_order, region);
-        assert_eq!(outcome, Ok(()), "killed at store {stores}, size {size}, chains of {parts}, in order {in_order}");
+        assert_eq!(
+            outcome,
+            Ok(()),
+            "killed at store {stores}, size {size}, chains of {parts}, in order {in_order}, after {rounds}"
+        );
         assert!(driver.outstanding().is_empty());
         if done {
             return stores;
@@ -133,7 +143,7 @@ fn a_packed_ring_loses_nothing_and_returns_nothing_twice_wherever_the_device_is_
 #[test]
 fn a_packed_ring_without_region_goes_on_wherever_the_device_is_killed() {
     // Of single descriptors the ring itself tells where the device was.
-    for size in [8, 7, 1] {
+    for size in [8, 7, 5] {
         for in_order in [false, true] {
             for rounds in [0, 1, 5, 13] {
                 assert!(kill_everywhere(size, 1, in_order, false, rounds, false) > 0);

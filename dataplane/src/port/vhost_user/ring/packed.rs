@@ -46,6 +46,8 @@ const EVENTS_AT_PLACE: u32 = 2;
 
 /// Largest ring (2.8.10.1).
 const LARGEST: u16 = 1 << 15;
+/// Bytes of a descriptor.
+const DESCRIPTOR: u32 = 16;
 /// Descriptors in a cache line.
 const LINE: usize = 4;
 
@@ -234,7 +236,7 @@ impl Packed {
             let next = self.rounds.after(place, count.into());
             // The head is made available last (2.8.6), so all of its chain has to be.
             let Some((next_rest, next_address)) = self.areas.available(self.rounds, next) else {
-                return Err(RingFault::ChainCutOff { place: self.rounds.to_bits(place) & 0x7fff });
+                return Err(RingFault::ChainCutOff { place: self.rounds.bits_of(place) & 0x7fff });
             };
             (address, rest) = (u64::from_le(next_address.load(Ordering::Relaxed)), next_rest);
             count = count.saturating_add(1);
@@ -256,7 +258,7 @@ impl Packed {
             EVENTS_OFF => false,
             EVENTS_AT_PLACE if self.event_index => {
                 #[expect(clippy::cast_possible_truncation, reason = "the word is taken apart")]
-                let Some(event) = self.rounds.from_bits(wish as u16) else { return true };
+                let Some(event) = self.rounds.place_of(wish as u16) else { return true };
                 // Two rounds back the same place comes again; a driver that waits so far behind is signalled once too often.
                 let behind = self.rounds.distance(event, self.used);
                 (1..=self.unsettled).contains(&behind) || self.unsettled >= self.rounds.size()
@@ -271,7 +273,7 @@ impl Packed {
             self.areas.descriptors.iter().map(|[_, rest]| u64::from_le(rest.load(Ordering::Acquire))).collect();
         let ring = recovery::Image::new(&image, self.rounds, self.skip_used);
         #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
-        let base = self.rounds.from_bits(base.0 as u16).unwrap_or_default();
+        let base = self.rounds.place_of(base.0 as u16).unwrap_or_default();
         let mut known = None;
         if let Some(inflight) = &self.inflight {
             known = inflight.resume_packed(self.length())?.and_then(|state| ring.redo(&state));
@@ -284,7 +286,7 @@ impl Packed {
         self.used = resumed.place;
         self.staged_end = resumed.place;
         if let Some(inflight) = &self.inflight {
-            inflight.resumed_packed(self.rounds.to_bits(resumed.place));
+            inflight.resumed_packed(self.rounds.bits_of(resumed.place));
         }
         Ok(())
     }
@@ -390,14 +392,14 @@ impl Ring for Packed {
         };
         let (from, to) = (self.used, self.staged_end);
         if let Some(inflight) = &self.inflight {
-            inflight.intend_packed(&self.staged, self.rounds.to_bits(from), self.rounds.to_bits(to));
+            inflight.intend_packed(&self.staged, self.rounds.bits_of(from), self.rounds.bits_of(to));
         }
         for staged in self.staged.get(1..).unwrap_or_default() {
             self.areas.store(self.rounds, staged.place, staged.word);
         }
         self.areas.store(self.rounds, first.place, first.word);
         if let Some(inflight) = &self.inflight {
-            inflight.committed_packed(self.rounds.to_bits(to));
+            inflight.committed_packed(self.rounds.bits_of(to));
         }
         let count = self.rounds.distance(from, to);
         self.used = to;
@@ -429,7 +431,7 @@ impl Ring for Packed {
     }
 
     fn arm(&mut self) -> bool {
-        let at_place = EVENTS_AT_PLACE << 16 | u32::from(self.rounds.to_bits(self.available));
+        let at_place = EVENTS_AT_PLACE << 16 | u32::from(self.rounds.bits_of(self.available));
         self.areas.store_events(if self.event_index { at_place } else { EVENTS_ON << 16 });
         // The wish must be out before the descriptor is read again (2.8.10).
         fence(Ordering::SeqCst);
@@ -441,7 +443,7 @@ impl Ring for Packed {
     }
 
     fn base(&self) -> Base {
-        let place = u32::from(self.rounds.to_bits(self.used));
+        let place = u32::from(self.rounds.bits_of(self.used));
         Base(place | place << 16)
     }
 
@@ -451,11 +453,10 @@ impl Ring for Packed {
         if count == 0 {
             return;
         }
-        let first = self.rounds.index(self.rounds.before(self.used, count));
-        let until_end = count.min(size - first as u32);
-        let bytes = size_of::<Descriptor>() as u32;
-        each(first as u64 * u64::from(bytes), until_end * bytes);
-        each(0, (count - until_end) * bytes);
+        let first = u32::from(self.rounds.bits_of(self.rounds.before(self.used, count)) & 0x7fff);
+        let until_end = count.min(size - first);
+        each(u64::from(first * DESCRIPTOR), until_end * DESCRIPTOR);
+        each(0, (count - until_end) * DESCRIPTOR);
         self.unlogged = 0;
     }
 }

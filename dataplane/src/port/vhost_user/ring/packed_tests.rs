@@ -130,8 +130,8 @@ proptest! {
         let count = count.min(size.into());
         let ahead = ahead % u32::from(size);
         let rounds = Rounds::new(size);
-        let awaited = rounds.after(rounds.from_bits(driver.used_place()).unwrap(), ahead);
-        driver.wish(rounds.to_bits(awaited), 2);
+        let awaited = rounds.after(rounds.place_of(driver.used_place()).unwrap(), ahead);
+        driver.wish(rounds.bits_of(awaited), 2);
         for _ in 0..count {
             driver.post(&[buffer(0)], false).unwrap();
         }
@@ -324,6 +324,10 @@ fn a_ring_goes_on_where_it_was_whatever_the_frontend_says() {
             ring.look(&driver.memory, 3, &mut chains).unwrap();
             ring.take(&chains, chains.len());
             let right = ring.base();
+            // In a full ring in which one used descriptor stands for many, the frontend is believed.
+            if in_order && out == 8 {
+                continue;
+            }
             for base in [right, START, Base(0x0003_0003), Base(0x8007_8007)] {
                 let mut next = Packed::new(&driver.memory, driver.layout(base, None)).unwrap();
                 assert_eq!(next.base(), right, "told {base:x?}, {rounds} rounds, {out} out, in order {in_order}");

@@ -57,7 +57,7 @@ impl Rounds {
     /// The place that messages and event suppression write as an index in bits 0-14 and a wrap counter in bit 15. `None` for an index
     /// beyond the ring.
     #[inline(always)]
-    pub(super) fn from_bits(self, bits: u16) -> Option<Place> {
+    pub(super) fn place_of(self, bits: u16) -> Option<Place> {
         let index = u32::from(bits & 0x7fff);
         let round = if bits & 0x8000 == 0 { self.size } else { 0 };
         (index < self.size).then_some(Place(index + round))
@@ -66,7 +66,7 @@ impl Rounds {
     /// The same the other way.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "an index has at most 15 bits")]
-    pub(super) fn to_bits(self, place: Place) -> u16 {
+    pub(super) fn bits_of(self, place: Place) -> u16 {
         self.index(place) as u16 | u16::from(self.wrap(place)) << 15
     }
 }
@@ -90,7 +90,7 @@ mod tests {
             prop_assert_eq!(rounds.before(end, count), start);
             prop_assert_eq!(rounds.after(start, 2 * rounds.size()), start);
             prop_assert!(rounds.index(end) < usize::from(size));
-            prop_assert_eq!(rounds.from_bits(rounds.to_bits(end)), Some(end));
+            prop_assert_eq!(rounds.place_of(rounds.bits_of(end)), Some(end));
             let round = rounds.after(start, rounds.size());
             prop_assert_eq!((rounds.index(round), rounds.wrap(round)), (rounds.index(start), !rounds.wrap(start)));
         }

@@ -9,8 +9,8 @@
 //!   that was made used last.
 //!
 //! Two things can lie between: the rest of the chain that was used last (only its head was overwritten), and, in a ring in which one used
-//! descriptor stands for a run, the rest of the run. Both can be told from what is really available, but for a chain whose rest is a
-//! single descriptor; the frontend's word decides then. A device that died while it wrote a batch leaves the batch without its first
+//! descriptor stands for a run, the rest of the run. Both end with the identifier that the used descriptor has; where that could as
+//! well be the next buffer's, the frontend's word decides. A device that died while it wrote a batch leaves the batch without its first
 //! descriptor; the driver, which waits for that one, saw nothing of it.
 //!
 //! All of this is a guess about memory of the driver's. A wrong one makes the driver wait for ever, and nothing worse.
@@ -51,7 +51,7 @@ impl<'i> Image<'i> {
     /// Where to go on according to an in-flight region. `None` when it cannot be the region of this ring as it is now, for
     /// instance because the guest was restarted while no device was there.
     pub(super) fn redo(&self, state: &PackedState) -> Option<Resumed> {
-        let (from, to) = (self.rounds.from_bits(state.from)?, self.rounds.from_bits(state.to)?);
+        let (from, to) = (self.rounds.place_of(state.from)?, self.rounds.place_of(state.to)?);
         let count = self.rounds.distance(from, to);
         if count > self.rounds.size() {
             return None;
@@ -139,8 +139,13 @@ impl<'i> Image<'i> {
         if rest == 0 || rest > run {
             return rest == 0;
         }
-        let last = self.word(self.rounds.before(place, 1));
-        if self.skip_used && identifier(last) == identifier(self.word(self.rounds.before(first, 1))) {
+        // The used descriptor has the identifier that was in the last descriptor of what it stands for. In a ring without one,
+        // the driver went over it again.
+        let id = |place| identifier(self.word(self.rounds.before(place, 1)));
+        if run < self.rounds.size() && id(place) != id(first) {
+            return false;
+        }
+        if self.skip_used {
             return true;
         }
         let goes_on = |offset: u32| flags(self.word(self.rounds.after(first, offset))) & NEXT != 0;
@@ -158,7 +163,11 @@ impl<'i> Image<'i> {
             let place = self.rounds.before(first, back);
             let word = self.word(place);
             if is_available(word, self.rounds.wrap(place)) {
-                return (back > 1).then(|| (place, used_word(identifier(word), 0, self.rounds.wrap(place))));
+                // The rest of a chain of two has the identifier of its used head.
+                let head = self.word(self.rounds.before(place, 1));
+                let is_rest = back < self.rounds.size() - run && identifier(head) == identifier(word);
+                let empty = used_word(identifier(word), 0, self.rounds.wrap(place));
+                return (back > 1 && !is_rest).then_some((place, empty));
             }
         }
         None
