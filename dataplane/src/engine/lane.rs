@@ -112,7 +112,7 @@ impl Lane {
 
     /// Receives a burst, unless the one before still waits. Gives the cycles that this took and whether anything waits
     /// for delivery now. `now` is the cycle counter and is moved on, so that calls in a row need one reading each.
-    #[inline]
+    #[inline(always)]
     pub(super) fn poll(&mut self, sender: &mut Sender, now: &mut u64) -> (u64, bool) {
         if !self.is_empty() {
             return (0, true);
@@ -137,7 +137,7 @@ impl Lane {
     }
 
     /// Sends a slice of what waits. Gives the cycles that this took. Packets that have waited longer than `hold` cycles are dropped.
-    #[inline]
+    #[inline(always)]
     pub(super) fn deliver(
         &mut self,
         sender: &mut Sender,

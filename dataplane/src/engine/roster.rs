@@ -15,14 +15,27 @@ pub(super) struct Account {
     pub(super) used: u64,
 }
 
+/// A lane that has something to deliver.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pending {
+    /// Its place.
+    pub(super) lane: usize,
+    /// The place of its destination's account.
+    pub(super) account: usize,
+    /// When something of it was delivered last.
+    pub(super) delivered: u64,
+}
+
 /// Lanes, senders, and who pays for them. Control makes the lists large enough, so that the engine never allocates.
 #[derive(Default, Debug)]
 pub(super) struct Roster {
     pub(super) lanes: Vec<Lane>,
     pub(super) senders: Vec<Sender>,
     pub(super) accounts: Vec<Account>,
-    /// Places of the lanes that have something to deliver in this round.
-    pub(super) pending: Vec<usize>,
+    /// The lanes that have something to deliver in this round.
+    pub(super) pending: Vec<Pending>,
+    /// The last round was a long one.
+    pub(super) long: bool,
 }
 
 impl Roster {
@@ -33,6 +46,7 @@ impl Roster {
             senders: Vec::with_capacity(senders),
             accounts: Vec::with_capacity(2 * lanes),
             pending: Vec::with_capacity(lanes),
+            long: false,
         }
     }
 
@@ -67,7 +81,7 @@ impl Roster {
 
     /// Finds each lane's sender and accounts again, after places have changed.
     fn link(&mut self) {
-        let Self { lanes, senders, accounts, pending } = self;
+        let Self { lanes, senders, accounts, pending, .. } = self;
         pending.clear();
         accounts.retain(|account| {
             lanes.iter().any(|lane| lane.id().port == account.port || lane.to().port == account.port)

@@ -103,9 +103,10 @@ impl Field {
         (Self { roster, log, clock }, Pace::new(&config, clock))
     }
 
-    /// One round, and what it did.
+    /// One round, scheduled if rounds ever are, and what it did.
     fn round(&mut self, pace: &Pace) -> Vec<(usize, usize)> {
         let mut now = cycles();
+        self.roster.long = pace.least_cpu;
         round(&mut self.roster, &mut now, pace);
         std::mem::take(&mut self.log.lock().unwrap())
     }
@@ -145,6 +146,24 @@ fn a_costly_port_delays_nobody_else() {
         assert_eq!((given(&done, 100), given(&done, 101)), (128, 32), "in turn, and all at once");
         assert_eq!(done.last().unwrap().0, 101, "the cheap port waits for 6 ms of the other's work");
     }
+}
+
+#[test]
+fn long_rounds_are_scheduled_and_short_ones_are_not() {
+    // One delivery of 32 packets alone takes more than a round may.
+    let (mut field, pace) = Field::new(&[(1, Duration::from_micros(50))], Scheduler::LeastCpu);
+    let mut now = cycles();
+    assert!(!field.roster.long);
+    round(&mut field.roster, &mut now, &pace);
+    assert!(field.roster.long);
+    // With nothing to do the counter is not even read.
+    field.roster.lanes.clear();
+    round(&mut field.roster, &mut now, &pace);
+    assert!(!field.roster.long);
+
+    let (mut field, pace) = Field::new(&[(1, Duration::from_micros(50))], Scheduler::Off);
+    round(&mut field.roster, &mut now, &pace);
+    assert!(!field.roster.long);
 }
 
 #[test]

@@ -97,7 +97,7 @@ impl Sender {
     }
 
     /// Accounts for a call that sent `sent` packets in `spent` cycles, and fits the slice to what packets cost.
-    #[inline]
+    #[inline(always)]
     pub(super) fn charge(&mut self, sent: usize, spent: u64, slice_cycles: u64) {
         if sent == 0 {
             self.statistics.empty_polls += 1;
