@@ -325,6 +325,9 @@ impl Packet {
     #[inline]
     #[must_use]
     pub fn foreign(&self) -> &[Foreign] {
+        if self.header().foreign == 0 {
+            return &[];
+        }
         self.shared().foreign().of(self.header())
     }
 

@@ -159,6 +159,33 @@ mod moves {
     }
 }
 
+/// Reads 8 bytes at once.
+///
+/// # Safety
+/// They are mapped.
+#[inline(always)]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+pub(super) unsafe fn load(from: *const u8) -> u64 {
+    let word;
+    // SAFETY: the caller vouches for the bytes.
+    unsafe {
+        std::arch::asm!("mov {word}, [{from}]", word = out(reg) word, from = in(reg) from, options(nostack, preserves_flags, readonly))
+    };
+    word
+}
+
+/// Reads 8 bytes, each once.
+///
+/// # Safety
+/// They are mapped.
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+pub(super) unsafe fn load(from: *const u8) -> u64 {
+    let mut bytes = [0; 8];
+    // SAFETY: the caller vouches for the bytes.
+    unsafe { copy(from, bytes.as_mut_ptr(), bytes.len()) };
+    u64::from_ne_bytes(bytes)
+}
+
 /// Fetches the cache line at `pointer`, to be read soon.
 #[inline(always)]
 #[cfg_attr(not(all(target_arch = "x86_64", not(miri))), expect(unused_variables, reason = "no prefetch there"))]

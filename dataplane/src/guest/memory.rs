@@ -161,8 +161,7 @@ impl Memory {
         for region in &self.regions {
             let offset = at.0.wrapping_sub(region.guest);
             if offset < region.size {
-                let piece = region.piece(offset, len);
-                return (piece.len() == len).then_some(piece);
+                return (region.size - offset >= len.into()).then(|| region.piece(offset, len));
             }
         }
         None

@@ -77,6 +77,19 @@ impl<'m> Piece<'m> {
         copy::prefetch_to_write(self.pointer, offset);
     }
 
+    /// The 8 bytes from `offset` on, read once, the first of them lowest; `None` when the piece ends before.
+    #[inline(always)]
+    #[must_use]
+    pub fn word(&self, offset: u32) -> Option<u64> {
+        let end = offset.checked_add(8)?;
+        if end > self.len {
+            return None;
+        }
+        // SAFETY: 8 bytes from there on lie in the piece, which is mapped.
+        let word = unsafe { copy::load(self.pointer.as_ptr().wrapping_add(offset as usize)) };
+        Some(u64::from_le(word))
+    }
+
     /// Copies its first bytes into `to`, as many as both have; gives how many.
     #[inline]
     pub fn copy_in(&self, to: &mut [u8]) -> usize {

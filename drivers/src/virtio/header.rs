@@ -176,20 +176,24 @@ impl Sender {
     /// Why the packet cannot be sent; it is to be dropped.
     #[inline]
     pub fn describe(&self, packet: &mut Packet) -> Result<[u8; PLAIN], DropReason> {
-        let length = packet.len();
-        if length < SHORTEST {
-            return Err(DropReason::BadLength);
-        }
-        let plain = !matches!(packet.metadata().checksum, Checksum::Partial { .. })
-            && packet.metadata().segmentation.is_none()
-            && packet.metadata().vlan.is_none();
-        if plain {
-            if length > self.longest {
-                return Err(DropReason::TooLong);
-            }
+        if self.is_plain(packet) {
             return Ok([0; PLAIN]);
         }
+        if packet.len() < SHORTEST {
+            return Err(DropReason::BadLength);
+        }
         self.describe_offload(packet)
+    }
+
+    /// `packet` can be sent as it is, with a header that says nothing: [`Sender::describe`] would give zeroes.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_plain(&self, packet: &Packet) -> bool {
+        let metadata = packet.metadata();
+        (SHORTEST..=self.longest).contains(&packet.len())
+            && !matches!(metadata.checksum, Checksum::Partial { .. })
+            && metadata.segmentation.is_none()
+            && metadata.vlan.is_none()
     }
 
     fn describe_offload(&self, packet: &mut Packet) -> Result<[u8; PLAIN], DropReason> {

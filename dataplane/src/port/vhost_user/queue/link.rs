@@ -99,11 +99,11 @@ impl Link {
         self.owed = self.call.as_ref().is_some_and(|call| !call.signal());
     }
 
-    /// Notes that `piece` was written to.
+    /// Notes that the first `len` bytes of `piece` were written to.
     #[inline(always)]
-    pub(super) fn wrote(&self, piece: Piece<'_>) {
+    pub(super) fn wrote(&self, piece: Piece<'_>, len: u32) {
         if let Some(RingLog { log, .. }) = &self.log {
-            log.mark(piece.guest(), piece.len());
+            log.mark(piece.guest(), len);
         }
     }
 

@@ -24,6 +24,8 @@ use crate::port::vhost_user::ring::{Chain, Chains, Element, Ring, RingFault};
 const SHORTEST: usize = 14;
 /// Chains that are handled together: their cache misses overlap.
 const GROUP: usize = 32;
+/// Flags and kind of segmentation (5.1.6): the bits of a header's first bytes without which the rest says nothing.
+const SAYS_SOMETHING: u64 = 0xffff;
 /// In place of a buffer's number: the frame was dropped, and its chain may go back.
 const DROPPED: u32 = u32::MAX;
 
@@ -134,7 +136,7 @@ impl Receiver {
         'groups: for group in chains.as_slice().chunks(GROUP) {
             let mut whole = [const { None }; GROUP];
             for (chain, place) in group.iter().zip(&mut whole) {
-                *place = self.foresee(memory, chains.readable(chain));
+                *place = self.foresee(memory, chain);
             }
             for (chain, whole) in group.iter().zip(whole) {
                 let frame = match whole {
@@ -178,8 +180,8 @@ impl Receiver {
 
     /// The piece of memory that a chain of a single buffer is, when header and frame have good lengths; on its way into the cache.
     #[inline(always)]
-    fn foresee<'m>(&self, memory: &'m Memory, elements: &[Element]) -> Option<Piece<'m>> {
-        let [element] = elements else { return None };
+    fn foresee<'m>(&self, memory: &'m Memory, chain: &Chain) -> Option<Piece<'m>> {
+        let element = chain.sole_readable()?;
         if !(PLAIN + SHORTEST..=PLAIN + LONGEST).contains(&(element.len as usize)) {
             return None;
         }
@@ -209,9 +211,12 @@ impl Receiver {
             let _ = packet.attach(foreign);
         }
         if !self.receivable.is_empty() {
-            let mut bytes = [0; PLAIN];
-            header.copy_in(&mut bytes);
-            self.describe(&mut packet, &bytes)?;
+            // Both words are read once, and the second only when the first says something.
+            let first = header.word(0).unwrap_or_default();
+            if first & SAYS_SOMETHING != 0 {
+                let second = header.word(PLAIN as u32 - 8).unwrap_or_default() >> 32;
+                self.describe(&mut packet, u128::from(first) | u128::from(second) << 64)?;
+            }
         }
         Ok(packet)
     }
@@ -229,12 +234,12 @@ impl Receiver {
         }
         let mut packet = self.pool.take().ok_or(Refusal::Dry)?;
         let _ = packet.resize((total - PLAIN).min(SLOT_ROOM));
-        let mut header = [0; PLAIN];
+        let mut header = [0; 16];
         let mut done = 0;
         let mut attached = true;
         for element in elements.iter().filter(|element| element.len > 0) {
             let outcome = memory.pieces(GuestAddress(element.address), element.len, Access::Read, |piece| {
-                let to_header = header.get_mut(done..).unwrap_or_default();
+                let to_header = header.get_mut(done..PLAIN).unwrap_or_default();
                 let count = piece.copy_in(to_header);
                 let (_, piece) = piece.split_at(count as u32);
                 done += count;
@@ -256,23 +261,14 @@ impl Receiver {
         if !attached {
             return Err(Refusal::Drop(DropReason::TooLong));
         }
-        self.describe(&mut packet, &header)?;
+        self.describe(&mut packet, u128::from_le_bytes(header))?;
         Ok(packet)
     }
 
-    /// Puts what the header says about the frame into the packet.
-    #[inline(always)]
-    fn describe(&self, packet: &mut Packet, header: &[u8; PLAIN]) -> Result<(), Refusal> {
-        let [flags, kind, ..] = header;
-        if flags | kind == 0 {
-            return Ok(());
-        }
-        self.describe_offloads(packet, header)
-    }
-
+    /// Puts what the header, the lower bytes of `word`, says about the frame into the packet.
     #[inline(never)]
-    fn describe_offloads(&self, packet: &mut Packet, header: &[u8; PLAIN]) -> Result<(), Refusal> {
-        let read = Header::read(header, false);
+    fn describe(&self, packet: &mut Packet, word: u128) -> Result<(), Refusal> {
+        let read = Header::read(&word.to_le_bytes(), false);
         let metadata = read.and_then(|header| header.metadata(packet, self.receivable));
         *packet.metadata_mut() = metadata.ok_or(Refusal::Drop(DropReason::BadHeader))?;
         Ok(())

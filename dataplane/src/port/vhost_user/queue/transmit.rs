@@ -19,12 +19,16 @@ use super::link::{self, AnyRing, Link, Queue, Work, each};
 use super::offload;
 use super::source::Source;
 use crate::guest::{self, Access, GuestAddress, Memory, Piece};
-use crate::port::vhost_user::ring::{Chains, Element, MOST_CHAINS, Ring, RingFault};
+use crate::port::vhost_user::ring::{Chain, Chains, Element, MOST_CHAINS, Ring, RingFault};
 
 /// Chains that are prepared together: their cache misses overlap.
 const GROUP: usize = 32;
 /// Where the header has the number of buffers (5.1.6).
 const BUFFERS: usize = 10;
+
+/// The header of a frame without offloads in one buffer, and its bytes from the fifth on as a word.
+const PLAIN_HEADER: [u8; PLAIN] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+const ONE_BUFFER: u64 = 1 << 48;
 
 pub(super) type Shared = link::Shared<Transmitter>;
 
@@ -107,27 +111,36 @@ impl Transmitter {
     fn deliver(&mut self, link: &Link, chains: &Chains, frames: &mut [Packet], counters: &mut Counters) -> Progress {
         let memory = &*link.memory;
         let mut progress = Progress::default();
-        let all = chains.as_slice();
+        let mut bytes = 0;
+        let mut dropped = 0;
         let mut whole = [const { None }; GROUP];
         let mut ready = 0;
         for frame in frames {
             if progress.chains >= ready {
                 // The next group of targets starts travelling.
-                let group = all.get(progress.chains..).unwrap_or_default();
+                let group = chains.as_slice().get(progress.chains..).unwrap_or_default();
                 for (chain, place) in group.iter().zip(&mut whole) {
-                    *place = foresee(memory, chains.readable(chain), chains.writable(chain));
+                    *place = foresee(memory, chain);
                 }
                 ready = progress.chains + GROUP;
             }
             let target = whole.get(progress.chains + GROUP - ready).copied().flatten();
             let length = frame.len();
-            match self.send(link, chains, progress.chains, target, frame) {
+            let outcome = match target {
+                Some(target) if self.sender.is_plain(frame) && fits(target, frame) => {
+                    self.send_plain(link, progress.chains, target, frame)
+                }
+                _ => self.send(link, chains, progress.chains, frame),
+            };
+            match outcome {
                 Ok(used) => {
                     progress.chains += used;
-                    counters.packets += 1;
-                    counters.bytes += length as u64;
+                    bytes += length as u64;
                 }
-                Err(Refusal::Drop(reason)) => counters.drop_packets(reason, 1),
+                Err(Refusal::Drop(reason)) => {
+                    counters.drop_packets(reason, 1);
+                    dropped += 1;
+                }
                 Err(Refusal::Short) => break,
                 Err(Refusal::Fault(fault)) => {
                     progress.fault = Some(fault);
@@ -136,28 +149,51 @@ impl Transmitter {
             }
             progress.frames += 1;
         }
+        counters.packets += progress.frames as u64 - dropped;
+        counters.bytes += bytes;
         progress
     }
 
-    /// Writes one frame into the chains from number `first` on, the first of which is `target` when that is a single piece. Gives how
-    /// many chains it took.
+    /// Writes a frame without offloads to `target`, which is chain number `index` and has room for it.
     #[inline(always)]
-    fn send(
-        &mut self,
-        link: &Link,
-        chains: &Chains,
-        first: usize,
-        target: Option<Piece<'_>>,
-        frame: &mut Packet,
-    ) -> Result<usize, Refusal> {
+    fn send_plain(&mut self, link: &Link, index: usize, target: Piece<'_>, frame: &Packet) -> Result<usize, Refusal> {
+        // Mostly the header is there from the frame before, and its line stays shared when it is not written to.
+        if target.word(0) != Some(0) || target.word(4) != Some(ONE_BUFFER) {
+            target.copy_out(&PLAIN_HEADER);
+        }
+        self.write(link, index, target, frame);
+        if guest::lost() != 0 {
+            survived(&link.memory, frame)?;
+        }
+        Ok(1)
+    }
+
+    /// Writes a frame behind its header.
+    #[inline(always)]
+    fn write(&mut self, link: &Link, index: usize, target: Piece<'_>, frame: &Packet) {
+        let bytes = frame.bytes();
+        let (_, place) = target.split_at(PLAIN as u32);
+        place.copy_out(bytes);
+        let mut done = bytes.len() as u32;
+        for piece in frame.foreign() {
+            done += guest::copy_foreign(piece, 0, place.split_at(done).1);
+        }
+        let total = PLAIN as u32 + done;
+        if let Some(written) = self.written.get_mut(index) {
+            *written = total;
+        }
+        link.wrote(target, total);
+    }
+
+    /// Writes any frame into the chains from number `first` on. Gives how many it took.
+    #[inline(never)]
+    fn send(&mut self, link: &Link, chains: &Chains, first: usize, frame: &mut Packet) -> Result<usize, Refusal> {
         let header = self.header(frame)?;
-        let total = (PLAIN + frame.len()) as u32;
+        let target = chains.as_slice().get(first).and_then(|chain| foresee(&link.memory, chain));
         let used = match target {
-            Some(target) if target.len() >= total && !frame.is_chained() => {
-                write(link, target, total, &header, frame);
-                if let Some(written) = self.written.get_mut(first) {
-                    *written = total;
-                }
+            Some(target) if fits(target, frame) => {
+                target.copy_out(&header);
+                self.write(link, first, target, frame);
                 1
             }
             _ => self.scatter(link, chains, first, header, frame)?,
@@ -169,7 +205,6 @@ impl Transmitter {
     }
 
     /// The header of a frame, for a single buffer.
-    #[inline(always)]
     fn header(&self, frame: &mut Packet) -> Result<[u8; PLAIN], Refusal> {
         let partial = matches!(frame.metadata().checksum, Checksum::Partial { .. });
         if partial && !frame.foreign().is_empty() && !self.sender.features.contains(Features::CSUM) {
@@ -181,7 +216,6 @@ impl Transmitter {
     }
 
     /// Writes one frame into as many chains as it takes, in whatever pieces they are.
-    #[inline(never)]
     fn scatter(
         &mut self,
         link: &Link,
@@ -227,7 +261,7 @@ impl Transmitter {
                 }
                 let outcome = link.memory.pieces(GuestAddress(address), len, Access::Write, |piece| {
                     source.fill(piece);
-                    link.wrote(piece);
+                    link.wrote(piece, piece.len());
                 });
                 outcome.map_err(|reason| Refusal::Fault(RingFault::address(reason, address, len)))?;
                 left -= len as usize;
@@ -240,8 +274,8 @@ impl Transmitter {
 
 /// The piece of memory that a chain of a single buffer is; on its way into the cache.
 #[inline(always)]
-fn foresee<'m>(memory: &'m Memory, readable: &[Element], writable: &[Element]) -> Option<Piece<'m>> {
-    let ([], [element]) = (readable, writable) else { return None };
+fn foresee<'m>(memory: &'m Memory, chain: &Chain) -> Option<Piece<'m>> {
+    let element = chain.sole_writable()?;
     let piece = memory.whole(GuestAddress(element.address), element.len)?;
     piece.prefetch();
     piece.prefetch_to_write(PLAIN as u32);
@@ -249,24 +283,10 @@ fn foresee<'m>(memory: &'m Memory, readable: &[Element], writable: &[Element]) -
     Some(piece)
 }
 
-/// Writes header and frame, `total` bytes, to the start of a piece that has room for them.
+/// `target` has room for the frame and its header, and the frame is in one segment.
 #[inline(always)]
-fn write(link: &Link, target: Piece<'_>, total: u32, header: &[u8; PLAIN], frame: &Packet) {
-    let (place, mut rest) = target.split_at(PLAIN as u32);
-    // Mostly the same header is there from the frame before, and the line stays shared when it is not written to.
-    let mut present = [0; PLAIN];
-    place.copy_in(&mut present);
-    if present != *header {
-        place.copy_out(header);
-    }
-    let bytes = frame.bytes();
-    rest.copy_out(bytes);
-    rest = rest.split_at(bytes.len() as u32).1;
-    for piece in frame.foreign() {
-        let count = guest::copy_foreign(piece, 0, rest);
-        rest = rest.split_at(count).1;
-    }
-    link.wrote(target.split_at(total).0);
+fn fits(target: Piece<'_>, frame: &Packet) -> bool {
+    target.len() as usize >= PLAIN + frame.len() && !frame.is_chained()
 }
 
 /// Some memory is lost: whether a frame that was just copied is what its sender sent, and is in its receiver's memory.

@@ -4,7 +4,7 @@
 pub(super) const LONGEST_CHAIN: usize = 72;
 /// Most chains that are looked at in one go.
 pub(in super::super) const MOST_CHAINS: usize = 256;
-/// Descriptors for which there is room in all.
+/// Descriptors of chains of several for which there is room in all.
 const MOST_ELEMENTS: usize = 1024;
 
 /// One descriptor: a buffer.
@@ -19,53 +19,82 @@ pub(in super::super) struct Element {
 /// One chain of descriptors: a buffer in pieces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(in super::super) struct Chain {
+    /// The element, when there is just one, as in most chains.
+    only: Element,
     /// Head of a split ring's chain, identifier of a packed one.
     pub(in super::super) id: u16,
     /// Descriptors that it takes in the ring itself.
     pub(in super::super) descriptors: u16,
-    /// The first of its elements.
+    /// Where its elements begin, when there are several.
     first: u16,
-    /// Elements to read.
-    readable: u16,
-    /// Elements to write to, behind these.
-    writable: u16,
+    /// Elements to read, and elements to write to behind these.
+    counts: [u8; 2],
     /// It has more elements than are kept.
     pub(in super::super) cut: bool,
+}
+
+impl Chain {
+    /// A chain of one descriptor.
+    #[inline(always)]
+    pub(super) fn single(id: u16, only: Element, writable: bool) -> Self {
+        let counts = if writable { [0, 1] } else { [1, 0] };
+        Self { only, id, descriptors: 1, first: 0, counts, cut: false }
+    }
+
+    /// What it has to read, when that is one element and there is nothing else.
+    #[inline(always)]
+    pub(in super::super) fn sole_readable(&self) -> Option<Element> {
+        (self.counts == [1, 0]).then_some(self.only)
+    }
+
+    /// What it has to write to, when that is one element and there is nothing else.
+    #[inline(always)]
+    pub(in super::super) fn sole_writable(&self) -> Option<Element> {
+        (self.counts == [0, 1]).then_some(self.only)
+    }
 }
 
 /// A run of chains, read once from the driver's memory. Allocates only when it is made.
 #[derive(Debug)]
 pub(in super::super) struct Chains {
-    chains: Vec<Chain>,
+    chains: Box<[Chain; MOST_CHAINS]>,
+    count: usize,
     elements: Vec<Element>,
 }
 
 impl Default for Chains {
     fn default() -> Self {
-        Self { chains: Vec::with_capacity(MOST_CHAINS), elements: Vec::with_capacity(MOST_ELEMENTS) }
+        let chains = Box::new([Chain::default(); MOST_CHAINS]);
+        Self { chains, count: 0, elements: Vec::with_capacity(MOST_ELEMENTS) }
     }
 }
 
 impl Chains {
     /// Forgets all chains.
-    #[inline]
+    #[inline(always)]
     pub(super) fn clear(&mut self) {
-        self.chains.clear();
+        self.count = 0;
         self.elements.clear();
     }
 
     /// One more chain has room, however long it is.
     #[inline(always)]
     pub(super) fn has_room(&self) -> bool {
-        self.chains.len() < MOST_CHAINS && self.elements.len() + LONGEST_CHAIN <= MOST_ELEMENTS
+        self.count < MOST_CHAINS && self.elements.len() + LONGEST_CHAIN <= MOST_ELEMENTS
     }
 
     /// Adds a chain of a single descriptor. Only when there is room.
     #[inline(always)]
     pub(super) fn push_single(&mut self, id: u16, element: Element, writable: bool) {
-        let mut building = self.begin(id);
-        building.push(element, writable);
-        building.finish(1);
+        self.push(Chain::single(id, element, writable));
+    }
+
+    #[inline(always)]
+    fn push(&mut self, chain: Chain) {
+        if let Some(place) = self.chains.get_mut(self.count) {
+            *place = chain;
+            self.count += 1;
+        }
     }
 
     /// Begins a chain. Only when there is room.
@@ -77,29 +106,37 @@ impl Chains {
     }
 
     /// The chains, in the order of the ring.
-    #[inline]
+    #[inline(always)]
     pub(in super::super) fn as_slice(&self) -> &[Chain] {
-        &self.chains
+        self.chains.get(..self.count).unwrap_or_default()
     }
 
     /// Number of chains.
-    #[inline]
+    #[inline(always)]
     pub(in super::super) fn len(&self) -> usize {
-        self.chains.len()
+        self.count
     }
 
     /// What `chain`, one of these, has to read.
-    #[inline(always)]
-    pub(in super::super) fn readable(&self, chain: &Chain) -> &[Element] {
-        let first = usize::from(chain.first);
-        self.elements.get(first..first + usize::from(chain.readable)).unwrap_or_default()
+    #[inline]
+    pub(in super::super) fn readable<'c>(&'c self, chain: &'c Chain) -> &'c [Element] {
+        self.elements(chain).get(..usize::from(chain.counts[0])).unwrap_or_default()
     }
 
     /// What `chain`, one of these, has to write to.
-    #[inline(always)]
-    pub(in super::super) fn writable(&self, chain: &Chain) -> &[Element] {
-        let first = usize::from(chain.first) + usize::from(chain.readable);
-        self.elements.get(first..first + usize::from(chain.writable)).unwrap_or_default()
+    #[inline]
+    pub(in super::super) fn writable<'c>(&'c self, chain: &'c Chain) -> &'c [Element] {
+        self.elements(chain).get(usize::from(chain.counts[0])..).unwrap_or_default()
+    }
+
+    fn elements<'c>(&'c self, chain: &'c Chain) -> &'c [Element] {
+        let [readable, writable] = chain.counts.map(usize::from);
+        let count = readable + writable;
+        if count == 1 {
+            return std::slice::from_ref(&chain.only);
+        }
+        let first = usize::from(chain.first);
+        self.elements.get(first..first + count).unwrap_or_default()
     }
 }
 
@@ -114,26 +151,25 @@ impl Building<'_> {
     /// Adds an element. `false` when it is one to read behind one to write to (2.7.4.2, 2.8.17).
     #[inline(always)]
     pub(super) fn push(&mut self, element: Element, writable: bool) -> bool {
-        if !writable && self.chain.writable > 0 {
+        let chain = &mut self.chain;
+        let [readable, writable_before] = chain.counts;
+        if !writable && writable_before > 0 {
             return false;
         }
         let elements = &mut self.chains.elements;
-        if usize::from(self.chain.readable + self.chain.writable) == LONGEST_CHAIN
+        if usize::from(readable) + usize::from(writable_before) == LONGEST_CHAIN
             || elements.len() == elements.capacity()
         {
-            self.chain.cut = true;
+            chain.cut = true;
             return true;
         }
+        chain.only = element;
         elements.push(element);
-        if writable {
-            self.chain.writable += 1;
-        } else {
-            self.chain.readable += 1;
-        }
+        chain.counts = if writable { [readable, writable_before + 1] } else { [readable + 1, 0] };
         true
     }
 
-    /// Gives the chain its identifier, which a packed ring has in the last descriptor only.
+    /// What the chain goes by, when that shows only at its end.
     #[inline(always)]
     pub(super) fn identify(&mut self, id: u16) {
         self.chain.id = id;
@@ -143,9 +179,6 @@ impl Building<'_> {
     #[inline(always)]
     pub(super) fn finish(mut self, descriptors: u16) {
         self.chain.descriptors = descriptors;
-        let chains = &mut self.chains.chains;
-        if chains.len() < chains.capacity() {
-            chains.push(self.chain);
-        }
+        self.chains.push(self.chain);
     }
 }

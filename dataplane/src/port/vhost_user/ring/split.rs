@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
 use super::table::Table;
-use super::{Addresses, Base, Chains, Element, Layout, Ring, RingFault, event_passed, words};
+use super::{Addresses, Base, Chains, Element, Layout, MOST_CHAINS, Ring, RingFault, event_passed, words};
 use crate::guest::{Access, Memory, Words};
 
 /// Descriptor flag: the chain goes on.
@@ -94,14 +94,14 @@ impl Areas {
 
 #[expect(clippy::cast_possible_truncation, reason = "words are taken apart; a ring has at most 32768 descriptors")]
 impl Split {
-    /// Reads the chain of `head`.
+    /// Reads the chain of `head`. `false` when there is no room for it.
     #[inline(always)]
-    fn read(&self, memory: &Memory, head: u16, chains: &mut Chains) -> Result<(), RingFault> {
+    fn read(&self, memory: &Memory, head: u16, chains: &mut Chains) -> Result<bool, RingFault> {
         let (address, rest) = self.descriptor(head)?;
         let flags = (rest >> 32) as u16;
         if flags & (NEXT | INDIRECT) == 0 {
             chains.push_single(head, Element { address, len: rest as u32 }, flags & WRITE != 0);
-            return Ok(());
+            return Ok(true);
         }
         self.walk(memory, head, (address, rest), chains)
     }
@@ -117,9 +117,12 @@ impl Split {
         Ok((u64::from_le(address.load(Ordering::Relaxed)), u64::from_le(rest.load(Ordering::Relaxed))))
     }
 
-    /// Reads a chain of several descriptors.
+    /// Reads a chain of several descriptors. `false` when there is no room for it.
     #[inline(never)]
-    fn walk(&self, memory: &Memory, head: u16, first: (u64, u64), chains: &mut Chains) -> Result<(), RingFault> {
+    fn walk(&self, memory: &Memory, head: u16, first: (u64, u64), chains: &mut Chains) -> Result<bool, RingFault> {
+        if !chains.has_room() {
+            return Ok(false);
+        }
         let mut building = chains.begin(head);
         let too_long = RingFault::ChainTooLong { head, size: self.size };
         let wrong = RingFault::Direction { head };
@@ -161,7 +164,7 @@ impl Split {
             };
         }
         building.finish(in_ring);
-        Ok(())
+        Ok(true)
     }
 
     /// Writes a used entry at the index `place`. Nothing is ordered here.
@@ -254,25 +257,26 @@ impl Ring for Split {
             self.available = index;
             ready = index.wrapping_sub(self.next);
         }
-        let mut left = limit.min(usize::from(ready));
+        let mut left = limit.min(usize::from(ready)).min(MOST_CHAINS);
         let mut index = self.next;
-        let heads = self.areas.available.get(2..2 + usize::from(self.size)).unwrap_or_default();
+        let ring = self.areas.available.get(2..2 + usize::from(self.size)).unwrap_or_default();
         while left > 0 {
-            let mut group = [0; GROUP];
-            let group = group.get_mut(..left.min(GROUP)).unwrap_or_default();
-            for place in group.iter_mut() {
-                let head = heads.get(usize::from(index & (self.size - 1)));
-                *place = head.map_or(0, |head| u16::from_le(head.load(Ordering::Relaxed)));
+            let mut heads = [0; GROUP];
+            // A group ends where the ring does.
+            let group = ring.get(usize::from(index & (self.size - 1))..).unwrap_or_default();
+            let group = group.get(..left.min(GROUP)).unwrap_or(group);
+            for (head, place) in group.iter().zip(&mut heads) {
+                *place = u16::from_le(head.load(Ordering::Relaxed));
                 self.areas.descriptors.prefetch(usize::from(*place));
-                index = index.wrapping_add(1);
             }
-            left -= group.len();
-            for head in group {
-                if !chains.has_room() {
+            let Some(heads) = heads.get(..group.len()).filter(|heads| !heads.is_empty()) else { break };
+            for head in heads {
+                if !self.read(memory, *head, chains)? {
                     return Ok(());
                 }
-                self.read(memory, *head, chains)?;
             }
+            left -= heads.len();
+            index = index.wrapping_add(heads.len() as u16);
         }
         Ok(())
     }
