@@ -46,7 +46,10 @@ mod tests {
         (spec.client, spec.queues, spec.mtu) = (false, 4, Some(9000));
         let text = arguments("vm0", &spec).join("\n");
         assert!(text.contains(",reconnect=1") && !text.contains("server"), "{text}");
-        assert!(text.contains("chardev=char-vm0,queues=4") && text.contains("mq=on,vectors=10,host_mtu=9000"), "{text}");
+        assert!(
+            text.contains("chardev=char-vm0,queues=4") && text.contains("mq=on,vectors=10,host_mtu=9000"),
+            "{text}"
+        );
         assert!(text.contains("num_queues=8,mtu=9000"), "{text}");
     }
 }

@@ -68,7 +68,7 @@ fn pool() -> Result<PacketPool, hugemem::OutOfMemory> {
 
 /// Control side of a VM's port.
 #[derive(Debug)]
-pub struct VhostUserControl {
+pub(super) struct VhostUserControl {
     device: Arc<Device>,
     spec: VhostUserSpec,
     /// There until the port is stopped.

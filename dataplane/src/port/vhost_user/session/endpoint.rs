@@ -139,7 +139,9 @@ impl Client {
         let path = self.path.display();
         match errno {
             Errno::NOENT | Errno::CONNREFUSED => {
-                tracing::info!("port `{port}`: nobody listens on {path} yet; start the VM, the port connects by itself");
+                tracing::info!(
+                    "port `{port}`: nobody listens on {path} yet; start the VM, the port connects by itself"
+                );
             }
             errno => tracing::warn!("port `{port}`: cannot connect to {path}: {errno}; it is tried again and again"),
         }

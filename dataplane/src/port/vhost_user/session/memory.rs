@@ -45,7 +45,11 @@ impl Session<'_> {
         let regions = fields.u32() as usize;
         fields.u32();
         if body.len() != 8 + regions * super::wire::REGION {
-            return Err(Breach::Value { request: header.request, what: "a number of regions of", value: regions as u64 });
+            return Err(Breach::Value {
+                request: header.request,
+                what: "a number of regions of",
+                value: regions as u64,
+            });
         }
         if files.len() != regions {
             return Err(Breach::FileCount { regions, files: files.len() });

@@ -15,9 +15,9 @@ use super::Breach;
 use super::device::count;
 use super::features::{LOG_ALL, PROTOCOL_FEATURES, is_packed};
 use super::memory::{MISS, iotlb_message};
+use super::socket;
 use super::state::Session;
 use super::wire::{Message, Reply, encode_request};
-use super::socket;
 use crate::guest::Access;
 use crate::port::vhost_user::notify::Call;
 use crate::port::vhost_user::queue::{RingConfig, RingError, RingLog};
@@ -246,7 +246,11 @@ impl Session<'_> {
             base: ring.base,
             call,
             log,
-            inflight: self.inflight.as_ref().zip(u16::try_from(queue).ok()).and_then(|(region, queue)| region.queue(queue)),
+            inflight: self
+                .inflight
+                .as_ref()
+                .zip(u16::try_from(queue).ok())
+                .and_then(|(region, queue)| region.queue(queue)),
         };
         match vring.start(config) {
             Ok(()) => {
@@ -416,13 +420,8 @@ impl Session<'_> {
                     self.tell_leak(queue);
                 }
             }
-            Err(RingError::Fault(RingFault::Miss { address, access })) => self.ask(address, access),
-            Err(error) => {
-                if let (Some(ring), RingError::Fault(fault)) = (self.rings.get_mut(queue), error) {
-                    ring.told = Some(fault);
-                }
-                self.limit.warn(&self.device.name, &format!("queue {queue} waits for other memory: {error}"));
-            }
+            // It lies elsewhere, or nobody knows where. It must not hold on to the memory that was: it starts anew when it can.
+            Err(_) => self.stop(queue),
         }
         self.nudge(queue);
     }

@@ -113,8 +113,7 @@ pub(super) fn send(
                 }
                 let pause = deadline.min(Instant::now() + GLANCE);
                 let mut events = [PollFd::new(&socket, PollFlags::OUT)];
-                wait(&mut events, Some(pause))
-                    .map_err(|errno| Breach::System { action: "wait for the VM", errno })?;
+                wait(&mut events, Some(pause)).map_err(|errno| Breach::System { action: "wait for the VM", errno })?;
                 if Instant::now() >= deadline {
                     return Err(Breach::NotReading);
                 }

@@ -106,7 +106,8 @@ impl<'d> Session<'d> {
             R::GET_PROTOCOL_FEATURES => return number(features::protocol().bits()),
             R::SET_PROTOCOL_FEATURES => {
                 let wanted = fields.u64();
-                let agreed = VhostUserProtocolFeatures::from_bits(wanted).filter(|set| features::protocol().contains(*set));
+                let agreed =
+                    VhostUserProtocolFeatures::from_bits(wanted).filter(|set| features::protocol().contains(*set));
                 self.protocol = agreed.ok_or(Breach::Features(wanted))?;
             }
             // One peer has the connection, and so the device.

@@ -34,7 +34,10 @@ pub(super) fn spawn(device: Arc<Device>, endpoint: Endpoint) -> std::io::Result<
 fn run(device: &Device, mut endpoint: Endpoint) {
     while let Some(socket) = endpoint.next(device) {
         count(&device.counters.connects);
-        let peer = rustix::net::sockopt::socket_peercred(&socket).map(|peer| Peer { pid: peer.pid.as_raw_nonzero().get() });
+        let peer =
+            rustix::net::sockopt::socket_peercred(&socket).map(|peer| Peer { pid: peer.pid.as_raw_nonzero().get() });
+        let pid = peer.as_ref().map_or(0, |peer| peer.pid);
+        tracing::info!("port `{}`: connected to process {pid}", device.name);
         device.status().peer = peer.ok();
         let breach = serve(device, &socket);
         let ended = tell(device, &breach);

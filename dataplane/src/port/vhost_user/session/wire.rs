@@ -265,11 +265,7 @@ impl Assembler {
             return Err(Breach::TooManyFiles { request: Some(header.request), limit });
         }
         self.header = None;
-        Ok(Some(Message {
-            header,
-            body: std::mem::take(&mut self.bytes),
-            files: std::mem::take(&mut self.files),
-        }))
+        Ok(Some(Message { header, body: std::mem::take(&mut self.bytes), files: std::mem::take(&mut self.files) }))
     }
 }
 
@@ -288,10 +284,7 @@ mod tests {
 
     #[test]
     fn headers_are_checked_before_their_size_is_believed() {
-        assert_eq!(
-            decode(2, 9, 8).unwrap(),
-            Header { request: FrontendReq::SET_FEATURES, need_reply: true, body: 8 }
-        );
+        assert_eq!(decode(2, 9, 8).unwrap(), Header { request: FrontendReq::SET_FEATURES, need_reply: true, body: 8 });
         assert!(matches!(decode(2, 0, 8), Err(Breach::Version(0))));
         assert!(matches!(decode(2, 2, 8), Err(Breach::Version(2))));
         assert!(matches!(decode(2, 5, 8), Err(Breach::Flags(5))), "a reply to nothing");
