@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use dataplane::config::{ByteSize, ControlSocket, CoreList, PageSize, Poll, Scheduler};
-use dataplane::port::{MAXIMUM_FRAME, MINIMUM_FRAME, NamedSpec, PortSpec};
+use dataplane::port::{MAXIMUM_FRAME, MINIMUM_FRAME, NamedSpec, PortName, PortSpec};
 
 use crate::embedded::Driver;
 
@@ -48,6 +48,9 @@ pub(crate) enum Command {
     /// Join ports pairwise and move packets between them
     #[command(after_help = PORTS_HELP)]
     Run(RunArguments),
+    /// Add, remove and show ports of a mirach that runs
+    #[command(after_help = PORTS_HELP)]
+    Port(PortArguments),
     /// Show the forwarder at work, with no hardware, no root and no huge pages
     Demo(DemoArguments),
     /// Measure what one queue costs per packet, by burst and frame size
@@ -117,7 +120,53 @@ pub(crate) struct RunArguments {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct PortArguments {
+    #[command(subcommand)]
+    pub(crate) command: PortCommand,
+    /// Control socket of the mirach that runs [default: /run/mirach/control.sock for root, $XDG_RUNTIME_DIR/mirach/control.sock
+    /// for others]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) control: Option<PathBuf>,
+    /// Print one JSON object a line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum PortCommand {
+    /// Open a port; the traffic of all others goes on
+    Add(AddArguments),
+    /// Part a port from its partner and close it; the traffic of all others goes on
+    Del {
+        /// Name of the port
+        name: String,
+    },
+    /// Show all ports
+    List,
+    /// Show what was counted, and what share of the processor each port had
+    Stats {
+        /// Name of the port [default: all]
+        name: Option<String>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AddArguments {
+    /// The port
+    pub(crate) spec: NamedSpec,
+    /// Its name [default: that of the device, or a number behind the kind]
+    #[arg(long)]
+    pub(crate) name: Option<PortName>,
+    /// Name of the port to join it to; without it, the port waits for another to be joined to it
+    #[arg(long, value_name = "PORT")]
+    pub(crate) join: Option<String>,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct DemoArguments {
+    /// Show so many emulated virtual machines, which talk to each other in pairs: an even number, up to 32
+    #[arg(long, value_name = "N", conflicts_with = "driver", value_parser = machines)]
+    pub(crate) vms: Option<u16>,
     /// How long to show it
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) seconds: u64,
@@ -206,6 +255,13 @@ pub(crate) struct DoctorArguments {
 pub(crate) struct CompletionsArguments {
     /// The shell. For bash: mirach completions bash > ~/.local/share/bash-completion/completions/mirach
     pub(crate) shell: clap_complete::Shell,
+}
+
+fn machines(text: &str) -> Result<u16, String> {
+    match text.parse::<u16>() {
+        Ok(number) if (2..=32).contains(&number) && number.is_multiple_of(2) => Ok(number),
+        _ => Err("give an even number from 2 to 32".to_owned()),
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

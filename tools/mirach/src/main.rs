@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod embedded;
+mod machines;
 mod output;
 mod report;
 mod signals;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     start_logging(arguments.verbose);
     let result = match arguments.command {
         Command::Run(run) => commands::run::execute(run),
+        Command::Port(port) => commands::port::execute(port),
         Command::Demo(demo) => commands::demo::execute(&demo),
         Command::Bench(bench) => commands::bench::execute(bench),
         Command::Devices(devices) => commands::devices::execute(&devices),

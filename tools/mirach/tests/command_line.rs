@@ -64,7 +64,16 @@ fn number(value: &Value) -> u64 {
 #[test]
 fn wrong_usage_is_exit_code_2_and_says_why() {
     for (arguments, words) in [
-        (&["run"][..], "no ports are given"),
+        (&["run", "--control", "none"][..], "no ports are given"),
+        (&["port"], "add"),
+        (&["port", "add", "gen=nothing"], "packets a second"),
+        (&["port", "add", "null", "--name", "a b"], "1 to 64 letters"),
+        (&["port", "add", "null,name=a", "--name", "b"], "named twice"),
+        (&["run", "--port", "null,name=a", "--port", "null,name=a"], "given to two ports"),
+        (&["run", "--port", "null", "--port", "null", "--scheduler", "fair"], "least-cpu"),
+        (&["demo", "--vms", "3"], "even number from 2 to 32"),
+        (&["demo", "--vms", "34"], "even number from 2 to 32"),
+        (&["demo", "--vms", "2", "--driver", "ixgbe"], "cannot be used with"),
         (&["run", "--port", "null"], "left over"),
         (&["run", "--port", "tap=a", "--port", "tap=a"], "given twice"),
         (&["run", "--port", "gen=nothing", "--port", "null"], "packets a second"),
@@ -95,6 +104,8 @@ fn what_fails_is_exit_code_1_and_says_why() {
         (&["run", "--config", "/nonexistent/mirach.toml"][..], "/nonexistent/mirach.toml"),
         (&["run", "--port", "pcap=/nonexistent/in.pcap", "--port", "null"], "/nonexistent/in.pcap"),
         (&["run", "--port", "ffff:1f:1f.7", "--port", "null"], "ffff:1f:1f.7"),
+        (&["port", "list", "--control", "/nonexistent/c.sock"], "mirach run --control /nonexistent/c.sock"),
+        (&["run", "--control", "/nonexistent/c.sock"], "--control none"),
         (&["bind", "ffff:1f:1f.7"], "ffff:1f:1f.7"),
         (&["unbind", "ffff:1f:1f.7"], "ffff:1f:1f.7"),
     ] {

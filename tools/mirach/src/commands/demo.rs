@@ -10,6 +10,7 @@ use dataplane::config::{CoreList, EngineConfig, Poll};
 use dataplane::forwarder::{Forwarder, Health, Stopped};
 use serde_json::{Map, Value, json};
 
+use super::demo_machines;
 use crate::cli::DemoArguments;
 use crate::embedded::{Cards, Plan};
 use crate::output;
@@ -26,6 +27,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// Runs the command.
 pub(crate) fn execute(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
+    if let Some(count) = arguments.vms {
+        return demo_machines::execute(arguments, count);
+    }
     let signals = Signals::block().context("cannot block SIGINT and SIGTERM")?;
     let available = CoreList::available().context("cannot ask which cores there are")?;
     let engine_cores = available.without_first();
