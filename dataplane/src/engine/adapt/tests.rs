@@ -238,7 +238,7 @@ fn packets_wait_for_buffers_in_order_and_none_is_lost() {
     assert_eq!((backlog.stage.len(), backlog.batch.len()), (3, 13));
     assert!(!adapter.adapt(&mut backlog, 64, Offloads::all(), &mut statistics), "nothing comes from nowhere");
     assert_eq!((backlog.stage.len(), backlog.batch.len()), (3, 13));
-    let all = adapt(&mut adapter, &mut backlog, 2_usize.max(3), Offloads::all(), &mut statistics);
+    let all = adapt(&mut adapter, &mut backlog, 3, Offloads::all(), &mut statistics);
     let order: Vec<u8> = all.iter().map(|bytes| bytes[0]).collect();
     assert_eq!(order, (0..16).collect::<Vec<u8>>());
     assert_eq!(statistics, QueueStatistics::default());
