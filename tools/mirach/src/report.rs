@@ -33,8 +33,8 @@ pub(crate) fn text(seconds: f64, interval: &Statistics, clock: CycleClock) -> St
 
 /// What part of the engines' work each port was: `cpu: vm0 61.2 %, vm1 38.8 %`. Empty when nothing was done.
 pub(crate) fn shares(statistics: &Statistics) -> String {
-    let share = |port: &PortStatistics| Some((port, statistics.cpu_share(port)?));
-    let worked = statistics.ports.iter().filter_map(share).filter(|(_, share)| *share > 0.0);
+    let shares = statistics.ports.iter().filter_map(|port| Some((port, statistics.cpu_share(port)?)));
+    let worked = shares.filter(|(_, share)| *share > 0.0);
     let list: Vec<String> = worked.map(|(port, share)| format!("{} {:.1} %", port.name, share * 100.0)).collect();
     if list.is_empty() { String::new() } else { format!("{:10}cpu: {}\n", "", list.join(", ")) }
 }
@@ -258,8 +258,8 @@ mod tests {
             name: "0000:00:03.0".into(),
             rx: vec![queue(received)],
             tx: vec![queue(sent), QueueStatistics::default()],
-            latency: None,
             device: vec![("rx_crc_errors", 0), ("rx_missed_errors", 5)],
+            ..PortStatistics::default()
         };
         Statistics { elapsed: Duration::from_secs(1), ports: vec![port] }
     }
@@ -270,6 +270,7 @@ mod tests {
         assert!(text.contains("1.000 Mpps, 512.0 Mbit/s"), "{text}");
         assert!(text.contains("dropped: tx_queue_full 7"), "{text}");
         assert!(text.contains("tx q0") && !text.contains("tx q1"), "{text}");
+        assert!(text.ends_with("\n          cpu: 0000:00:03.0 100.0 %\n"), "{text}");
     }
 
     #[test]
