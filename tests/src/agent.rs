@@ -34,26 +34,12 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Connects to the serial port's socket and waits until the guest's agent says that it is ready.
-    ///
-    /// `alive` is asked while waiting, so that a QEMU that ended is not waited for.
-    ///
-    /// # Errors
-    ///
-    /// No agent within the limit, or `alive` failed.
-    pub fn connect(socket: &Path, limit: Duration, alive: &mut dyn FnMut() -> Result<()>) -> Result<Self> {
-        let started = Instant::now();
-        let mut agent = Self::attach(socket, limit, alive)?;
-        agent.await_ready(limit.saturating_sub(started.elapsed()), alive)?;
-        Ok(agent)
-    }
-
-    /// Connects to the serial port's socket of a guest whose agent has been ready for long.
+    /// Connects to the serial port's socket. `alive` is asked while waiting, so that a QEMU that ended is not waited for.
     ///
     /// # Errors
     ///
     /// No socket within the limit, or `alive` failed.
-    pub fn attach(socket: &Path, limit: Duration, alive: &mut dyn FnMut() -> Result<()>) -> Result<Self> {
+    pub fn attach(socket: &Path, limit: Duration, mut alive: impl FnMut() -> Result<()>) -> Result<Self> {
         let stream = wait::until("the guest's serial port", limit, || {
             alive()?;
             Ok(UnixStream::connect(socket).ok())
@@ -169,7 +155,8 @@ mod tests {
             stream.write_all(answer.as_bytes()).unwrap();
             line
         });
-        let mut agent = Agent::connect(&path, Duration::from_secs(60), &mut || Ok(())).unwrap();
+        let mut agent = Agent::attach(&path, Duration::from_secs(60), || Ok(())).unwrap();
+        agent.await_ready(Duration::from_secs(60), || Ok(())).unwrap();
         let result = agent.run("echo hello", Duration::from_secs(60));
         assert_eq!(guest.join().unwrap(), "1 60 echo hello\n");
         result

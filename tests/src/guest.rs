@@ -30,6 +30,7 @@ const PARAMETERS: &str = "console=ttyS0 panic=-1 loglevel=5 intel_iommu=on tsc=r
 /// A guest that was started and may not be up yet: several boot in the time that one takes.
 pub struct Booting {
     kernel: &'static str,
+    agent: Agent,
     qemu: Running,
     folder: TempDir,
 }
@@ -42,9 +43,12 @@ impl Booting {
     /// Something is missing on this host.
     pub fn start(machine: Machine<'_>) -> Result<Self> {
         let folder = leftovers::folder("guest")?;
-        let qemu = start(&machine, folder.path(), &[])?;
+        let mut qemu = start(&machine, folder.path(), &[])?;
+        // Now: what a guest says to nobody is lost.
+        let agent = Agent::attach(&folder.path().join("agent"), BOOT, || alive(&mut qemu))
+            .with_context(|| tail(&folder.path().join("qemu")))?;
         // With the machine go the queues of taps: they are QEMU's alone from here on.
-        Ok(Self { kernel: machine.kernel.entry(), qemu, folder })
+        Ok(Self { kernel: machine.kernel.entry(), agent, qemu, folder })
     }
 
     /// Waits for the guest's agent.
@@ -53,15 +57,18 @@ impl Booting {
     ///
     /// The guest does not come up; the error has the end of its kernel's log.
     pub fn finish(self) -> Result<Guest> {
-        let Self { kernel, mut qemu, folder } = self;
-        match connect(&mut qemu, folder.path(), Agent::connect) {
-            Ok((agent, monitor)) => Ok(Guest { agent, monitor, qemu, folder }),
-            Err(error) => Err(error.context(format!(
-                "the guest with the kernel `{kernel}` did not boot\n{}\n{}",
-                tail(&folder.path().join("qemu")),
-                tail(&folder.path().join("console")),
-            ))),
-        }
+        let Self { kernel, mut agent, mut qemu, folder } = self;
+        let monitor = agent
+            .await_ready(BOOT, || alive(&mut qemu))
+            .and_then(|()| Monitor::connect(&folder.path().join("monitor"), || alive(&mut qemu)))
+            .with_context(|| {
+                format!(
+                    "the guest with the kernel `{kernel}` did not boot\n{}\n{}",
+                    tail(&folder.path().join("qemu")),
+                    tail(&folder.path().join("console")),
+                )
+            })?;
+        Ok(Guest { agent, monitor, qemu, folder })
     }
 }
 
@@ -93,12 +100,10 @@ impl Guest {
         let socket = folder.path().join("migration");
         let uri = format!("unix:{}", socket.display());
         let mut qemu = start(machine, folder.path(), &["-incoming", &uri])?;
-        let (agent, monitor) = connect(&mut qemu, folder.path(), |path, limit, alive| {
-            let mut agent = Agent::attach(path, limit, alive)?;
-            agent.go_on_after(&self.agent);
-            Ok(agent)
-        })
-        .with_context(|| tail(&folder.path().join("qemu")))?;
+        let agent = Agent::attach(&folder.path().join("agent"), BOOT, || alive(&mut qemu));
+        let mut agent = agent.with_context(|| tail(&folder.path().join("qemu")))?;
+        agent.go_on_after(&self.agent);
+        let monitor = Monitor::connect(&folder.path().join("monitor"), || alive(&mut qemu))?;
         self.monitor.run("migrate", json!({ "uri": uri }))?;
         wait::until("the end of the migration", MIGRATION, || {
             let state = self.monitor.run("query-migrate", json!({}))?;
@@ -140,12 +145,7 @@ impl Guest {
     pub fn booted_again(&mut self) -> Result<()> {
         let Self { agent, qemu, folder, .. } = self;
         agent
-            .await_ready(BOOT, || {
-                if qemu.has_ended() {
-                    bail!("QEMU ended");
-                }
-                Ok(())
-            })
+            .await_ready(BOOT, || alive(qemu))
             .with_context(|| format!("{}\n{}", tail(&folder.path().join("qemu")), tail(&folder.path().join("console"))))
     }
 
@@ -222,20 +222,12 @@ fn start(machine: &Machine<'_>, folder: &Path, more: &[&str]) -> Result<Running>
     Ok(Running(command.spawn().context("cannot start QEMU")?))
 }
 
-/// Connects to a QEMU that was started.
-fn connect(
-    qemu: &mut Running,
-    folder: &Path,
-    agent: impl FnOnce(&Path, Duration, &mut dyn FnMut() -> Result<()>) -> Result<Agent>,
-) -> Result<(Agent, Monitor)> {
-    let mut alive = || {
-        if qemu.has_ended() {
-            bail!("QEMU ended");
-        }
-        Ok(())
-    };
-    let monitor = Monitor::connect(&folder.join("monitor"), &mut alive)?;
-    Ok((agent(&folder.join("agent"), BOOT, &mut alive)?, monitor))
+/// Fails when QEMU has ended.
+fn alive(qemu: &mut Running) -> Result<()> {
+    if qemu.has_ended() {
+        bail!("QEMU ended");
+    }
+    Ok(())
 }
 
 fn tail(path: &PathBuf) -> String {

@@ -20,6 +20,7 @@ pub mod forwarder;
 pub mod frames;
 pub mod guest;
 pub mod guest_traffic;
+pub mod hostile;
 pub mod initramfs;
 pub mod leftovers;
 pub mod machine;

@@ -36,7 +36,9 @@ impl Testpmd {
         let mut command = bound_to_us(Path::new("stdbuf"));
         // What it prints is a file here, into which it would write whole blocks.
         command
-            .args(["-oL", "dpdk-testpmd", "--no-pci", "--no-huge", "--no-telemetry", "-m", "1024", "-l", "0,1"])
+            .args(["-oL", "dpdk-testpmd", "--no-pci", "--no-huge", "--no-telemetry", "-m", "1024"])
+            // It sends on on the first processor; the engine of mirach is on the second.
+            .args(["-l", "0,1", "--main-lcore", "1"])
             .args(["--file-prefix", &prefix, "--log-level", "pmd.net.virtio.*:debug"]);
         for device in devices {
             command.args(["--vdev", device]);

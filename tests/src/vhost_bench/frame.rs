@@ -1,0 +1,152 @@
+//! The frames that are sent: Ethernet, IPv4, UDP or TCP, and behind these a mark by which they are known again.
+
+use anyhow::{Context, Result};
+use hugemem::{Checksum, Packet, PacketPool, Segmentation, SegmentationKind};
+
+/// Ethernet, IPv4 without options.
+const NETWORK: usize = 14 + 20;
+/// Where the mark is: behind the longest header, that of TCP.
+const MARK: usize = NETWORK + 20 - 6;
+/// Bytes of a mark: a number and a time.
+const MARK_LENGTH: usize = 16;
+/// Shortest frame that holds all that.
+pub const SHORTEST: usize = 64;
+/// Payload of the segments that a large frame is to be cut into.
+const SEGMENT: u16 = 1460;
+/// Bytes in each buffer of a large frame, as Linux sends them.
+pub const PIECE: usize = 32 << 10;
+
+/// What every frame of one direction begins with.
+#[derive(Clone, Debug)]
+pub struct Template {
+    head: [u8; SHORTEST],
+    length: usize,
+    large: bool,
+}
+
+impl Template {
+    /// Frames of `length` bytes without frame check sequence, from station `from` to station `to`; large ones are TCP segments that
+    /// still have to be cut.
+    #[must_use]
+    pub fn new(from: u8, to: u8, length: usize, large: bool) -> Self {
+        let mut head = [0; SHORTEST];
+        let total = u16::try_from(length - 14).unwrap_or(u16::MAX).to_be_bytes();
+        let protocol = if large { 6 } else { 17 };
+        let start = [
+            2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from, 8, 0, // Ethernet
+            0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, protocol, 0, 0, 10, 0, 0, from, 10, 0, 0, to, // IPv4
+            0x27, 0x10, 0, 9, // ports
+        ];
+        head[..start.len()].copy_from_slice(&start);
+        let sum = checksum(&head[14..NETWORK]).to_be_bytes();
+        head[24..26].copy_from_slice(&sum);
+        if large {
+            // Data offset and flags; the rest of the TCP header is left zero.
+            head[NETWORK + 12] = 5 << 4;
+            head[NETWORK + 13] = 0x10;
+        } else {
+            let datagram = u16::try_from(length - NETWORK).unwrap_or(u16::MAX).to_be_bytes();
+            head[NETWORK + 4..NETWORK + 6].copy_from_slice(&datagram);
+        }
+        Self { head, length, large }
+    }
+
+    /// Bytes of a frame.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Makes a frame with the mark `number` and `time`; `None` when the pool is dry.
+    #[inline]
+    pub fn make(&self, pool: &mut PacketPool, number: u64, time: u64) -> Option<Packet> {
+        let mut frame = pool.take()?;
+        frame.resize(self.length.min(PIECE)).ok()?;
+        let head = frame.bytes_mut().first_chunk_mut::<SHORTEST>()?;
+        *head = self.head;
+        if self.large {
+            self.enlarge(&mut frame, pool)?;
+            let head = frame.bytes_mut().first_chunk_mut::<{ SHORTEST + MARK_LENGTH }>()?;
+            head[SHORTEST..SHORTEST + 8].copy_from_slice(&number.to_le_bytes());
+            head[SHORTEST + 8..].copy_from_slice(&time.to_le_bytes());
+        } else {
+            head[MARK..MARK + 8].copy_from_slice(&number.to_le_bytes());
+            head[MARK + 8..].copy_from_slice(&time.to_le_bytes());
+        }
+        Some(frame)
+    }
+
+    fn enlarge(&self, frame: &mut Packet, pool: &mut PacketPool) -> Option<()> {
+        while frame.len() < self.length {
+            let mut piece = pool.take()?;
+            piece.resize((self.length - frame.len()).min(PIECE)).ok()?;
+            frame.append(piece).ok()?;
+        }
+        let header_len = u16::try_from(NETWORK + 20).ok()?;
+        let metadata = frame.metadata_mut();
+        metadata.checksum = Checksum::Partial { start: u16::try_from(NETWORK).ok()?, offset: 16 };
+        metadata.segmentation =
+            Some(Segmentation { kind: SegmentationKind::TcpV4, size: SEGMENT, header_len, ecn: false });
+        Some(())
+    }
+
+    /// The mark of a frame that arrived, when it is one of these.
+    #[inline]
+    #[must_use]
+    pub fn read(&self, frame: &Packet) -> Option<(u64, u64)> {
+        let at = if self.large { SHORTEST } else { MARK };
+        let bytes = frame.bytes();
+        let known = frame.len() == self.length && bytes.first_chunk::<12>() == self.head.first_chunk::<12>();
+        let mark = bytes.get(at..)?.first_chunk::<MARK_LENGTH>().filter(|_| known)?;
+        let (words, _) = mark.as_chunks::<8>();
+        let [number, time] = <[[u8; 8]; 2]>::try_from(words).ok()?;
+        Some((u64::from_le_bytes(number), u64::from_le_bytes(time)))
+    }
+}
+
+/// Writes to every buffer of a pool once, so that no page is new when it counts.
+///
+/// # Errors
+/// The pool is smaller than it says.
+pub fn touch(pool: &mut PacketPool) -> Result<()> {
+    let mut taken = Vec::with_capacity(pool.capacity());
+    for _ in 0..pool.capacity() {
+        let mut packet = pool.take().context("a pool has fewer buffers than it should")?;
+        packet.resize(packet.capacity()).context("a fresh buffer is too short")?;
+        packet.bytes_mut().fill(0x5a);
+        taken.push(packet);
+    }
+    Ok(())
+}
+
+fn checksum(header: &[u8]) -> u16 {
+    let sum = header.chunks(2).fold(0_u32, |sum, pair| {
+        sum + u32::from(u16::from_be_bytes([pair.first().copied().unwrap_or(0), pair.get(1).copied().unwrap_or(0)]))
+    });
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use hugemem::{Iova, Region};
+
+    #[test]
+    fn frames_are_known_again_and_others_are_not() {
+        let region = Region::on_heap(1 << 20, Iova::new(1 << 20)).unwrap();
+        let mut pool = region.packets(8, 33_000).unwrap();
+        touch(&mut pool).unwrap();
+        for (length, large) in [(64, false), (1518, false), (65_000, true)] {
+            let template = Template::new(1, 2, length, large);
+            let frame = template.make(&mut pool, 7, 9).unwrap();
+            assert_eq!(frame.len(), length);
+            assert_eq!(frame.metadata().segmentation.is_some(), large);
+            assert_eq!(template.read(&frame), Some((7, 9)));
+            assert_eq!(Template::new(2, 1, length, large).read(&frame), None);
+            assert_eq!(Template::new(1, 2, length + 1, large).read(&frame), None);
+            assert_eq!(checksum(&frame.bytes()[14..34]), 0);
+        }
+    }
+}
