@@ -29,17 +29,23 @@ pub(crate) const PACKAGES: [&str; 14] = [
     "xz-utils",
 ];
 
-/// The packages of `PACKAGES` that are not installed.
-pub(crate) fn missing_packages() -> Result<Vec<&'static str>> {
+/// What the suites with DPDK as a peer use: testpmd with its drivers for vhost-user and virtio, and what makes it print line by line.
+pub(crate) const DPDK: [&str; 4] = ["coreutils", "dpdk-dev", "librte-meta-mempool", "librte-meta-net"];
+
+/// Those of `packages` that are not installed.
+pub(crate) fn missing_packages(packages: &[&'static str]) -> Result<Vec<&'static str>> {
+    if packages.is_empty() {
+        return Ok(Vec::new());
+    }
     // dpkg-query fails when it does not know one of the names; what it knows is still printed.
     let known = Command::new("dpkg-query")
         .args(["-W", "-f", "${Package} ${db:Status-Status}\n"])
-        .args(PACKAGES)
+        .args(packages)
         .output()
         .context("cannot run dpkg-query: the lab needs a Debian or Ubuntu host")?;
     let known = String::from_utf8_lossy(&known.stdout).into_owned();
     let installed = |name: &str| known.lines().any(|line| line == format!("{name} installed"));
-    Ok(PACKAGES.into_iter().filter(|name| !installed(name)).collect())
+    Ok(packages.iter().copied().filter(|name| !installed(name)).collect())
 }
 
 /// Installs Debian packages.

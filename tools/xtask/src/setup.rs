@@ -22,11 +22,13 @@ pub(crate) enum Need {
     Targets,
     /// Packages on the host, QEMU and the guests' kernels.
     Guests,
+    /// DPDK, as a peer.
+    Dpdk,
 }
 
 impl Need {
     /// All there is.
-    pub(crate) const ALL: [Self; 2] = [Self::Targets, Self::Guests];
+    pub(crate) const ALL: [Self; 3] = [Self::Targets, Self::Guests, Self::Dpdk];
 }
 
 /// One entry of the cache folder.
@@ -74,12 +76,19 @@ pub(crate) fn run(needs: &[Need]) -> Result<()> {
             log.step(&format!("Rust targets {}", missing.join(" ")), |file| host::add_targets(&missing, file))?;
         }
     }
+    let mut packages = Vec::new();
     if needs.contains(&Need::Guests) {
-        let missing = host::missing_packages()?;
-        if !missing.is_empty() {
-            as_root(&format!("installing {}", missing.join(" ")))?;
-            log.step(&format!("packages {}", missing.join(" ")), |file| host::install(&missing, file))?;
-        }
+        packages.extend(host::PACKAGES);
+    }
+    if needs.contains(&Need::Dpdk) {
+        packages.extend(host::DPDK);
+    }
+    let missing = host::missing_packages(&packages)?;
+    if !missing.is_empty() {
+        as_root(&format!("installing {}", missing.join(" ")))?;
+        log.step(&format!("packages {}", missing.join(" ")), |file| host::install(&missing, file))?;
+    }
+    if needs.contains(&Need::Guests) {
         let cache = Cache::open()?;
         for recipe in &RECIPES {
             make(recipe, &cache, &log)?;

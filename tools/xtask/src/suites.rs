@@ -33,7 +33,7 @@ pub(crate) enum Meaning {
 }
 
 /// All suites, the quick ones first.
-pub(crate) const SUITES: [Suite; 11] = [
+pub(crate) const SUITES: [Suite; 14] = [
     Suite { name: "lint", about: "formatting, clippy", needs: &[Need::Targets], steps: lint },
     Suite {
         name: "unit",
@@ -79,6 +79,24 @@ pub(crate) const SUITES: [Suite; 11] = [
         about: "the binary between two software 82599 cards in QEMU guests, and the conformance suite there",
         needs: &[Need::Targets, Need::Guests],
         steps: guest_ixgbe,
+    },
+    Suite {
+        name: "vhost-restart",
+        about: "the binary is killed under load, with four emulated machines attached by vhost-user",
+        needs: &[],
+        steps: vhost_restart,
+    },
+    Suite {
+        name: "vhost-dpdk",
+        about: "our vhost-user back-end with DPDK's front-end, and our front-end with DPDK's back-end",
+        needs: &[Need::Dpdk],
+        steps: vhost_dpdk,
+    },
+    Suite {
+        name: "vhost-guests",
+        about: "QEMU guests with stock Linux, and with DPDK, attached to the binary by vhost-user",
+        needs: &[Need::Guests, Need::Dpdk],
+        steps: vhost_guests,
     },
 ];
 
@@ -166,10 +184,7 @@ fn conformance() -> Vec<Step> {
 }
 
 fn demo() -> Vec<Step> {
-    vec![
-        step(Meaning::Build, &["build", "--release", "-p", "mirach"]),
-        step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "demo"]),
-    ]
+    on_host("demo")
 }
 
 /// Builds the guests' static binaries: `mirach`, and those that the end-to-end tests bring.
@@ -204,6 +219,26 @@ fn guest_ixgbe() -> Vec<Step> {
     let mut steps = guest_programs(&["conformance"]);
     steps.push(step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "guest_ixgbe"]));
     steps
+}
+
+fn vhost_restart() -> Vec<Step> {
+    on_host("vhost_restart")
+}
+
+fn vhost_dpdk() -> Vec<Step> {
+    on_host("vhost_dpdk")
+}
+
+fn vhost_guests() -> Vec<Step> {
+    on_host("vhost_guests")
+}
+
+/// The release binary, and a test that runs it on this host.
+fn on_host(test: &str) -> Vec<Step> {
+    vec![
+        step(Meaning::Build, &["build", "--release", "-p", "mirach"]),
+        step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", test]),
+    ]
 }
 
 /// Miri on the unit tests of the crate that has unsafe code and runs without the kernel's help.
