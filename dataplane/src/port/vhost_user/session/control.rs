@@ -9,7 +9,7 @@ use drivers::nic::{LinkStatus, Offloads, RxQueue};
 use hugemem::{Iova, PacketPool, Region};
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 
-use super::announce::{Announcement, Announcer};
+use super::announce::Announcer;
 use super::device::{Device, attention};
 use super::endpoint::Endpoint;
 use super::{features, thread};
@@ -29,26 +29,29 @@ pub fn open(name: &str, spec: &VhostUserSpec) -> Result<Port, PortError> {
     let endpoint = Endpoint::open(&spec.socket, spec.client).map_err(failed)?;
     let attention = attention().map_err(|errno| failed(format!("cannot make an eventfd: {errno}")))?;
     let notifier = Notifier::new().map_err(|error| failed(error.to_string()))?;
-    let announcement = Arc::<Announcement>::default();
-
-    let (mut queues, mut vrings, mut kicks) = (Vec::new(), Vec::new(), Vec::new());
-    for index in 0..usize::from(spec.queues.max(1)) {
-        let memory = |source| PortError::Pool { port: name.into(), source };
+    let memory = |source| PortError::Pool { port: name.into(), source };
+    let (mut halves, mut vrings, mut kicks) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..spec.queues.max(1) {
         let (rx, from_vm) = receive_queue(pool().map_err(memory)?, Arc::clone(&attention));
         let (tx, to_vm) = transmit_queue(Arc::clone(&attention));
         let kick = Kick::new().map_err(|error| failed(error.to_string()))?;
-        let rx: Box<dyn RxQueue> = if index == 0 {
-            Box::new(Announcer::new(rx, Arc::clone(&announcement)).map_err(memory)?)
-        } else {
-            Box::new(rx)
-        };
-        queues.push(PortQueue { rx, tx: Box::new(tx), wake: Some(kick.wake()) });
+        halves.push((rx, tx, kick.wake()));
         vrings.extend([to_vm, from_vm]);
         kicks.push(kick);
     }
     let mtu = spec.mtu.unwrap_or(MTU);
-    let device = Device::new(name, vrings, kicks, notifier, attention, announcement, spec.prefault, mtu);
-    let mut control = VhostUserControl { device: Arc::new(device), spec: spec.clone(), thread: None };
+    let device = Arc::new(Device::new(name, vrings, kicks, notifier, attention, spec.prefault, mtu));
+
+    let mut queues = Vec::with_capacity(halves.len());
+    for (rx, tx, wake) in halves {
+        let rx: Box<dyn RxQueue> = if queues.is_empty() {
+            Box::new(Announcer::new(rx, Arc::clone(&device.announcement)).map_err(memory)?)
+        } else {
+            Box::new(rx)
+        };
+        queues.push(PortQueue { rx, tx: Box::new(tx), wake: Some(wake) });
+    }
+    let mut control = VhostUserControl { device, spec: spec.clone(), thread: None };
     control.start(endpoint)?;
     Ok(Port {
         name: name.into(),

@@ -90,7 +90,6 @@ impl Device {
         kicks: Vec<Kick>,
         notifier: Arc<Notifier>,
         attention: Arc<OwnedFd>,
-        announcement: Arc<Announcement>,
         prefault: bool,
         mtu: u16,
     ) -> Self {
@@ -102,7 +101,7 @@ impl Device {
             options: MapOptions { prefault, wake: Some(Arc::clone(&attention)) },
             attention,
             mtu,
-            announcement,
+            announcement: Arc::default(),
             stopping: AtomicBool::new(false),
             status: Mutex::default(),
             counters: Counters::default(),

@@ -6,7 +6,6 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use drivers::virtio::Features;
 use vhost::vhost_user::message::{BackendReq, FrontendReq, VhostUserVringAddrFlags};
@@ -20,13 +19,11 @@ use super::state::Session;
 use super::wire::{Message, Reply, encode_request};
 use crate::guest::Access;
 use crate::port::vhost_user::notify::Call;
-use crate::port::vhost_user::queue::{RingConfig, RingError, RingLog};
+use crate::port::vhost_user::queue::{RingConfig, RingError, RingLog, STOP_LIMIT};
 use crate::port::vhost_user::ring::{Addresses, Base, Format, RingFault};
 
 /// Most descriptors of a ring.
 const LARGEST_RING: u32 = 1 << 15;
-/// How long frames of a VM may be on their way elsewhere before its memory goes without them: see [`Session::stop`].
-const STOP_LIMIT: Duration = Duration::from_secs(2);
 /// In the number of the kick, call and error requests: there is no descriptor.
 const NO_FILE: u64 = 1 << 8;
 const QUEUE_MASK: u64 = 0xff;
