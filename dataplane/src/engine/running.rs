@@ -72,6 +72,10 @@ impl Running {
                 if let Some(Order::Add(roster)) = order.map(|order| *order) {
                     forget(&self.signals, &roster);
                     finished.take(roster);
+                } else {
+                    // It may get them yet.
+                    self.lanes += more_lanes;
+                    self.senders += more_senders;
                 }
                 Err((error, finished))
             }

@@ -14,7 +14,7 @@ use crate::stats::{PortCells, QueueStatistics};
 /// Packets in the first slice, before it is known what they cost; most that a slice grows to, and fewest that it shrinks to.
 const FIRST_SLICE: usize = 32;
 const LARGEST_SLICE: usize = 1024;
-const SMALLEST_SLICE: usize = 4;
+const SMALLEST_SLICE: usize = 1;
 
 /// A transmit queue. Several lanes of one engine may feed it.
 pub struct Sender {
