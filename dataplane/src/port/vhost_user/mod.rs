@@ -14,6 +14,8 @@
 //!
 //! Nothing that a VM or its VMM does reaches farther than its own port.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod notify;
 mod queue;
 mod ring;

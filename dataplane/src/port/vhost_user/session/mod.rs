@@ -19,6 +19,8 @@ mod control;
 mod device;
 mod endpoint;
 mod features;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod limit;
 mod memory;
 mod rings;
