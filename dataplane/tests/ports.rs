@@ -72,7 +72,7 @@ fn belongings() -> (usize, usize) {
 fn ports_come_and_go_under_load_and_leave_nothing_behind() {
     let _alone = ALONE.lock().unwrap();
     let mut forwarder = forwarder();
-    let mut turn = |forwarder: &mut Forwarder| {
+    let turn = |forwarder: &mut Forwarder| {
         let source = forwarder.add(&spec("gen=max,name=source"), None).unwrap();
         let sink = forwarder.add(&spec("null"), Some(&source.name)).unwrap();
         assert_eq!((source.name.as_str(), sink.name.as_str()), ("source", "null0"));

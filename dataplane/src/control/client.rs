@@ -112,7 +112,8 @@ impl Client {
     }
 
     fn exchange(&mut self, request: &Value) -> io::Result<String> {
-        writeln!(self.stream.get_mut(), "{request}")?;
+        // In one piece: whoever answers early and hangs up is still heard.
+        self.stream.get_mut().write_all(format!("{request}\n").as_bytes())?;
         let mut line = String::new();
         match self.stream.read_line(&mut line) {
             Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up")),

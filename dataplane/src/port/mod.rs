@@ -29,13 +29,13 @@ pub mod vhost_user;
 pub mod virtio_user;
 
 pub use generator::GeneratorReport;
-pub use vhost_user::arguments as vmm_arguments;
 pub use open::{MemoryOptions, Opener, Ports};
 pub use spec::{
     FrameSize, GeneratorSpec, MAXIMUM_FLOWS, MAXIMUM_FRAME, MAXIMUM_QUEUES, MINIMUM_FRAME, NamedSpec, NotPortName,
     NotRate, PcapSpec, PciName, PciSpec, PortName, PortSpec, Rate, RingChoice, SpecError, TapSpec, VfioChoice,
     VhostUserSpec, VirtioUserSpec,
 };
+pub use vhost_user::arguments as vmm_arguments;
 
 /// An open port.
 #[derive(Debug)]

@@ -156,12 +156,15 @@ fn any_spec() -> impl Strategy<Value = PortSpec> {
         PciName::Address(drivers::bus::PciAddress { domain, bus, device, function })
     });
     // Names of kinds mean the kind.
-    let name = "[a-z][a-z0-9.@_-]{0,14}"
-        .prop_filter("a kind", |name| !matches!(&**name, "null" | "tap" | "gen" | "pcap" | "vfio-user" | "vhost-user" | "virtio-user"));
-    let mac = || any::<[u8; 6]>().prop_map(|mut mac| {
-        mac[0] = mac[0] & 0xfe | 2;
-        MacAddress(mac)
+    let name = "[a-z][a-z0-9.@_-]{0,14}".prop_filter("a kind", |name| {
+        !matches!(&**name, "null" | "tap" | "gen" | "pcap" | "vfio-user" | "vhost-user" | "virtio-user")
     });
+    let mac = || {
+        any::<[u8; 6]>().prop_map(|mut mac| {
+            mac[0] = mac[0] & 0xfe | 2;
+            MacAddress(mac)
+        })
+    };
     let socket = "[a-zA-Z0-9./=_ äß-]{1,20}".prop_map(|path| PciName::Socket(path.into()));
     let pause = (any::<bool>(), any::<bool>()).prop_map(|(rx, tx)| FlowControl { rx, tx });
     let pci = (

@@ -65,7 +65,7 @@ fn number(value: &Value) -> u64 {
 fn wrong_usage_is_exit_code_2_and_says_why() {
     for (arguments, words) in [
         (&["run", "--control", "none"][..], "no ports are given"),
-        (&["port"], "add"),
+        (&["port", "frobnicate"], "unrecognized"),
         (&["port", "add", "gen=nothing"], "packets a second"),
         (&["port", "add", "null", "--name", "a b"], "1 to 64 letters"),
         (&["port", "add", "null,name=a", "--name", "b"], "named twice"),
@@ -127,7 +127,7 @@ fn version_and_help_are_there() {
     assert_eq!((code(&version), stdout(&version).trim()), (0, concat!("mirach ", env!("CARGO_PKG_VERSION"))));
     let help = run(&["run", "--help"]);
     assert_eq!(code(&help), 0);
-    for word in ["--port", "--cores", "tap=NAME", "gen=RATE", "pcap=IN", "null"] {
+    for word in ["--port", "--cores", "tap=NAME", "gen=RATE", "pcap=IN", "vhost-user=SOCKET", "--control", "null"] {
         assert!(stdout(&help).contains(word), "{word}");
     }
 }
@@ -137,7 +137,7 @@ fn shells_can_complete_commands_and_flags() {
     for shell in ["bash", "zsh", "fish"] {
         let output = run(&["completions", shell]);
         assert_eq!(code(&output), 0, "{}", stderr(&output));
-        for word in ["hold-milliseconds", "doctor"] {
+        for word in ["hold-milliseconds", "doctor", "scheduler", "join"] {
             assert!(stdout(&output).contains(word), "{shell}: {word}");
         }
     }
@@ -284,6 +284,133 @@ fn a_demo_is_also_for_people() {
     for words in ["forwarding: card0 <-> card1", "Mpps", "latency p50", "lost 0, corrupt 0, reordered 0"] {
         assert!(text.contains(words), "{words}: {text}");
     }
+}
+
+#[test]
+fn machines_of_a_demo_talk_without_loss() {
+    let output = run(&["demo", "--vms", "4", "--seconds", "1", "--json", "--size", "256"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let objects = objects(&output);
+    let summary = objects.last().unwrap();
+    check_demo(summary);
+    assert_eq!(summary["packets_generated"], summary["packets_forwarded"]);
+    let machines = summary["vms"].as_array().unwrap();
+    assert_eq!(machines.len(), 4);
+    assert!(machines.iter().all(|vm| number(&vm["sent"]) > 0 && number(&vm["lost"]) == 0), "{summary}");
+    assert!(summary["ports"].as_array().unwrap().iter().all(|port| port["cpu_share"].as_f64().unwrap() > 0.0));
+}
+
+#[test]
+fn machines_of_a_demo_are_also_for_people() {
+    let output = run(&["demo", "--vms", "2", "--seconds", "1"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let text = stdout(&output);
+    for words in ["forwarding: vm0 <-> vm1", "Mpps", "latency p50", "lost 0, corrupt 0, reordered 0", "cpu"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+/// A `mirach run` on a control socket of its own, killed when it is dropped.
+struct Daemon {
+    child: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn start(folder: tempfile::TempDir, ports: &[&str]) -> Self {
+        let control = folder.path().join("control.sock");
+        let control = control.to_str().unwrap();
+        let mut command = mirach(&["run", "--no-huge", "--json", "--control", control]);
+        for port in ports {
+            command.args(["--port", port]);
+        }
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        let mut reader = BufReader::new(child.stdout.take().unwrap());
+        reader.read_line(&mut line).unwrap();
+        let first: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert_eq!(first["control"], control);
+        // Somebody has to take its report.
+        std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+        Self { child, folder }
+    }
+
+    fn port(&self, arguments: &[&str]) -> Output {
+        let control = self.folder.path().join("control.sock");
+        run(&[&["port", "--control", control.to_str().unwrap()], arguments].concat())
+    }
+
+    fn lines(&self, arguments: &[&str]) -> String {
+        let output = self.port(arguments);
+        assert_eq!(code(&output), 0, "{arguments:?}: {}", stderr(&output));
+        stdout(&output)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn ports_are_added_shown_and_deleted_while_it_runs() {
+    let mut daemon = Daemon::start(tempfile::tempdir().unwrap(), &[]);
+    assert_eq!(daemon.lines(&["list"]), "no ports\n");
+    assert_eq!(daemon.lines(&["add", "gen=10k", "--name", "source"]), "added port source\n");
+    daemon.lines(&["add", "null", "--join", "source"]);
+    let added = daemon.lines(&["add", "vhost-user=vm.sock,name=vm"]);
+    for words in ["added port vm\n", "-netdev vhost-user,id=net-vm,", "vhost_user=true,socket=/"] {
+        assert!(added.contains(words), "{words}: {added}");
+    }
+    let list = daemon.lines(&["list"]);
+    for words in ["source: gen join null0\n", "null0: null join source\n", "vm: vhost-user unjoined\n"] {
+        assert!(list.contains(words), "{words}: {list}");
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let sent = || {
+        let object: Value = serde_json::from_str(&daemon.lines(&["stats", "null0", "--json"])).unwrap();
+        number(&object["counters"]["tx_packets"])
+    };
+    while sent() == 0 {
+        assert!(Instant::now() < deadline, "packets flow");
+    }
+    let stats = daemon.lines(&["stats"]);
+    assert!(stats.contains("source: cpu ") && stats.contains("share") && stats.contains("RX: packets"), "{stats}");
+    for (arguments, words) in [
+        (&["add", "null", "--join", "source"][..], "`source` is joined to `null0` already"),
+        (&["add", "null,name=vm"], "there is a port `vm` already"),
+        (&["del", "nobody"], "ports: source, null0, vm"),
+    ] {
+        let output = daemon.port(arguments);
+        assert_eq!(code(&output), 1, "{arguments:?}");
+        assert!(stderr(&output).starts_with("error: ") && stderr(&output).contains(words), "{}", stderr(&output));
+    }
+    for name in ["vm", "source", "null0"] {
+        assert_eq!(daemon.lines(&["del", name]), format!("deleted port {name}\n"));
+    }
+    assert_eq!(daemon.lines(&["list", "--json"]), "");
+    terminate(&daemon.child);
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(0));
+    assert!(!daemon.folder.path().join("control.sock").exists());
+    assert_eq!(code(&daemon.port(&["list"])), 1, "nobody is there any more");
+}
+
+#[test]
+fn a_second_run_does_not_take_the_control_socket_but_a_later_one_does() {
+    let mut daemon = Daemon::start(tempfile::tempdir().unwrap(), &["null", "null"]);
+    let control = daemon.folder.path().join("control.sock");
+    let output = run(&["run", "--control", control.to_str().unwrap(), "--port", "null", "--port", "null"]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("another mirach listens on"), "{}", stderr(&output));
+    assert!(daemon.lines(&["list"]).contains("null1: null join null0"), "the first goes on");
+    daemon.child.kill().unwrap();
+    daemon.child.wait().unwrap();
+    assert!(control.exists(), "what is killed cleans nothing up");
+    let folder = std::mem::replace(&mut daemon.folder, tempfile::tempdir().unwrap());
+    let later = Daemon::start(folder, &["null,name=a", "null"]);
+    assert!(later.lines(&["list"]).contains("a: null join null0"));
 }
 
 #[test]
