@@ -41,7 +41,6 @@ pub(crate) struct Link {
     pub(super) memory: Arc<Memory>,
     call: Option<Call>,
     log: Option<RingLog>,
-    pub(super) features: Features,
     fault: Option<RingFault>,
     enabled: bool,
     /// The session is about to change something: nothing is taken.
@@ -59,7 +58,6 @@ impl Link {
             memory: Memory::empty(),
             call: None,
             log: None,
-            features: Features::empty(),
             fault: None,
             enabled: false,
             paused: false,
@@ -233,7 +231,7 @@ impl<W: Work> Shared<W> {
         }
         queue.ring = Some(ring);
         let link = &mut queue.link;
-        *link = Link { memory, call, log, features, enabled: link.enabled, ..Link::new(Arc::clone(&link.attention)) };
+        *link = Link { memory, call, log, enabled: link.enabled, ..Link::new(Arc::clone(&link.attention)) };
         queue.work.begin(features);
         queue.refresh();
         self.offloads.store(W::offloads(features).bits(), Ordering::Relaxed);

@@ -335,7 +335,7 @@ impl Work for Receiver {
 }
 
 /// Receives from one queue of a VM.
-pub struct VmRx {
+pub(crate) struct VmRx {
     shared: Arc<Shared>,
     /// Control was inside when the engine wanted to have no kicks any more.
     disarm: bool,

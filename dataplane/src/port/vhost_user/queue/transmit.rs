@@ -37,6 +37,8 @@ pub(crate) struct Transmitter {
     sender: Sender,
     /// A frame may span several chains.
     mergeable: bool,
+    /// Chains that can ever be looked at together.
+    most: usize,
     /// Bytes written into each of the chains that were looked at.
     written: Box<[u32]>,
 }
@@ -64,7 +66,12 @@ struct Progress {
 #[expect(clippy::cast_possible_truncation, reason = "lengths of frames and headers")]
 impl Transmitter {
     pub(super) fn new() -> Self {
-        Self { sender: offload::sender(Features::empty()), mergeable: false, written: vec![0; MOST_CHAINS].into() }
+        Self {
+            sender: offload::sender(Features::empty()),
+            mergeable: false,
+            most: MOST_CHAINS,
+            written: vec![0; MOST_CHAINS].into(),
+        }
     }
 
     #[inline(always)]
@@ -79,6 +86,7 @@ impl Transmitter {
         if !link.live {
             return hold(link, batch, counters);
         }
+        self.most = MOST_CHAINS.min(ring.size().into());
         let mut done = 0;
         let mut limit = batch.len();
         while done < batch.len() {
@@ -244,7 +252,7 @@ impl Transmitter {
         }
         if room < left {
             // One buffer has to do, or there never were as many as this frame would take.
-            let never = needed > 0 && !self.mergeable || usize::from(needed) == MOST_CHAINS;
+            let never = needed > 0 && !self.mergeable || usize::from(needed) >= self.most;
             return Err(if never { Refusal::Drop(DropReason::TooLong) } else { Refusal::Short });
         }
         let [low, high] = needed.to_le_bytes();
@@ -274,6 +282,7 @@ impl Transmitter {
 
 /// The piece of memory that a chain of a single buffer is; on its way into the cache.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "length of the header")]
 fn foresee<'m>(memory: &'m Memory, chain: &Chain) -> Option<Piece<'m>> {
     let element = chain.sole_writable()?;
     let piece = memory.whole(GuestAddress(element.address), element.len)?;
@@ -339,7 +348,7 @@ impl Work for Transmitter {
 }
 
 /// Sends on one queue of a VM.
-pub struct VmTx {
+pub(crate) struct VmTx {
     shared: Arc<Shared>,
     counters: Counters,
 }

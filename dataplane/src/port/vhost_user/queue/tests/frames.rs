@@ -72,6 +72,18 @@ fn a_frame_that_no_buffer_can_ever_hold_is_dropped_and_those_behind_it_go_on() {
 }
 
 #[test]
+fn a_frame_larger_than_all_buffers_of_a_ring_together_does_not_wait_for_them() {
+    let (mut from, _) = pair(USUAL);
+    let mut to = to_vm(Driver::new(4, BUFFERS), USUAL);
+    to.offer(4, 500);
+    from.send(0, 0, [0; HEADER], &frame(1989, 1));
+    from.send(1, 1, [0; HEADER], &frame(1988, 2));
+    assert_eq!(forward(&mut from, &mut to), 2);
+    assert_eq!(to.counters().dropped(DropReason::TooLong), 1);
+    assert_eq!(to.take().unwrap().1, frame(1988, 2));
+}
+
+#[test]
 fn frames_wait_in_the_batch_while_the_guest_has_no_buffers() {
     let (mut from, mut to) = pair(USUAL);
     to.offer(2, 2000);
@@ -120,7 +132,7 @@ fn frames_that_cannot_be_are_dropped_by_name_and_their_buffers_go_back() {
     to.offer(8, 2000);
     let at = from.driver.buffer(0);
     let mut bad = [0; HEADER];
-    let offers: [(DropReason, Vec<(u64, u32, u16)>); 6] = [
+    let offers = [
         (DropReason::BadLength, vec![(at, 0, 0)]),
         (DropReason::BadLength, vec![(at, 11, 0)]),
         (DropReason::BadLength, vec![(at, 25, 0)]),
