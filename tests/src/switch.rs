@@ -33,6 +33,8 @@ pub struct Port {
     pub listens: bool,
     /// The most queue pairs that it has.
     pub pairs: u16,
+    /// Largest payload of a frame; `None` leaves it at what is usual.
+    pub mtu: Option<u16>,
 }
 
 /// What can be the switch.
@@ -101,10 +103,22 @@ impl Switch {
         self.program
     }
 
+    /// The id of its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.0.id()
+    }
+
     /// What it printed so far.
     #[must_use]
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.folder.path().join("log")).unwrap_or_default()).into_owned()
+    }
+
+    /// The end of what it printed for people.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        last_lines(&self.log())
     }
 
     /// Fails when it does not run any more, or panicked.
@@ -153,9 +167,13 @@ impl Switch {
 fn mirach(ports: &[Port], more: &[&str]) -> Result<Command> {
     let mut command = bound_to_us(&binaries::host()?);
     command.args(["run", "--json", "--no-huge"]).args(more);
+    if !more.contains(&"--control") {
+        command.args(["--control", "none"]);
+    }
     for port in ports {
         let client = if port.listens { "off" } else { "on" };
-        let spec = format!("vhost-user={},queues={},client={client}", port.socket.display(), port.pairs);
+        let mtu = port.mtu.map_or_else(String::new, |mtu| format!(",mtu={mtu}"));
+        let spec = format!("vhost-user={},queues={},client={client}{mtu}", port.socket.display(), port.pairs);
         command.args(["--port", &spec]);
     }
     Ok(command)
@@ -187,6 +205,7 @@ fn testpmd(ports: &[Port], prefix: &str) -> Command {
 }
 
 fn last_lines(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().collect();
+    // Statistics are no help.
+    let lines: Vec<&str> = log.lines().filter(|line| !line.starts_with('{')).collect();
     lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
 }

@@ -36,14 +36,17 @@ impl Testpmd {
         let mut command = bound_to_us(Path::new("stdbuf"));
         // What it prints is a file here, into which it would write whole blocks.
         command
-            .args(["-oL", "dpdk-testpmd", "--no-pci", "--no-huge", "--no-telemetry", "-m", "1024"])
+            .args(["-oL", "dpdk-testpmd", "--no-pci", "--no-huge", "--no-telemetry", "-m", "512"])
             // It sends on on the first processor; the engine of mirach is on the second.
             .args(["-l", "0,1", "--main-lcore", "1"])
-            .args(["--file-prefix", &prefix, "--log-level", "pmd.net.virtio.*:debug"]);
+            // Vectors as wide as this processor's.
+            .arg("--force-max-simd-bitwidth=512")
+            .args(["--file-prefix", &prefix, "--log-level", "pmd.net.virtio.init:info"]);
         for device in devices {
             command.args(["--vdev", device]);
         }
-        command.args(["--", "--auto-start", "--forward-mode=io", "--port-topology=paired", "--nb-cores=1"]).args(more);
+        command.args(["--", "--auto-start", "--forward-mode=io", "--port-topology=paired", "--nb-cores=1"]);
+        command.arg("--total-num-mbufs=16384").args(more);
         let log = File::create(folder.path().join("log"))?;
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         let mut child = command.spawn().context("cannot start dpdk-testpmd: run `cargo xtask setup`")?;

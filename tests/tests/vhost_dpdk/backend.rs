@@ -9,7 +9,7 @@ use lab::testpmd::Testpmd;
 use lab::vm::{Plan, Vm};
 use tempfile::TempDir;
 
-use crate::passages::{JUMBO, LARGE, Load, SHORT, USUAL, both_ways};
+use crate::passages::{JUMBO, Load, SHORT, USUAL, both_ways};
 
 /// A way in which testpmd is attached.
 struct Way {
@@ -23,10 +23,8 @@ struct Way {
     loads: &'static [Load],
 }
 
-/// Frames of any length in buffers of 2 KiB, and segments of 64 KiB.
-const MERGEABLE: &[&str] = &["--max-pkt-len=9100", "--mbuf-size=2176", "--tx-offloads=0x8000"];
-const LARGE_TOO: &[&str] =
-    &["--max-pkt-len=9100", "--mbuf-size=2176", "--tx-offloads=0x8000", "--enable-lro", "--max-lro-pkt-size=65535"];
+/// Frames of any length in buffers of 2 KiB (`RTE_ETH_RX_OFFLOAD_SCATTER`, `RTE_ETH_TX_OFFLOAD_MULTI_SEGS`).
+const MERGEABLE: &[&str] = &["--max-pkt-len=9100", "--mbuf-size=2176", "--rx-offloads=0x2000", "--tx-offloads=0x8000"];
 /// Each frame in one buffer.
 const WHOLE: &[&str] = &["--max-pkt-len=9100", "--mbuf-size=9728"];
 
@@ -34,9 +32,9 @@ const WAYS: [Way; 10] = [
     Way {
         name: "split",
         options: "in_order=0",
-        arguments: LARGE_TOO,
+        arguments: MERGEABLE,
         says: &["using mergeable buffer Rx path"],
-        loads: &[SHORT, USUAL, JUMBO, LARGE],
+        loads: &[SHORT, USUAL, JUMBO],
     },
     Way {
         name: "split::in-order",
@@ -69,9 +67,9 @@ const WAYS: [Way; 10] = [
     Way {
         name: "packed",
         options: "packed_vq=1,in_order=0",
-        arguments: LARGE_TOO,
+        arguments: MERGEABLE,
         says: &["using packed ring mergeable buffer Rx path"],
-        loads: &[SHORT, USUAL, JUMBO, LARGE],
+        loads: &[SHORT, USUAL, JUMBO],
     },
     Way {
         name: "packed::in-order",
@@ -91,7 +89,7 @@ const WAYS: [Way; 10] = [
         name: "packed::vectorized",
         options: "packed_vq=1,in_order=1,mrg_rxbuf=0,vectorized=1",
         arguments: &["--max-pkt-len=1518"],
-        says: &["using vectorized packed ring Rx path", "using vectorized packed ring Tx path"],
+        says: &["using packed ring vectorized Rx path", "using packed ring vectorized Tx path"],
         loads: &[SHORT, USUAL],
     },
     Way {
@@ -122,6 +120,7 @@ impl Scene {
                 socket: folder.path().join(name),
                 listens: name != "testpmd1" && name != "machine0",
                 pairs: PAIRS,
+                mtu: Some(9000),
             })
             .collect();
         Ok(Self { switch: Switch::start(Program::Mirach, &ports, &[])?, folder })
@@ -130,7 +129,7 @@ impl Scene {
     fn machines(&self, pairs: u16, ring: RingChoice) -> Result<[Vm; 2]> {
         let attach = |name: &str, listens| {
             let plan = Plan { socket: self.folder.path().join(name), listens, ring, pairs, mtu: Some(9000) };
-            Vm::attach(name, &plan).with_context(|| self.switch.log())
+            Vm::attach(name, &plan).with_context(|| self.switch.last_words())
         };
         Ok([attach("machine0", true)?, attach("machine1", false)?])
     }
@@ -138,6 +137,10 @@ impl Scene {
     fn testpmd(&self, way: &Way) -> Result<Testpmd> {
         let device = |number: u8| {
             let path = self.folder.path().join(format!("testpmd{number}"));
+            if number == 1 {
+                // Of a testpmd that was killed; DPDK does not remove it. There need not be one.
+                let _ = std::fs::remove_file(&path);
+            }
             // Where mirach connects, DPDK makes the socket.
             format!("net_virtio_user{number},path={},server={number},queue_size=256,{}", path.display(), way.options)
         };
@@ -166,7 +169,9 @@ pub(crate) fn all(suite: &mut Suite) {
 
 fn pass(scene: &mut Scene, way: &Way) -> Result<()> {
     let mut testpmd = scene.testpmd(way)?;
-    for words in way.says {
+    // DPDK has these for packed rings in vectors of 512 bits alone.
+    let vectors = !way.name.ends_with("packed::vectorized") || std::is_x86_feature_detected!("avx512bw");
+    for words in way.says.iter().filter(|_| vectors) {
         let log = testpmd.log();
         ensure!(log.contains(words), "testpmd does not say `{words}`:\n{log}");
     }
@@ -174,7 +179,7 @@ fn pass(scene: &mut Scene, way: &Way) -> Result<()> {
     let ring = if way.options.contains("packed") { RingChoice::Split } else { RingChoice::Packed };
     let mut machines = scene.machines(pairs, ring)?;
     for &load in way.loads {
-        both_ways(&mut machines, load).with_context(|| format!("{}: {}", load.name, scene.switch.log()))?;
+        both_ways(&mut machines, load).with_context(|| format!("{}: {}", load.name, scene.switch.last_words()))?;
         testpmd.must_run()?;
         scene.switch.must_run()?;
     }
@@ -187,7 +192,7 @@ fn killed(scene: &mut Scene) -> Result<()> {
     let mut machines = scene.machines(1, RingChoice::Auto)?;
     for way in [split, packed, split, packed] {
         let testpmd = scene.testpmd(way)?;
-        both_ways(&mut machines, USUAL).with_context(|| scene.switch.log())?;
+        both_ways(&mut machines, USUAL).with_context(|| scene.switch.last_words())?;
         let [left, right] = &mut machines;
         let mut frames = 0;
         crate::passages::flood(left, right, |_| {

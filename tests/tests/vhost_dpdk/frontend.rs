@@ -35,11 +35,15 @@ impl Scene {
     fn testpmd(&self, way: &Way) -> Result<Testpmd> {
         let device = |number: u8| {
             let path = self.folder.path().join(number.to_string());
+            if !way.listens {
+                // Of a testpmd that was killed; DPDK does not remove it. There need not be one.
+                let _ = std::fs::remove_file(&path);
+            }
             let client = u8::from(way.listens);
             format!("net_vhost{number},iface={},queues={},client={client},tso=1", path.display(), way.pairs)
         };
         let [rx, tx] = ["rx", "tx"].map(|queue| format!("--{queue}q={}", way.pairs));
-        Testpmd::start(&[device(0), device(1)], &[&rx, &tx, "--mbuf-size=2176", "--total-num-mbufs=16384"])
+        Testpmd::start(&[device(0), device(1)], &[&rx, &tx, "--mbuf-size=2176"])
     }
 
     fn machines(&self, way: &Way) -> Result<[Vm; 2]> {

@@ -10,8 +10,8 @@ use crate::network::{LINKS, Lazy, PAIRED, Who, address};
 /// How long a stream runs.
 const SECONDS: u32 = 2;
 
-/// Megabits per second of UDP: what guests without hardware help can take.
-const RATE: u32 = 20;
+/// Megabits per second of UDP, in all: what guests without hardware help can take, on a host that has other things to do.
+const RATE: u32 = 8;
 
 /// The checks of all links between the two guests.
 pub(crate) fn all(suite: &mut Suite, network: &mut Lazy) {
@@ -40,6 +40,7 @@ fn pings(network: &mut Lazy, link: usize) -> Result<()> {
 
 fn streams(network: &mut Lazy, link: usize, protocol: Protocol) -> Result<()> {
     let parallel = u32::from(LINKS[link].ends[0].pairs);
+    let protocol = if let Protocol::Udp(rate) = protocol { Protocol::Udp(rate / parallel) } else { protocol };
     for direction in [Direction::Forward, Direction::Reverse] {
         let [left, right] = network.up()?.both()?;
         let stream = Stream { protocol, direction, seconds: SECONDS, parallel };
@@ -50,6 +51,7 @@ fn streams(network: &mut Lazy, link: usize, protocol: Protocol) -> Result<()> {
             received.lost,
             received.packets
         );
+        // The switch loses none (see what it counts at its end); a guest that is slow does.
         ensure!(received.lost * 2 <= received.packets, "more than half of the datagrams were lost: {received:?}");
     }
     Ok(())

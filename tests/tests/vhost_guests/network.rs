@@ -197,9 +197,11 @@ impl Network {
                 socket: folder.path().join(format!("{link}-{end}")),
                 listens: !LINKS[link].switch_is_client,
                 pairs: LINKS[link].ends[end].pairs,
+                mtu: None,
             })
             .collect();
-        let switch = Switch::start(Program::chosen(), &ports, &[])?;
+        // Each port holds some for its queues.
+        let switch = Switch::start(Program::chosen(), &ports, &["--memory", "256M"])?;
         let mut network = Self { nodes: BTreeMap::new(), switch, folder };
         network.boot(who)?;
         Ok(network)
@@ -210,7 +212,7 @@ impl Network {
         let booting: Vec<(Who, Booting)> =
             who.iter().map(|&who| Ok((who, Booting::start(self.machine(who))?))).collect::<Result<_>>()?;
         for (who, booting) in booting {
-            let guest = booting.finish().with_context(|| self.switch.log())?;
+            let guest = booting.finish().with_context(|| self.switch.last_words())?;
             self.nodes.insert(who, Node { guest, who, interfaces: BTreeMap::new() });
         }
         Ok(())

@@ -77,14 +77,14 @@ impl Scene {
     fn set() -> Result<Self> {
         let folder = leftovers::folder("restart")?;
         let ports: Vec<Port> = (0..MACHINES)
-            .map(|number| Port { socket: folder.path().join(number.to_string()), listens: false, pairs: 1 })
+            .map(|number| Port { socket: folder.path().join(number.to_string()), listens: false, pairs: 1, mtu: None })
             .collect();
         let switch = start(&ports)?;
         let mut machines = Vec::new();
         for (number, port) in ports.iter().enumerate() {
             let ring = if number < 2 { RingChoice::Split } else { RingChoice::Packed };
             let plan = Plan { socket: port.socket.clone(), listens: true, ring, pairs: 1, mtu: None };
-            let mut machine = Vm::attach(&format!("vm{number}"), &plan).with_context(|| switch.log())?;
+            let mut machine = Vm::attach(&format!("vm{number}"), &plan).with_context(|| switch.last_words())?;
             let wanted = if number < 2 { "ring split" } else { "ring packed" };
             let facts = machine.describe();
             ensure!(facts.contains(wanted), "machine {number} does not say `{wanted}`: {facts}");
@@ -148,7 +148,7 @@ impl Scene {
                     "nothing passes from {} for {} s: {ports:#?}\n{}",
                     stuck.join(", "),
                     STUCK.as_secs(),
-                    self.switch.log()
+                    self.switch.last_words()
                 );
             }
         }
