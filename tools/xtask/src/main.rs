@@ -1,4 +1,4 @@
-//! The tasks of the project: `cargo xtask setup | test | lint | miri | bench | instructions`.
+//! The tasks of the project: `cargo xtask setup | test | lint | miri | bench | fuzz | instructions`.
 //!
 //! A task only says which commands are run, in which order, and what their output means: what is tested is in the
 //! crates and in `tests/`, what is installed is in `setup` and in the recipes under `tests/lab/setup`.
@@ -6,6 +6,7 @@
 mod cache;
 mod command;
 mod count;
+mod fuzz;
 mod host;
 mod instructions;
 mod setup;
@@ -24,6 +25,9 @@ usage: cargo xtask TASK
   lint                formatting and clippy, warnings are errors (the suite `lint` of `test`)
   miri                run the unit tests of hugemem under Miri (needs the nightly toolchain)
   bench [ARGUMENT..]  build the release binary and run `mirach bench`
+  bench vhost         packets between VM ports, beside DPDK's testpmd (`--json`, `--runs N`, `--case NAME`)
+  fuzz [TARGET..] [--seconds N]
+                      look for scripts that break rings or sessions (see fuzz/README.md)
   instructions        count what a packet costs in instructions, for each driver and burst (needs valgrind)
 
 The cache folder is $MIRACH_CACHE, by default $XDG_CACHE_HOME/mirach or ~/.cache/mirach.";
@@ -53,7 +57,9 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
         ["test", names @ ..] => test(names),
         ["lint"] => test(&["lint"]),
         ["miri"] => command::passed(&mut suites::miri()?).map(|()| ExitCode::SUCCESS),
+        ["bench", "vhost", arguments @ ..] => suites::bench_vhost(arguments).map(|()| ExitCode::SUCCESS),
         ["bench", arguments @ ..] => command::passed(&mut suites::bench(arguments)).map(|()| ExitCode::SUCCESS),
+        ["fuzz", arguments @ ..] => fuzz::run(arguments).map(|()| ExitCode::SUCCESS),
         ["instructions"] => instructions::run().map(|()| ExitCode::SUCCESS),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -1,0 +1,5 @@
+//! Fuzzes packed rings.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| dataplane::port::vhost_user::fuzz::packed_ring(bytes));

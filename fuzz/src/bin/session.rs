@@ -1,0 +1,5 @@
+//! Fuzzes what a VMM says.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| dataplane::port::vhost_user::fuzz::session(bytes));
