@@ -36,5 +36,6 @@ pub mod tap;
 pub mod testpmd;
 pub mod tools;
 pub mod traffic;
+pub mod vhost_bench;
 pub mod vm;
 pub mod wait;

@@ -40,7 +40,7 @@ pub fn measure(sizes: &[usize], near: usize, far: usize) -> Result<Vec<Cost>> {
     let (to_near, at_near) = channel::<Vec<Packet>>();
     let writer = std::thread::spawn(move || write_batches(far, &at_far, &to_near));
     let measured: Result<Vec<Cost>> = std::thread::scope(|scope| {
-        let reader = scope.spawn(|| -> Result<Vec<Cost>> {
+        let reader = scope.spawn(move || -> Result<Vec<Cost>> {
             pin(near)?;
             Thread::current().prefer(true);
             let mut costs = Vec::with_capacity(sizes.len());
@@ -53,7 +53,6 @@ pub fn measure(sizes: &[usize], near: usize, far: usize) -> Result<Vec<Cost>> {
         });
         reader.join().ok().context("the reader has panicked")?
     });
-    drop(to_far);
     writer.join().ok().context("the writer has panicked")??;
     measured
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::command::{cargo, root, target};
+use crate::command::{cargo, passed, root, target};
 use crate::setup::Need;
 
 /// One suite of `cargo xtask test`.
@@ -33,7 +33,7 @@ pub(crate) enum Meaning {
 }
 
 /// All suites, the quick ones first.
-pub(crate) const SUITES: [Suite; 14] = [
+pub(crate) const SUITES: [Suite; 16] = [
     Suite { name: "lint", about: "formatting, clippy", needs: &[Need::Targets], steps: lint },
     Suite {
         name: "unit",
@@ -85,6 +85,18 @@ pub(crate) const SUITES: [Suite; 14] = [
         about: "the binary is killed under load, with four emulated machines attached by vhost-user",
         needs: &[],
         steps: vhost_restart,
+    },
+    Suite {
+        name: "hostile-vm",
+        about: "machines at the binary that break every rule, under load, while others talk to each other",
+        needs: &[],
+        steps: hostile_vm,
+    },
+    Suite {
+        name: "noisy-neighbour",
+        about: "one machine sends as much as it can, and seven others at the same engine hardly notice",
+        needs: &[],
+        steps: noisy_neighbour,
     },
     Suite {
         name: "vhost-dpdk",
@@ -225,6 +237,14 @@ fn vhost_restart() -> Vec<Step> {
     on_host("vhost_restart")
 }
 
+fn hostile_vm() -> Vec<Step> {
+    on_host("hostile_vm")
+}
+
+fn noisy_neighbour() -> Vec<Step> {
+    on_host("noisy_neighbour")
+}
+
 fn vhost_dpdk() -> Vec<Step> {
     on_host("vhost_dpdk")
 }
@@ -262,4 +282,13 @@ pub(crate) fn bench(arguments: &[&str]) -> Command {
     let mut command = cargo(&["run", "--release", "-p", "mirach", "--", "bench"]);
     command.args(arguments);
     command
+}
+
+/// The release binary beside its peer, between vhost-user ports.
+pub(crate) fn bench_vhost(arguments: &[&str]) -> Result<()> {
+    passed(&mut cargo(&["build", "--release", "-p", "mirach"]))?;
+    passed(&mut cargo(&["build", "--release", "-p", "mirach-tests", "--bin", "vhost-generator"]))?;
+    let mut command = cargo(&["run", "--release", "-q", "-p", "mirach-tests", "--bin", "vhost-bench", "--"]);
+    command.args(arguments);
+    passed(&mut command)
 }

@@ -101,12 +101,7 @@ impl Channel {
     }
 
     /// Sends a message that has no answer of its own, and makes sure that it was understood, where the back-end says so.
-    pub(super) fn tell(
-        &mut self,
-        request: Request,
-        body: &[u8],
-        files: &[BorrowedFd<'_>],
-    ) -> Result<(), Failure> {
+    pub(super) fn tell(&mut self, request: Request, body: &[u8], files: &[BorrowedFd<'_>]) -> Result<(), Failure> {
         let flags = if self.acknowledges { NEED_REPLY } else { 0 };
         self.send(request, flags, body, files)?;
         if !self.acknowledges {

@@ -156,9 +156,10 @@ impl Socket {
         loop {
             let socket = match self.next.take() {
                 Some(socket) => socket,
-                None => self.endpoint.wait(deadline).map_err(|reason| {
-                    NicError::Bus(BusError::Gone { device: self.name.clone(), reason })
-                })?,
+                None => self
+                    .endpoint
+                    .wait(deadline)
+                    .map_err(|reason| NicError::Bus(BusError::Gone { device: self.name.clone(), reason }))?,
             };
             match BackEnd::greet(socket) {
                 Ok(back_end) => {
