@@ -12,7 +12,7 @@ use crate::process::{Running, bound_to_us};
 use crate::{leftovers, wait};
 
 /// From the start of the program to its ports being there.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(180);
 
 /// A running testpmd, killed on drop.
 pub struct Testpmd {

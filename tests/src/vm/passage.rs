@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use super::{Check, Seen, Series, Vm};
 
 /// No frame for so long means that one is lost: this machine may be busy with other things.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many frames to pass, and how.
 #[derive(Clone, Copy, Debug)]

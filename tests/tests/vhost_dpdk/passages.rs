@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use lab::vm::{Check, Content, Passage, Seen, Series, Vm};
 
 /// For a flood to reach the other side: this host may be busy.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long frames are sent in one direction.
 const LIMIT: Duration = Duration::from_secs(4);

@@ -19,7 +19,7 @@ const KILLS: u32 = 50;
 /// Load between one kill and the next, once all machines have traffic again.
 const LOAD: Duration = Duration::from_millis(150);
 /// When nothing has come for so long after a kill, a queue is stuck. The machine may be busy with other things.
-const STUCK: Duration = Duration::from_secs(30);
+const STUCK: Duration = Duration::from_secs(60);
 /// Frames of one direction that can be under way when mirach is killed: in the sender's ring, in the receiver's, and in what
 /// mirach holds between them, each for 256 frames or one hundred milliseconds; with as much again for a receiver that pauses.
 const UNDER_WAY: u64 = 4096;
