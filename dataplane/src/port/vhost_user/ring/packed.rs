@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use place::{Place, Rounds};
 
+use super::chains::LONGEST_CHAIN;
 use super::inflight::Inflight;
 use super::table::Table;
 use super::{Addresses, Base, Chains, Element, Layout, Ring, RingFault, words};
@@ -46,6 +47,8 @@ const EVENTS_AT_PLACE: u32 = 2;
 
 /// Largest ring (2.8.10.1).
 const LARGEST: u16 = 1 << 15;
+/// How often a ring is read to find out where it stands, when the driver writes to it meanwhile.
+const READINGS: usize = 4;
 /// Bytes of a descriptor.
 const DESCRIPTOR: u32 = 16;
 /// Descriptors in a cache line.
@@ -206,8 +209,8 @@ impl Packed {
             }
             self.check(head)?;
             let table = Table::read(memory, address, length(rest), head, self.length())?;
-            // In a table only the order counts, and of the flags only WRITE.
-            for index in 0..table.count() {
+            // In a table only the order counts, and of the flags only WRITE. One more than is kept cuts the chain; the rest says nothing.
+            for index in (0..table.count()).take(LONGEST_CHAIN + 1) {
                 let (address, rest) = table.descriptor(index)?;
                 if flags(rest) & INDIRECT != 0 {
                     return Err(RingFault::NestedTable { head });
@@ -269,9 +272,17 @@ impl Packed {
 
     /// Where the last device stopped, from what the in-flight region and the ring say; `base` is the frontend's word.
     fn resume(&mut self, base: Base) -> Result<(), RingFault> {
-        let image: Vec<u64> =
-            self.areas.descriptors.iter().map(|[_, rest]| u64::from_le(rest.load(Ordering::Acquire))).collect();
-        let ring = recovery::Image::new(&image, self.rounds, self.skip_used);
+        let mut words = vec![0; self.areas.descriptors.len()];
+        for _ in 0..READINGS {
+            for (word, [_, rest]) in words.iter_mut().zip(self.areas.descriptors.iter()) {
+                *word = u64::from_le(rest.load(Ordering::Acquire));
+            }
+            // The driver may be writing meanwhile, a chain's head last.
+            if recovery::Image::new(&words, self.rounds, self.skip_used).is_whole() {
+                break;
+            }
+        }
+        let ring = recovery::Image::new(&words, self.rounds, self.skip_used);
         #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
         let base = self.rounds.place_of(base.0 as u16).unwrap_or_default();
         let mut known = None;

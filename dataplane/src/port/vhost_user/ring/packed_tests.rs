@@ -283,6 +283,18 @@ fn every_broken_rule_is_a_fault_of_its_own() {
 }
 
 #[test]
+fn a_table_is_read_no_further_than_a_frame_can_be_long() {
+    let mut driver = Driver::new(256, false);
+    let mut ring = device(&driver);
+    let parts: Vec<Part> = (0..200).map(buffer).collect();
+    driver.post(&parts[..LONGEST_CHAIN], true).unwrap();
+    driver.post(&parts, true).unwrap();
+    let mut chains = Chains::default();
+    ring.look(&driver.memory, 64, &mut chains).unwrap();
+    assert_eq!(chains.as_slice().iter().map(|chain| chain.cut).collect::<Vec<_>>(), [false, true]);
+}
+
+#[test]
 fn what_was_not_negotiated_is_a_fault_and_so_is_a_ring_that_cannot_be() {
     let mut driver = Driver::new(8, false);
     let mut layout = driver.layout(START, None);

@@ -85,11 +85,6 @@ impl Driver {
         }
     }
 
-    /// Descriptors that are free.
-    pub(in super::super) fn free(&self) -> u32 {
-        self.free
-    }
-
     /// Writes a descriptor as it is, whatever that means.
     pub(in super::super) fn write(&self, index: usize, address: u64, len: u32, id: u16, flags: u16) {
         let [first, second] = &self.ring[index];

@@ -48,6 +48,11 @@ impl<'i> Image<'i> {
         Self { words, rounds, skip_used }
     }
 
+    /// The driver was not writing while it was read.
+    pub(super) fn is_whole(&self) -> bool {
+        self.end().is_some()
+    }
+
     /// Where to go on according to an in-flight region. `None` when it cannot be the region of this ring as it is now, for
     /// instance because the guest was restarted while no device was there.
     pub(super) fn redo(&self, state: &PackedState) -> Option<Resumed> {
