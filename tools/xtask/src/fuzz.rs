@@ -40,8 +40,8 @@ struct Plan<'a> {
 /// Runs the targets named in `arguments`, or all; or one of them on one script.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let plan = plan(arguments)?;
+    passed(&mut build(&plan.targets))?;
     for name in &plan.targets {
-        passed(&mut build(name))?;
         let folder = target().join("fuzz");
         let (corpus, found) = (folder.join("corpus").join(name), folder.join("found"));
         for folder in [&corpus, &found] {
@@ -84,9 +84,12 @@ fn plan<'a>(arguments: &[&'a str]) -> Result<Plan<'a>> {
     Ok(plan)
 }
 
-fn build(name: &str) -> Command {
+fn build(names: &[&str]) -> Command {
     let manifest = root().join("fuzz/Cargo.toml");
-    let mut command = cargo(&["build", "--release", "--target", TRIPLE, "--bin", name]);
+    let mut command = cargo(&["build", "--release", "--target", TRIPLE]);
+    for name in names {
+        command.args(["--bin", name]);
+    }
     command
         .arg("--manifest-path")
         .arg(manifest)
