@@ -101,6 +101,7 @@ impl Vring {
     }
 
     /// The ring is enabled, started or not.
+    #[cfg(test)]
     pub(in super::super) fn is_enabled(&self) -> bool {
         either!(self, shared => shared.state()).is_ok_and(|(_, enabled, _)| enabled)
     }

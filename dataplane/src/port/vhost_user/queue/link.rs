@@ -232,6 +232,8 @@ impl<W: Work> Shared<W> {
         queue.ring = Some(ring);
         let link = &mut queue.link;
         *link = Link { memory, call, log, enabled: link.enabled, ..Link::new(Arc::clone(&link.attention)) };
+        // Whoever had the ring before may have died between showing chains and signalling them.
+        link.signal();
         queue.work.begin(features);
         queue.refresh();
         self.offloads.store(W::offloads(features).bits(), Ordering::Relaxed);
@@ -285,7 +287,10 @@ impl<W: Work> Shared<W> {
     }
 
     pub(super) fn set_call(&self, call: Option<Call>) -> Result<(), RingError> {
-        self.gate.enter()?.link.call = call;
+        let mut queue = self.gate.enter()?;
+        queue.link.call = call;
+        // A signal to the one before may be lost.
+        queue.link.signal();
         Ok(())
     }
 

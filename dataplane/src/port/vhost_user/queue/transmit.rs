@@ -110,6 +110,10 @@ impl Transmitter {
             limit = if progress.frames == 0 { MOST_CHAINS } else { (batch.len() - done).max(1) };
         }
         link.publish(ring);
+        if done < batch.len() {
+            // The driver may sleep on its full ring, for a signal whose wish was not seen when it was made.
+            link.settle(ring);
+        }
         hugemem::recycle(batch.drain_front(done));
         done
     }
@@ -127,9 +131,12 @@ impl Transmitter {
             if progress.chains >= ready {
                 // The next group of targets starts travelling.
                 let group = chains.as_slice().get(progress.chains..).unwrap_or_default();
-                for (chain, place) in group.iter().zip(&mut whole) {
+                let (targets, beyond) = whole.split_at_mut(group.len().min(GROUP));
+                for (chain, place) in group.iter().zip(targets) {
                     *place = foresee(memory, chain);
                 }
+                // What is left of the group before was filled already.
+                beyond.fill(None);
                 ready = progress.chains + GROUP;
             }
             let target = whole.get(progress.chains + GROUP - ready).copied().flatten();

@@ -60,12 +60,14 @@ pub(in super::super) struct Chains {
     chains: Box<[Chain; MOST_CHAINS]>,
     count: usize,
     elements: Vec<Element>,
+    /// Descriptors in the ring itself that the chains of several took.
+    descriptors: usize,
 }
 
 impl Default for Chains {
     fn default() -> Self {
         let chains = Box::new([Chain::default(); MOST_CHAINS]);
-        Self { chains, count: 0, elements: Vec::with_capacity(MOST_ELEMENTS) }
+        Self { chains, count: 0, elements: Vec::with_capacity(MOST_ELEMENTS), descriptors: 0 }
     }
 }
 
@@ -75,6 +77,13 @@ impl Chains {
     pub(super) fn clear(&mut self) {
         self.count = 0;
         self.elements.clear();
+        self.descriptors = 0;
+    }
+
+    /// Descriptors in the ring itself that chains of several took. No honest driver has more of them available than the ring has.
+    #[inline(always)]
+    pub(super) fn descriptors(&self) -> usize {
+        self.descriptors
     }
 
     /// One more chain has room, however long it is.
@@ -169,6 +178,12 @@ impl Building<'_> {
         true
     }
 
+    /// It has more elements than are kept.
+    #[inline(always)]
+    pub(super) fn is_cut(&self) -> bool {
+        self.chain.cut
+    }
+
     /// What the chain goes by, when that shows only at its end.
     #[inline(always)]
     pub(super) fn identify(&mut self, id: u16) {
@@ -179,6 +194,7 @@ impl Building<'_> {
     #[inline(always)]
     pub(super) fn finish(mut self, descriptors: u16) {
         self.chain.descriptors = descriptors;
+        self.chains.descriptors += usize::from(descriptors);
         self.chains.push(self.chain);
     }
 }

@@ -123,6 +123,8 @@ impl Split {
         if !chains.has_room() {
             return Ok(false);
         }
+        // Chains that share descriptors do not make more work than there are descriptors.
+        let left = usize::from(self.size).saturating_sub(chains.descriptors());
         let mut building = chains.begin(head);
         let too_long = RingFault::ChainTooLong { head, size: self.size };
         let wrong = RingFault::Direction { head };
@@ -152,13 +154,17 @@ impl Split {
             if !building.push(Element { address, len }, flags & WRITE != 0) {
                 return Err(wrong);
             }
-            if flags & NEXT == 0 {
+            if flags & NEXT == 0 || building.is_cut() && table.is_some() {
+                // Or it is too long already, and nobody asks what else is in the table.
                 break;
             }
             (address, rest) = match &table {
                 Some(entries) => entries.descriptor(next.into())?,
                 None => {
                     in_ring = in_ring.saturating_add(1);
+                    if usize::from(in_ring) > left {
+                        return Err(too_long);
+                    }
                     self.descriptor(next)?
                 }
             };
