@@ -152,16 +152,15 @@ impl Lane {
         let spent = now.wrapping_sub(before);
         self.delivered = *now;
         sender.charge(sent, spent, slice_cycles);
-        if sent > 0 {
-            self.held_since = None;
-        }
         if self.is_empty() {
+            self.held_since = None;
             return (spent, Delivery::Done);
         }
         // What was staged went out: it was the slice that ended, not the room.
         if sent > 0 && !straight && self.backlog.stage.is_empty() {
             return (spent, Delivery::More);
         }
+        // From the first time that there was no room until all of the burst is gone: what trickles out does not wait for ever.
         let since = *self.held_since.get_or_insert(*now);
         if now.wrapping_sub(since) >= hold {
             self.drop_waiting(sender, DropReason::Full);

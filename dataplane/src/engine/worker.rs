@@ -90,6 +90,10 @@ fn serve(work: &mut Work, desk: &mut Desk, signals: &Signals) {
         }
         empty_rounds = empty_rounds.saturating_add(1);
         std::hint::spin_loop();
+        if desk.is_busy() {
+            // Lanes that leave and are empty do not move the clock on, and control waits for them.
+            now = cycles();
+        }
         // Without lanes there is nothing to poll, and nothing that moves the clock on.
         if (adaptive && empty_rounds >= SPIN_ROUNDS) || roster.lanes.is_empty() {
             roster.publish();

@@ -10,7 +10,7 @@ use drivers::checksum;
 use drivers::nic::{DropReason, Offloads};
 use hugemem::{Batch, Checksum, Packet, PacketPool, SegmentationKind};
 
-use crate::guest::faults;
+use crate::guest::{faults, is_lost, lost};
 use crate::stats::QueueStatistics;
 pub(super) use cut::Cut;
 
@@ -134,9 +134,10 @@ impl Adapter {
         {
             let missing = asked(packet) - offloads;
             let faults_before = faults();
+            let gone = lost() != 0 && packet.foreign().iter().any(is_lost);
             let mut step = self.step(packet, missing, copies, cut);
-            if faults() != faults_before {
-                // Memory went away while it was copied: these are not the bytes that were sent.
+            if gone || faults() != faults_before {
+                // Memory went away before or while it was copied: these are not the bytes that were sent.
                 step = Step::Drop(DropReason::System);
             }
             let ready = match step {
