@@ -66,7 +66,11 @@ impl Connection {
 
     /// What to wait for. While it does not take its answer, nothing is read from it.
     pub(super) fn interest(&self) -> PollFlags {
-        if self.owes() { PollFlags::OUT } else { PollFlags::IN }
+        match (self.owes(), self.fresh) {
+            (true, _) => PollFlags::OUT,
+            (false, true) => PollFlags::empty(),
+            (false, false) => PollFlags::IN,
+        }
     }
 
     /// There is something to do for it without waiting.
@@ -97,7 +101,8 @@ impl Connection {
             return true;
         }
         let arrived = events.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
-        if arrived && self.state != State::Ending && !self.read() {
+        // Nothing more is read before what is there was carried out.
+        if arrived && !self.fresh && self.state != State::Ending && !self.read() {
             return false;
         }
         if self.fresh {
@@ -119,8 +124,13 @@ impl Connection {
                     *left = left.saturating_sub(count);
                     return *left > 0;
                 }
-                self.input.extend_from_slice(piece.get(..count).unwrap_or_default());
-                self.fresh = true;
+                let piece = piece.get(..count).unwrap_or_default();
+                // An object or array ends so: without it, there is no more of a whole message than before.
+                let first = self.input.iter().chain(piece).find(|byte| !byte.is_ascii_whitespace());
+                let may_begin = matches!(first, None | Some(b'{' | b'['));
+                self.fresh |= !may_begin || piece.iter().any(|byte| matches!(byte, b'}' | b']'));
+                self.input.extend_from_slice(piece);
+                self.fresh |= self.input.len() > LONGEST;
                 self.moved = Instant::now();
             }
             Err(Errno::AGAIN | Errno::INTR) => {}

@@ -60,13 +60,6 @@ pub(super) enum Next {
 
 /// Looks for a message.
 pub(super) fn next(bytes: &[u8]) -> Next {
-    // An object or array that is complete ends so; anything else is not worth reading yet.
-    let ends = bytes.trim_ascii_end().last().is_some_and(|last| matches!(last, b'}' | b']'));
-    let begins = bytes.trim_ascii_start().first();
-    let is_message = begins.is_none_or(|first| matches!(first, b'{' | b'['));
-    if is_message && !ends {
-        return Next::Incomplete;
-    }
     let mut messages = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>();
     match messages.next() {
         Some(Ok(message)) => Next::Message(message, messages.byte_offset()),

@@ -121,6 +121,22 @@ fn a_connection_takes_many_requests_however_they_are_cut() {
     let request = r#"{"jsonrpc":"2.0","method":"echo","params":{"text":"}]"},"id":1}"#;
     let answers = talk(&bed.path, request.repeat(50).as_bytes());
     assert_eq!(answers.len(), 50);
+    // More than a message may be long, in one go.
+    let many = request.repeat(3000);
+    let mut writer = connect(&bed.path);
+    let mut reader = writer.try_clone().unwrap();
+    let sender = std::thread::spawn(move || {
+        writer.write_all(many.as_bytes()).unwrap();
+        writer.shutdown(std::net::Shutdown::Write).unwrap();
+    });
+    let mut answers = String::new();
+    reader.read_to_string(&mut answers).unwrap();
+    sender.join().unwrap();
+    assert_eq!(answers.lines().filter(|line| line.contains("\"result\"")).count(), 3000);
+    // A whole request is answered though the next one has begun.
+    let mut stream = connect(&bed.path);
+    stream.write_all(format!("{request}{{\"json").as_bytes()).unwrap();
+    assert!(stream.read(&mut [0; 64]).unwrap() > 0);
     let mut stream = connect(&bed.path);
     for byte in request.bytes() {
         stream.write_all(&[byte]).unwrap();

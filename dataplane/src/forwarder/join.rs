@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use drivers::nic::Offloads;
-use hugemem::PacketPool;
 
 use super::station::{Station, present};
 use super::{Forwarder, ForwarderError};
@@ -34,19 +33,22 @@ impl Forwarder {
         };
         let notices = match_offloads(side(one), side(other))?;
         let groups = groups((left, one.queues), (right, other.queues));
-        let mut wanting = Vec::new();
-        for (from, to) in [(&*one, &*other), (&*other, &*one)] {
-            if needs_pool(from, to) {
-                wanting.extend((0..groups.len()).map(|queue| (to.id, queue)));
-            }
-        }
+        let wanting: Vec<(usize, PortKind)> = [(&*one, &*other), (&*other, &*one)]
+            .into_iter()
+            .filter(|(from, to)| needs_pool(from, to))
+            .map(|(_, to)| (to.id, to.kind))
+            .collect();
         let name = format!("{} and {}", one.name, other.name);
-        let pools = self.opener.pools(&name, wanting.len(), &mut present(&mut self.stations))?;
-        for ((port, queue), pool) in wanting.into_iter().zip(pools) {
+        for (port, kind) in wanting {
+            // Machines are copied to by the processor. Cards have to reach the memory.
+            let pools = if kind == PortKind::VhostUser {
+                self.opener.private_pools(&name, groups.len())?
+            } else {
+                self.opener.pools(&name, groups.len(), &mut present(&mut self.stations))?
+            };
             let station = self.stations.iter_mut().find(|station| station.id == port);
-            if let Some(transmitter) = station.and_then(|station| station.transmitters.get_mut(&queue)) {
-                transmitter.pool = Some(pool);
-            }
+            let transmitters = station.into_iter().flat_map(|station| station.transmitters.values_mut());
+            transmitters.zip(pools).for_each(|(transmitter, pool)| transmitter.pool = Some(pool));
         }
         self.pairs.push([left, right]);
         for group in groups {
@@ -72,7 +74,14 @@ impl Forwarder {
                 })
             }
             None => match self.engines.iter_mut().min_by_key(|serving| serving.ways.len()) {
-                Some(serving) => serving.running.add(lanes, senders).map(|()| serving.ways.extend(group.ways)),
+                Some(serving) => {
+                    let placed = serving.running.add(lanes, senders);
+                    // What did not come back is with the engine, even if it does not answer, and has to be asked for.
+                    if placed.as_ref().err().is_none_or(|(_, finished)| finished.receivers.is_empty()) {
+                        serving.ways.extend(group.ways);
+                    }
+                    placed
+                }
                 // There is always a core.
                 None => Ok(()),
             },
@@ -202,10 +211,3 @@ fn needs_pool(from: &Station, to: &Station) -> bool {
         // What a virtual machine takes changes with its driver.
         || to.kind == PortKind::VhostUser
 }
-
-/// Needed by [`PacketPool`]'s users to be moved between threads.
-const _: fn() = || {
-    fn is_send<T: Send>() {}
-    is_send::<PacketPool>();
-    is_send::<Forwarder>();
-};

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use hugemem::{IovaSpace, MemoryRequest, PacketPool, PageChoice, Region};
+use hugemem::{Iova, IovaSpace, MemoryRequest, PacketPool, PageChoice, Region};
 
 use super::{NamedSpec, Port, PortControl, PortError, size};
 use crate::clock::CycleClock;
@@ -315,6 +315,19 @@ impl Opener {
             self.reclaim(present);
         }
         made
+    }
+
+    /// As [`Opener::pools`], in memory that no device reaches, one region a pool.
+    ///
+    /// # Errors
+    /// When there is no memory left.
+    pub(crate) fn private_pools(&self, name: &str, count: usize) -> Result<Vec<PacketPool>, PortError> {
+        let failed = |source| PortError::Pool { port: name.to_owned(), source };
+        let pool = |_| {
+            let region = Region::on_heap(opening::pool_memory(MAKING_BUFFERS), Iova::new(0)).map_err(failed)?;
+            region.packets(MAKING_BUFFERS, BUFFER_ROOM).map_err(failed)
+        };
+        (0..count).map(pool).collect()
     }
 
     /// Forgets the port `name`, which was closed, and takes its memory back as far as that can be.

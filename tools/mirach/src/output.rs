@@ -13,6 +13,24 @@ const PIECE: usize = 4096;
 /// How often it is asked for signals while stdout takes nothing.
 const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
+/// Nobody takes what is printed: the reader of stdout has gone, or does not read while the command is told to end.
+#[derive(Debug)]
+struct ReaderGone;
+
+impl std::fmt::Display for ReaderGone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nobody reads the report")
+    }
+}
+
+impl std::error::Error for ReaderGone {}
+
+/// Whether stdout takes a line, or has nobody any more to take it, which printing a line then says.
+pub(crate) fn is_ready() -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    !matches!(poll(&mut [PollFd::new(&io::stdout(), PollFlags::OUT)], Some(&now)), Ok(0))
+}
+
 /// Prints a line. Nothing is held back in this process, so nothing can block when it exits.
 pub(crate) fn line(text: &str) -> io::Result<()> {
     let mut bytes = text.as_bytes().to_vec();
@@ -24,7 +42,7 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
     while let Some(piece) = rest.get(..rest.len().min(PIECE)).filter(|piece| !piece.is_empty()) {
         match poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], Some(&PATIENCE)) {
             Ok(0) | Err(rustix::io::Errno::INTR) if signals::are_pending() => {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads the report"));
+                return Err(io::Error::other(ReaderGone));
             }
             Ok(0) | Err(rustix::io::Errno::INTR) => continue,
             Ok(_) => {}
@@ -33,6 +51,7 @@ pub(crate) fn line(text: &str) -> io::Result<()> {
         match rustix::io::write(&stdout, piece) {
             Ok(written) => rest = rest.get(written..).unwrap_or_default(),
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+            Err(rustix::io::Errno::PIPE) => return Err(io::Error::other(ReaderGone)),
             Err(error) => return Err(error.into()),
         }
     }
@@ -60,13 +79,21 @@ pub(crate) fn is_reader_gone(error: &anyhow::Error) -> bool {
     error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|error| matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::TimedOut))
+        .any(|error| error.get_ref().is_some_and(|inner| inner.is::<ReaderGone>()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use dataplane::port::PortError;
+
+    #[test]
+    fn only_the_reader_of_stdout_is_let_go_without_a_word() {
+        assert!(is_reader_gone(&anyhow::Error::new(io::Error::other(ReaderGone)).context("cannot report")));
+        for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::TimedOut] {
+            assert!(!is_reader_gone(&anyhow::Error::new(io::Error::from(kind))), "{kind}: of a socket, say");
+        }
+    }
 
     #[test]
     fn an_error_says_nothing_twice() {

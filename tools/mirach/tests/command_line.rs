@@ -398,6 +398,18 @@ fn ports_are_added_shown_and_deleted_while_it_runs() {
 }
 
 #[test]
+fn a_control_socket_that_hangs_up_is_a_failure_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let stranger = std::thread::spawn(move || drop(listener.accept().unwrap()));
+    let output = run(&["port", "--control", path.to_str().unwrap(), "list"]);
+    stranger.join().unwrap();
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("did not answer"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_second_run_does_not_take_the_control_socket_but_a_later_one_does() {
     let mut daemon = Daemon::start(tempfile::tempdir().unwrap(), &["null", "null"]);
     let control = daemon.folder.path().join("control.sock");

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -24,6 +24,8 @@ use crate::table::{grouped, time};
 
 /// How often it is asked whether finite sources have ended.
 const LOOK: Duration = Duration::from_millis(50);
+/// Time between two looks, at least, when one is due and somebody else has the forwarder.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Runs the command.
 pub(crate) fn execute(arguments: RunArguments) -> anyhow::Result<ExitCode> {
@@ -185,21 +187,36 @@ fn watch(forwarder: &Mutex<Forwarder>, signals: &Signals, config: &Config, json:
     let mut before = lock(forwarder).statistics();
     loop {
         let now = Instant::now();
-        if end.is_some_and(|end| now >= end) || lock(forwarder).is_exhausted() {
+        if end.is_some_and(|end| now >= end) {
             return Ok(());
         }
-        if now >= tick {
+        // Whoever opens a port may have the forwarder for a while; signals are taken meanwhile.
+        let free = match forwarder.try_lock() {
+            Ok(free) => Some(free),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if free.as_ref().is_some_and(|forwarder| forwarder.is_exhausted()) {
+            return Ok(());
+        }
+        if let Some(mut forwarder) = free
+            && now >= tick
+        {
             tick = report::next_tick(tick, now);
-            let statistics = lock(forwarder).statistics();
+            let statistics = forwarder.statistics();
+            let health = forwarder.check();
+            drop(forwarder);
             let interval = statistics.since(&before);
             before = statistics;
             let seconds = start.elapsed().as_secs_f64();
-            if json {
+            // A reader who pauses misses lines. Devices do not wait for it.
+            if !output::is_ready() {
+                tracing::debug!("nobody reads the report; left out a line of it");
+            } else if json {
                 output::json(&report::object("statistics", seconds, &interval, clock))?;
             } else {
                 output::line(&report::text(seconds, &interval, clock))?;
             }
-            let health = lock(forwarder).check();
             match health {
                 Health::Well => {}
                 Health::Changed { restarted, lost } => {
@@ -216,7 +233,7 @@ fn watch(forwarder: &Mutex<Forwarder>, signals: &Signals, config: &Config, json:
             }
             continue;
         }
-        let until = end.map_or(tick, |end| end.min(tick));
+        let until = end.map_or(tick, |end| end.min(tick)).max(now + SHORTEST);
         if signals.wait(until.saturating_duration_since(now).min(LOOK)) {
             return Ok(());
         }
