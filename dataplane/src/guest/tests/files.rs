@@ -1,7 +1,7 @@
 //! What is taken for memory, and what is not.
 
 use std::fs::File;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
@@ -34,36 +34,16 @@ fn what_is_not_memory_is_refused_and_says_what_it_is() {
     let (pipe, _other) = rustix::pipe::pipe().unwrap();
     let eventfd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
     for (file, what) in [
-        (File::options().read(true).write(true).open("/dev/zero").unwrap().into(), "a character device"),
-        (File::open("/dev").unwrap().into(), "a folder"),
-        (OwnedFd::from(socket), "a socket"),
-        (pipe, "a pipe"),
-        (eventfd, "not"),
-        (File::open("/proc/self/status").unwrap().into(), "0x9fa0"),
+        (File::options().read(true).write(true).open("/dev/zero").unwrap().into(), "\"/dev/zero\""),
+        (File::open("/dev").unwrap().into(), "\"/dev\""),
+        (OwnedFd::from(socket), "socket:"),
+        (pipe, "pipe:"),
+        (eventfd, "[eventfd]"),
+        (File::open("/proc/self/status").unwrap().into(), "/status"),
     ] {
         let error = refused(file, page);
         assert!(error.contains(what), "{error}");
     }
-}
-
-/// Memory that even the kernel keeps out of: its pages cannot be reached in ways that others can.
-#[test]
-#[expect(unsafe_code, reason = "a system call without a wrapper")]
-fn secret_memory_is_refused_where_the_kernel_has_it() {
-    // SAFETY: the call takes flags and gives a descriptor.
-    let result = unsafe { libc::syscall(libc::SYS_memfd_secret, 0) };
-    let Ok(descriptor) = i32::try_from(result) else { panic!("no descriptor is that large") };
-    if descriptor < 0 {
-        // The kernel was built or started without it: nobody can pass such a file.
-        let error = std::io::Error::last_os_error();
-        assert_eq!(error.raw_os_error(), Some(libc::ENOSYS), "{error}");
-        return;
-    }
-    // SAFETY: a descriptor that was just made, and belongs to nobody else.
-    let file = File::from(unsafe { OwnedFd::from_raw_fd(descriptor) });
-    file.set_len(4096).unwrap();
-    let error = refused(file, spec(0, 4096));
-    assert!(error.contains("0x5345434d"), "{error}");
 }
 
 #[test]
@@ -74,6 +54,20 @@ fn a_file_on_a_disk_is_refused() {
     assert_ne!(kind, 0x0102_1994, "this test needs its executable on something else than a tmpfs");
     let error = refused(file, spec(0, 4096));
     assert!(error.contains("memfd, tmpfs and hugetlbfs"), "{error}");
+}
+
+/// Files of any size cost nothing: they must not take all addresses of this process.
+#[test]
+fn a_vm_has_so_much_memory_and_no_more() {
+    const MOST: u64 = 1 << 42;
+    let file = memfd(4 * MOST, MemfdFlags::empty());
+    assert!(refused(handle(&file), spec(0, MOST + 1)).contains("4096 GiB at most"));
+    let log = DirtyLog::new(handle(&file), 0, MOST + 1, &MapOptions::default()).unwrap_err();
+    assert!(log.to_string().contains("4096 GiB at most"), "{log}");
+    let memory = Memory::empty().with(spec(0, MOST / 2), handle(&file), &MapOptions::default()).unwrap();
+    let memory = memory.with(spec(MOST, MOST / 2), handle(&file), &MapOptions::default()).unwrap();
+    let error = memory.with(spec(2 * MOST, 4096), handle(&file), &MapOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("4096 GiB at most"), "{error}");
 }
 
 #[test]

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hugemem::{Iova, Region};
 use rustix::event::EventfdFlags;
-use rustix::fs::MemfdFlags;
 
 use crate::guest::testing::{handle, memory, spec};
 use crate::guest::*;
@@ -133,32 +132,6 @@ fn a_log_that_goes_is_contained() {
     file.set_len(0).unwrap();
     log.mark(GuestAddress(0), 4096);
     assert!(log.is_lost());
-}
-
-/// Guests with huge pages: whole pages are mapped, at offsets inside of them, and lost as others are. Machines that have none to spare are
-/// asked for nothing: the file then has no pages, which is a fault at first use and contained as well.
-#[test]
-fn huge_pages_are_mapped_whole_and_contained() {
-    const HUGE: u64 = 2 << 20;
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
-    let file = File::from(rustix::fs::memfd_create("huge", flags).unwrap());
-    file.set_len(2 * HUGE).unwrap();
-    // A region that begins in the middle of a huge page, as memory around a hole does.
-    let region = RegionSpec { offset: HUGE / 2, ..spec(0, HUGE) };
-    let memory = match Memory::empty().with(region, handle(&file), &MapOptions::default()) {
-        Ok(memory) => memory,
-        Err(error) => {
-            assert!(error.to_string().contains("number of huge pages"), "{error}");
-            return;
-        }
-    };
-    let words = memory.words::<AtomicU64>(GuestAddress(0), 1, Access::Write).unwrap();
-    let last = memory.words::<AtomicU64>(GuestAddress(HUGE - 8), 1, Access::Write).unwrap();
-    words[0].store(7, Ordering::Relaxed);
-    assert!(!memory.is_lost());
-    file.set_len(0).unwrap();
-    assert_eq!((words[0].load(Ordering::Relaxed), last[0].load(Ordering::Relaxed)), (0, 0));
-    assert!(memory.is_lost());
 }
 
 /// Many mappings come, are lost, and go, while other threads do the same: the table of the handler has no leftovers.
