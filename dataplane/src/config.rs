@@ -41,6 +41,8 @@ pub const DEFAULT_BURST: usize = 64;
 pub const DEFAULT_MEMORY: usize = 64 << 20;
 /// How long packets wait for room on a full transmit queue when nothing else is said.
 pub const DEFAULT_HOLD: Duration = Duration::from_millis(100);
+/// Longest that packets may wait: a virtual machine that stops its ring waits for its frames that others hold, for a second.
+pub const LONGEST_HOLD: Duration = Duration::from_millis(500);
 
 /// How engines wait for packets.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
@@ -239,6 +241,12 @@ pub enum ConfigError {
         /// What was asked for.
         burst: usize,
     },
+    /// Packets would wait too long.
+    #[error("hold-milliseconds = {milliseconds} is too long; give at most {}", LONGEST_HOLD.as_millis())]
+    Hold {
+        /// What was asked for.
+        milliseconds: u128,
+    },
     /// The memory is too small to hold anything.
     #[error("{bytes} bytes of packet memory are too little; give at least 4M")]
     Memory {
@@ -369,6 +377,9 @@ impl Settings {
             (_, None) => PageChoice::Auto,
         };
         let hold = self.hold_milliseconds.map_or(DEFAULT_HOLD, Duration::from_millis);
+        if hold > LONGEST_HOLD {
+            return Err(ConfigError::Hold { milliseconds: hold.as_millis() });
+        }
         Ok(Config {
             ports: self.ports,
             cores,

@@ -93,6 +93,7 @@ fn what_cannot_be_is_refused_in_words() {
         ("ports = [\"null\", \"null\"]\ncores = \"1,9\"", "core 9 is not available; this process may run on 0-3"),
         ("ports = [\"null\", \"null\"]\nburst = 0", "give 1 to 128"),
         ("ports = [\"null\", \"null\"]\nburst = 129", "give 1 to 128"),
+        ("ports = [\"null\", \"null\"]\nhold-milliseconds = 501", "give at most 500"),
         ("ports = [\"null\", \"null\"]\nmemory = \"1K\"", "at least 4M"),
         ("ports = [\"null\", \"null\"]\nno-huge = true\nhuge-page-size = \"1G\"", "contradict"),
     ] {

@@ -111,7 +111,7 @@ pub(crate) struct RunArguments {
     /// Stop after so many seconds [default: at SIGINT or SIGTERM, or when all sources have ended]
     #[arg(long, value_name = "N")]
     pub(crate) seconds: Option<u64>,
-    /// How long packets wait for room on a full port before they are dropped, in milliseconds [default: 100]
+    /// How long packets wait for room on a full port before they are dropped, in milliseconds, at most 500 [default: 100]
     #[arg(long, value_name = "N")]
     pub(crate) hold_milliseconds: Option<u64>,
     /// Print one JSON object a line: statistics once a second, then a summary
