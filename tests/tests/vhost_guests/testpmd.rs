@@ -21,8 +21,12 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub(crate) fn all(suite: &mut Suite, network: &mut Lazy) {
     suite.check("testpmd::starts", || starts(network.up()?));
     suite.check("testpmd::ping-through-it-loses-nothing", || {
-        let right = &mut network.up()?.node(Who::Right)?.guest;
-        wait_for_path(right, WITHIN[0], ADDRESSES[1])?;
+        let network = network.up()?;
+        let path = wait_for_path(&mut network.node(Who::Right)?.guest, WITHIN[0], ADDRESSES[1]);
+        if path.is_err() {
+            return path.context(network.node(Who::Dpdk)?.guest.must("cat /tmp/testpmd.log; dmesg | tail -n 20")?);
+        }
+        let right = &mut network.node(Who::Right)?.guest;
         ping(right, WITHIN[0], ADDRESSES[1], 100)?;
         ping(right, WITHIN[1], ADDRESSES[0], 100)
     });
