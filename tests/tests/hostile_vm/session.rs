@@ -71,7 +71,9 @@ fn closed_between(case: &Case<'_>, format: Format) -> Result<()> {
 
 /// Waits until so many more sessions ended by the VMM closing the connection.
 fn closed(case: &Case<'_>, before: u64, count: u64) -> Result<()> {
-    wait::until("the sessions end", PATIENCE, || Ok((case.scene.device(OFFENDER, CLOSED)? >= before + count).then_some(())))
+    wait::until("the sessions end", PATIENCE, || {
+        Ok((case.scene.device(OFFENDER, CLOSED)? >= before + count).then_some(()))
+    })
 }
 
 fn closed_within(case: &Case<'_>, format: Format) -> Result<()> {
