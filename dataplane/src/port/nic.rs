@@ -110,6 +110,8 @@ pub struct NicControl<N: Nic> {
     /// What drives the card and how, for [`PortControl::describe`].
     details: String,
     promiscuous: bool,
+    /// What an engine is woken by.
+    wake: fn(N::Interrupt) -> Wake,
     rx: Home<N::Rx>,
     tx: Home<N::Tx>,
 }
@@ -123,9 +125,27 @@ where
     N: Nic + 'static,
     N::Interrupt: AsFd,
 {
+    open_with(name, nic, promiscuous, details, Wake::event)
+}
+
+/// As [`open`], for a card whose interrupts are no eventfds: `wake` says what they are.
+///
+/// # Errors
+/// When the device does not start.
+pub fn open_with<N>(
+    name: &str,
+    nic: N,
+    promiscuous: bool,
+    details: String,
+    wake: fn(N::Interrupt) -> Wake,
+) -> Result<NicPort, PortError>
+where
+    N: Nic + 'static,
+    N::Interrupt: AsFd,
+{
     let mac = nic.mac();
-    let mut control =
-        NicControl { name: name.into(), nic, details, promiscuous, rx: Home::default(), tx: Home::default() };
+    let (rx, tx) = (Home::default(), Home::default());
+    let mut control = NicControl { name: name.into(), nic, details, promiscuous, wake, rx, tx };
     let (queues, notices) = control.start()?;
     Ok(NicPort { queues, control: Box::new(control), mac, notices })
 }
@@ -147,7 +167,7 @@ where
         let queues = pairs.into_iter().enumerate().map(|(index, QueuePair { rx, tx, interrupt })| PortQueue {
             rx: Box::new(Lodger { queue: Some(rx), index, home: Arc::clone(&self.rx) }),
             tx: Box::new(Lodger { queue: Some(tx), index, home: Arc::clone(&self.tx) }),
-            wake: interrupt.map(Wake::event),
+            wake: interrupt.map(self.wake),
         });
         let queues = queues.collect();
         let mut notices = Vec::new();

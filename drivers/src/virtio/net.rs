@@ -50,6 +50,8 @@ pub struct VirtioNet<T: Transport> {
     home: Home<Rx<T::Doorbell>, Tx<T::Doorbell>>,
     control: Option<Control<T::Doorbell>>,
     running: bool,
+    /// It has been started before.
+    known: bool,
     reach: Reach,
     // Last, so that doorbells are let go of before the bus is.
     transport: T,
@@ -189,6 +191,7 @@ impl<T: Transport> VirtioNet<T> {
             home: Home { receivers, transmitters },
             control,
             running: false,
+            known: false,
             reach,
             transport,
         })
@@ -382,10 +385,16 @@ impl<T: Transport> Nic for VirtioNet<T> {
             Ok(interrupts) => interrupts,
             Err(error) => {
                 // What failed first is what counts.
-                let _ = self.bring_down();
-                return Err(error);
+                let down = self.bring_down();
+                let away = T::COMES_BACK && self.known && down.is_ok() && self.transport.is_gone();
+                if !away {
+                    return Err(error);
+                }
+                // Its queues are handed out all the same, and neither send nor receive until it is back.
+                (0..self.summary.queue_pairs).map(|_| None).collect()
             }
         };
+        self.known = true;
         self.running = true;
         Ok(self.home.hand_out(interrupts))
     }

@@ -206,6 +206,7 @@ impl<F: PciFunction> Transport for Pci<F> {
     const REQUIRED: Features = Features::VERSION_1.union(Features::ACCESS_PLATFORM);
     const SWITCHES_PAIRS: bool = false;
     const PASSES_EVERYTHING: bool = false;
+    const COMES_BACK: bool = false;
 
     fn name(&self) -> &str {
         self.function.name()

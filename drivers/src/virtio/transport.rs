@@ -76,6 +76,8 @@ pub trait Transport: Send + 'static {
     const SWITCHES_PAIRS: bool;
     /// Every frame that is sent to the device arrives: there is nothing to choose.
     const PASSES_EVERYTHING: bool;
+    /// A device that was started once and is gone may come back: [`Transport::attend`] sits that out.
+    const COMES_BACK: bool;
 
     /// The device's name, for messages.
     fn name(&self) -> &str;

@@ -16,7 +16,7 @@
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-mod notify;
+pub(super) mod notify;
 mod queue;
 mod ring;
 mod session;

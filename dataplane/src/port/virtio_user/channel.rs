@@ -1,4 +1,4 @@
-//! Messages to a back-end and its answers (vhost-user, "Message specification"). Every wait has a deadline.
+//! Messages to a back-end and its answers (vhost-user, "Message specification"). What belongs together has one deadline, however many messages it takes.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -8,8 +8,8 @@ use rustix::net::{Shutdown, shutdown};
 use vfio::user::socket::{Broken, receive, send};
 use vhost::vhost_user::message::FrontendReq as Request;
 
-/// How long a back-end may take over a message.
-pub(super) const LIMIT: Duration = Duration::from_secs(5);
+/// How long a back-end may take over a handshake with all that follows it, or over a change while it runs.
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of a header: request, flags, length.
 const HEADER: usize = 12;
 /// Longest answer that is taken in: a configuration space.
@@ -27,7 +27,7 @@ pub(super) enum Failure {
     #[error("its back-end closed the vhost-user socket")]
     Closed,
     /// It did not answer, or not take the message in.
-    #[error("its back-end does not answer {request:?} within {} s", LIMIT.as_secs())]
+    #[error("its back-end does not answer {request:?} in time")]
     Silent {
         /// The message.
         request: Request,
@@ -64,13 +64,20 @@ pub(super) struct Channel {
     socket: OwnedFd,
     /// The back-end answers messages that have no answer of their own (`REPLY_ACK`).
     pub(super) acknowledges: bool,
+    /// By when everything that is under way has to be done.
+    deadline: Instant,
     /// Why nothing more is said.
     failed: Option<Failure>,
 }
 
 impl Channel {
     pub(super) fn new(socket: OwnedFd) -> Self {
-        Self { socket, acknowledges: false, failed: None }
+        Self { socket, acknowledges: false, deadline: Instant::now() + LIMIT, failed: None }
+    }
+
+    /// Something new begins, for all messages of which there is `limit`.
+    pub(super) fn begin(&mut self, limit: Duration) {
+        self.deadline = Instant::now() + limit;
     }
 
     /// The back-end has closed its end.
@@ -113,6 +120,20 @@ impl Channel {
         }
     }
 
+    /// As [`Channel::tell`], and waits until it was done even where the back-end does not say so: it answers in order.
+    pub(super) fn tell_surely(
+        &mut self,
+        request: Request,
+        body: &[u8],
+        files: &[BorrowedFd<'_>],
+    ) -> Result<(), Failure> {
+        self.tell(request, body, files)?;
+        if !self.acknowledges {
+            self.ask(Request::GET_FEATURES)?;
+        }
+        Ok(())
+    }
+
     /// Asks for a number.
     pub(super) fn ask(&mut self, request: Request) -> Result<u64, Failure> {
         self.send(request, 0, &[], &[])?;
@@ -139,13 +160,12 @@ impl Channel {
         }
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
         let header = [u32::from(request), VERSION | flags, length].map(u32::to_ne_bytes).concat();
-        let deadline = Instant::now() + LIMIT;
-        let sent = send(self.socket.as_fd(), [&header, body], files, deadline, deadline);
+        let sent = send(self.socket.as_fd(), [&header, body], files, self.deadline, self.deadline);
         sent.map_err(|broken| self.broke(request, broken))
     }
 
     fn answer(&mut self, request: Request) -> Result<Vec<u8>, Failure> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = self.deadline;
         let mut header = [0; HEADER];
         // None of the answers that are asked for carries a descriptor: what comes is closed.
         let mut files = Vec::new();

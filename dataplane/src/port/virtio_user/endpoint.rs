@@ -1,7 +1,7 @@
 //! Where the back-end is met: a socket that it listens on, or one of ours that it connects to.
 
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ pub(super) enum Endpoint {
         path: PathBuf,
         /// The socket.
         listener: OwnedFd,
+        /// Device and number of the file, by which it is known again.
+        identity: Option<(u64, u64)>,
     },
 }
 
@@ -51,7 +53,7 @@ impl Endpoint {
             bound => bound.map_err(fail)?,
         }
         listen(&listener, 1).map_err(fail)?;
-        Ok(Self::Listen { path: path.into(), listener })
+        Ok(Self::Listen { path: path.into(), listener, identity: identity(path) })
     }
 
     /// A connection to the back-end, if it is there now.
@@ -112,11 +114,17 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        if let Self::Listen { path, .. } = self {
+        if let Self::Listen { path, identity: own, .. } = self
+            && identity(path) == *own
+        {
             // It may be gone already.
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 fn is_socket(path: &Path) -> bool {

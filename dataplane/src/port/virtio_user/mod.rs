@@ -108,7 +108,7 @@ impl Device {
         tracing::info!("port `{name}`: {summary}");
         let role = if server { "server" } else { "client" };
         let details = format!("driver virtio-net ring {} vhost user {role}", summary.ring);
-        let mut port = nic_port::open(&name, nic, true, details)?;
+        let mut port = nic_port::open_with(&name, nic, true, details, |wake| wake)?;
         let pairs = summary.queue_pairs;
         if pairs < wanted {
             port.notices.push(format!(

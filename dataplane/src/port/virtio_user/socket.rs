@@ -19,9 +19,11 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use vhost::vhost_user::message::{FrontendReq as Request, VhostUserProtocolFeatures as Protocol};
 
-use super::channel::{Channel, Failure};
+use super::channel::{Channel, Failure, LIMIT};
 use super::endpoint::Endpoint;
 use super::memory;
+use crate::port::Wake;
+use crate::port::vhost_user::notify::{Call, Kick as Arrivals, Notifier, NotifyError};
 
 /// How long a back-end is waited for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -98,23 +100,33 @@ pub(super) struct Socket {
     status: Status,
     /// Queues that were set up since the last reset.
     started: Vec<u16>,
-    interrupts: Vec<OwnedFd>,
+    interrupts: Vec<Interrupt>,
+    notifier: Arc<Notifier>,
 }
 
-/// Notifies the back-end about one queue.
-#[derive(Clone, Debug)]
-pub(super) struct Kick(Arc<OwnedFd>);
+/// An eventfd that the back-end signals, and what watches it without ever reading: the back-end may do to it what it likes.
+#[derive(Debug)]
+struct Interrupt {
+    event: OwnedFd,
+    _arrivals: Arrivals,
+}
+
+/// Notifies the back-end about one queue. Never blocks, though the back-end has the same eventfd.
+#[derive(Debug)]
+pub(super) struct Kick(Call);
 
 impl transport::Doorbell for Kick {
     fn ring(&self) {
-        // It fails only when signals are pending already.
-        let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
+        // One that the kernel refuses is made good by the next.
+        let _ = self.0.signal();
     }
 }
 
 impl Socket {
     /// Meets the back-end at `endpoint`.
     pub(super) fn open(name: String, endpoint: Endpoint, wishes: Wishes) -> Result<Self, NicError> {
+        let notifier =
+            Notifier::new().map_err(|error| NicError::Request { device: name.clone(), reason: error.to_string() })?;
         let mut socket = Self {
             name,
             wishes,
@@ -128,6 +140,7 @@ impl Socket {
             status: Status::empty(),
             started: Vec::new(),
             interrupts: Vec::new(),
+            notifier,
         };
         socket.meet()?;
         Ok(socket)
@@ -167,7 +180,9 @@ impl Socket {
                     self.mourned = false;
                     return Ok(());
                 }
-                Err(Failure::Closed) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+                Err(Failure::Closed) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
                 Err(failure) => return Err(self.explain(failure)),
             }
         }
@@ -275,13 +290,13 @@ impl BackEnd {
         if self.protocol.contains(Protocol::CONFIGURE_MEM_SLOTS) {
             for region in new {
                 let (body, file) = memory::slot(region)?;
-                self.channel.tell(Request::ADD_MEM_REG, &body, &[file])?;
+                self.channel.tell_surely(Request::ADD_MEM_REG, &body, &[file])?;
                 self.regions.push(region.id());
             }
             return Ok(());
         }
         let (body, files) = memory::table(regions)?;
-        self.channel.tell(Request::SET_MEM_TABLE, &body, &files)?;
+        self.channel.tell_surely(Request::SET_MEM_TABLE, &body, &files)?;
         self.regions = regions.iter().map(Region::id).collect();
         Ok(())
     }
@@ -293,7 +308,7 @@ impl BackEnd {
         }
         if self.protocol.contains(Protocol::CONFIGURE_MEM_SLOTS) {
             let (body, _) = memory::slot(region)?;
-            self.channel.tell(Request::REM_MEM_REG, &body, &[])?;
+            self.channel.tell_surely(Request::REM_MEM_REG, &body, &[])?;
             self.regions.retain(|id| *id != region.id());
             return Ok(());
         }
@@ -304,12 +319,13 @@ impl BackEnd {
 
 impl Transport for Socket {
     type Doorbell = Kick;
-    type Interrupt = OwnedFd;
+    type Interrupt = Wake;
 
     // What it reaches is what it is shown.
     const REQUIRED: Features = Features::VERSION_1;
     const SWITCHES_PAIRS: bool = true;
     const PASSES_EVERYTHING: bool = true;
+    const COMES_BACK: bool = true;
 
     fn name(&self) -> &str {
         &self.name
@@ -318,6 +334,9 @@ impl Transport for Socket {
     fn reset(&mut self, _: &dyn Clock, limit: Duration) -> Result<(), NicError> {
         self.status = Status::empty();
         self.open = false;
+        if let Some(back_end) = &mut self.back_end {
+            back_end.channel.begin(limit);
+        }
         let stopped = self.stop_queues();
         let Some(back_end) = &self.back_end else { return Ok(()) };
         if stopped.is_ok() && back_end.channel.failure().is_none() {
@@ -396,6 +415,11 @@ impl Transport for Socket {
             let status = self.status;
             self.with(|back_end| back_end.set_status(status))?;
         }
+        // All steps from here to a device that runs are one.
+        self.with(|back_end| {
+            back_end.channel.begin(LIMIT);
+            Ok(())
+        })?;
         let (wishes, Some(back_end)) = (&self.wishes, &self.back_end) else {
             return Err(self.gone());
         };
@@ -457,18 +481,28 @@ impl Transport for Socket {
         self.pairs()
     }
 
-    fn interrupts(&mut self, count: u16) -> Result<Vec<OwnedFd>, BusError> {
-        let fail = |reason: String| BusError::System {
-            device: self.name.clone(),
-            action: "cannot make an eventfd for its interrupts".into(),
-            reason,
+    fn interrupts(&mut self, count: u16) -> Result<Vec<Wake>, BusError> {
+        let make = || -> Result<(Wake, Interrupt), NotifyError> {
+            let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+            let event =
+                event.map_err(|error| NotifyError::System { action: "make an eventfd", source: error.into() })?;
+            let watched = event.try_clone();
+            let watched = watched.map_err(|source| NotifyError::System { action: "share an eventfd", source })?;
+            let mut arrivals = Arrivals::new()?;
+            arrivals.set(Some(watched))?;
+            Ok((arrivals.wake(), Interrupt { event, _arrivals: arrivals }))
         };
-        let make = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let events: Vec<OwnedFd> =
-            (0..count).map(|_| make()).collect::<Result<_, _>>().map_err(|error| fail(error.to_string()))?;
-        let copies = events.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>();
-        self.interrupts = copies.map_err(|error| fail(error.to_string()))?;
-        Ok(events)
+        let made: Result<Vec<_>, _> = (0..count).map(|_| make()).collect();
+        let (wakes, interrupts) = made
+            .map_err(|error| BusError::System {
+                device: self.name.clone(),
+                action: "cannot set up its interrupts".into(),
+                reason: error.to_string(),
+            })?
+            .into_iter()
+            .unzip();
+        self.interrupts = interrupts;
+        Ok(wakes)
     }
 
     fn open_memory(&mut self) -> Result<(), NicError> {
@@ -491,7 +525,7 @@ impl Transport for Socket {
         let place = [words([number, 0]).as_slice(), &descriptors, &device, &driver, &[0; 8]].concat();
         self.started.push(index);
         let call = interrupt.and_then(|interrupt| self.interrupts.get(usize::from(interrupt)));
-        let call = call.map(OwnedFd::try_clone).transpose();
+        let call = call.map(|interrupt| interrupt.event.try_clone()).transpose();
         let call = call.map_err(|error| self.refuses(format!("its interrupt cannot be shared: {error}")))?;
         let accepted = call.is_some();
         self.with(|back_end| {
@@ -511,7 +545,8 @@ impl Transport for Socket {
             // This starts it.
             channel.tell(Request::SET_VRING_KICK, &u64::from(number).to_ne_bytes(), &[kick.as_fd()])
         })?;
-        Ok((Kick(Arc::new(kick)), accepted))
+        let call = Call::new(kick, Arc::clone(&self.notifier));
+        Ok((Kick(call.map_err(|error| self.refuses(error.to_string()))?), accepted))
     }
 
     fn map(&mut self, region: &Region) -> Result<(), BusError> {
@@ -534,6 +569,7 @@ impl Transport for Socket {
         }
         self.regions.push(region.clone());
         let (true, Some(back_end)) = (self.open, &mut self.back_end) else { return Ok(()) };
+        back_end.channel.begin(LIMIT);
         match back_end.show(&self.regions) {
             // A back-end that is away is shown everything when it is back.
             Ok(()) | Err(Failure::Closed) => Ok(()),
@@ -550,7 +586,10 @@ impl Transport for Socket {
         };
         let region = self.regions.remove(place);
         let hidden = match &mut self.back_end {
-            Some(back_end) if !back_end.channel.is_closed() => back_end.hide(&region, &self.regions),
+            Some(back_end) if !back_end.channel.is_closed() => {
+                back_end.channel.begin(LIMIT);
+                back_end.hide(&region, &self.regions)
+            }
             _ => Ok(()),
         };
         match hidden {
