@@ -8,21 +8,25 @@ use super::address::{Access, GuestAddress};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GuestError {
-    /// The file is a device, a socket, a pipe or a folder.
+    /// It is a device, a socket, a pipe or a folder, or lies on another kind of file system, whose pages may block for ever or vanish.
     #[error(
-        "guest memory: the descriptor is {kind}, not a regular file; give the VM memory that can be shared, as with `-object memory-backend-memfd,share=on`"
-    )]
-    NotAFile {
-        /// What it is.
-        kind: &'static str,
-    },
-    /// The file lies on another kind of file system, whose pages may block for ever or vanish.
-    #[error(
-        "guest memory: the file is on a file system of type {magic:#x}, and only memfd, tmpfs and hugetlbfs are memory; put it on one of these"
+        "guest memory: {file} is no memory, which only files on memfd, tmpfs and hugetlbfs are; give the VM memory that can be shared, as with `-object memory-backend-memfd,share=on`"
     )]
     NotMemory {
-        /// Type of the file system as in `statfs(2)`.
-        magic: u64,
+        /// What the kernel calls it, in quotes.
+        file: String,
+    },
+    /// More bytes than are mapped for one VM.
+    #[error("guest memory: a VM can have {} GiB at most; give it less", .most >> 30)]
+    TooLarge {
+        /// How many there may be.
+        most: u64,
+    },
+    /// More bytes than are mapped for all VMs together.
+    #[error("guest memory: all VMs together can have {} GiB at most; remove ports, or give VMs less", .most >> 30)]
+    Exhausted {
+        /// How many there may be.
+        most: u64,
     },
     /// The region has no bytes, or its end is beyond the end of all addresses.
     #[error(

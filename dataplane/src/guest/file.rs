@@ -1,8 +1,6 @@
 //! Whether a file that was handed over is memory.
 
-use std::os::fd::AsFd;
-
-use rustix::fs::FileType;
+use std::os::fd::{AsFd, AsRawFd};
 
 use super::error::GuestError;
 
@@ -21,24 +19,31 @@ pub(super) struct Extent {
     pub(super) inset: usize,
 }
 
+/// Most bytes of a file that are mapped, and of all regions of a VM: 4 TiB. Files of any size cost their makers nothing, and the
+/// addresses of this process are for all VMs.
+pub(super) const MOST_BYTES: u64 = 1 << 42;
+
 /// Checks that `file` is memory and has the `size` bytes from `offset` on.
 ///
 /// Regular files on memory file systems only: a page of any other file may block for ever (FUSE), have side effects (devices), or
-/// be none (sockets). `/dev/zero` lies on a tmpfs, too, and is no regular file.
+/// be none (sockets). Only these have seals, and the kernel looks for them without asking the file system, which might never answer.
+/// So that comes first.
 pub(super) fn check(file: impl AsFd, offset: u64, size: u64) -> Result<Extent, GuestError> {
     let system = |action| move |source: rustix::io::Errno| GuestError::System { action, source: source.into() };
-    let status = rustix::fs::fstat(&file).map_err(system("ask for the size of the file"))?;
-    match FileType::from_raw_mode(status.st_mode) {
-        FileType::RegularFile => {}
-        other => return Err(GuestError::NotAFile { kind: kind(other) }),
+    if rustix::fs::fcntl_get_seals(&file).is_err() {
+        return Err(GuestError::NotMemory { file: name(&file) });
     }
+    let status = rustix::fs::fstat(&file).map_err(system("ask for the size of the file"))?;
     let system = rustix::fs::fstatfs(&file).map_err(system("ask for the file system of the file"))?;
     // Types of file systems are 32 bits wide, and sign-extended by some.
     let magic = system.f_type.cast_unsigned() & u64::from(u32::MAX);
     if magic != TMPFS && magic != HUGETLBFS {
-        return Err(GuestError::NotMemory { magic });
+        return Err(GuestError::NotMemory { file: name(&file) });
     }
     let geometry = GuestError::Geometry { what: "offset in the file", at: offset, size };
+    if size > MOST_BYTES {
+        return Err(GuestError::TooLarge { most: MOST_BYTES });
+    }
     let Some(end) = offset.checked_add(size).filter(|_| size > 0) else { return Err(geometry) };
     let has = u64::try_from(status.st_size).unwrap_or(0);
     if end > has {
@@ -54,14 +59,8 @@ pub(super) fn check(file: impl AsFd, offset: u64, size: u64) -> Result<Extent, G
     Ok(Extent { start, len, inset })
 }
 
-fn kind(file: FileType) -> &'static str {
-    match file {
-        FileType::Directory => "a folder",
-        FileType::Symlink => "a symbolic link",
-        FileType::Fifo => "a pipe",
-        FileType::Socket => "a socket",
-        FileType::CharacterDevice => "a character device",
-        FileType::BlockDevice => "a block device",
-        _ => "an anonymous descriptor",
-    }
+/// What the kernel calls `file`, which no file system is asked for.
+fn name(file: impl AsFd) -> String {
+    let link = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    std::fs::read_link(link).map_or_else(|_| "a descriptor".into(), |name| format!("{name:?}"))
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
@@ -19,6 +19,12 @@ use super::file::Extent;
 const POPULATED_AT_ONCE: usize = 64 << 20;
 /// How long getting pages may take.
 const POPULATING: Duration = Duration::from_secs(10);
+
+/// Most bytes that are mapped for all VMs together: half of a process's addresses on common machines, so that the other half is left for
+/// everything else.
+const MOST_BYTES: u64 = 1 << 46;
+/// Bytes that are mapped.
+static MAPPED: AtomicU64 = AtomicU64::new(0);
 
 /// How memory is mapped.
 #[derive(Clone, Debug, Default)]
@@ -115,6 +121,26 @@ impl Mapping {
 struct Range {
     base: NonNull<u8>,
     len: usize,
+    /// Goes after the range did.
+    _share: Share,
+}
+
+/// So many of the bytes that may be mapped.
+struct Share(u64);
+
+impl Share {
+    fn take(len: usize) -> Result<Self, GuestError> {
+        let len = len as u64;
+        let more = |mapped: u64| mapped.checked_add(len).filter(|sum| *sum <= MOST_BYTES);
+        let taken = MAPPED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        taken.map(|_| Self(len)).map_err(|_| GuestError::Exhausted { most: MOST_BYTES })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        MAPPED.fetch_sub(self.0, Ordering::Relaxed);
+    }
 }
 
 // SAFETY: a mapping is not bound to a thread, and nothing is reached through it but by atomics and copies.
@@ -125,6 +151,7 @@ unsafe impl Sync for Range {}
 impl Range {
     fn map(file: impl AsFd, extent: Extent) -> Result<Self, GuestError> {
         let refused = |source: rustix::io::Errno| GuestError::System { action: "map the file", source: source.into() };
+        let share = Share::take(extent.len)?;
         let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
         // SAFETY: a fresh mapping at an address of the kernel's choice takes nobody's memory.
         let base = unsafe { rustix::mm::mmap(std::ptr::null_mut(), extent.len, protection, flags, file, extent.start) };
@@ -132,7 +159,7 @@ impl Range {
             NonNull::new(base.map_err(refused)?.cast::<u8>()).ok_or_else(|| refused(rustix::io::Errno::INVAL))?;
         // The handler of faults gets at the range by its number.
         base.as_ptr().expose_provenance();
-        Ok(Self { base, len: extent.len })
+        Ok(Self { base, len: extent.len, _share: share })
     }
 }
 
@@ -151,5 +178,18 @@ impl fmt::Debug for Mapping {
             .field("len", &self.len())
             .field("lost", &self.is_lost())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_vms_together_leave_addresses_to_the_process() {
+        let most = usize::try_from(MOST_BYTES).unwrap_or(usize::MAX);
+        assert!(matches!(Share::take(most + 1), Err(GuestError::Exhausted { .. })));
+        assert!(matches!(Share::take(usize::MAX), Err(GuestError::Exhausted { .. })));
+        assert!(Share::take(1 << 20).is_ok());
     }
 }

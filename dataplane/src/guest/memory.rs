@@ -12,7 +12,7 @@ use hugemem::SharedWord;
 
 use super::address::{Access, GuestAddress};
 use super::error::{BadAddress, GuestError};
-use super::file::{self, Extent};
+use super::file::{self, Extent, MOST_BYTES};
 use super::iotlb::Iotlb;
 use super::mapping::{MapOptions, Mapping};
 use super::piece::Piece;
@@ -292,6 +292,10 @@ impl Memory {
             if spec.size == 0 || at.checked_add(spec.size).is_none() {
                 return Err(GuestError::Geometry { what, at, size: spec.size });
             }
+        }
+        let total = self.regions.iter().fold(spec.size, |sum, region| sum.saturating_add(region.size));
+        if total > MOST_BYTES {
+            return Err(GuestError::TooLarge { most: MOST_BYTES });
         }
         let overlap = |one: u64, other: u64, region: &Region| one < other + region.size && other < one + spec.size;
         if self.regions.iter().any(|region| overlap(spec.guest, region.guest, region)) {
