@@ -181,6 +181,60 @@ fn memory_that_is_cut_off_ends_the_session() {
 }
 
 #[test]
+fn an_in_flight_region_that_is_cut_off_ends_the_session() {
+    const LENGTH: u64 = 12288;
+    let mut station = Station::open(1);
+    let region = memfd(LENGTH);
+    station.mark();
+    let machine = station.machine();
+    let steps = machine.steps(0);
+    let table = steps.iter().position(|step| step.0 == request::SET_MEM_TABLE).unwrap();
+    assert!(steps[..=table].iter().all(|step| machine.play(step)));
+    // Two queues of 256 descriptors.
+    let shape = [words64(&[LENGTH, 0]), words32(&[2 | 256 << 16, 0])].concat();
+    assert_eq!(machine.vmm.tell(request::SET_INFLIGHT_FD, &shape, &[region.as_fd()]), Some(0));
+    assert!(steps[table + 1..].iter().all(|step| machine.play(step)));
+    assert_eq!(machine.vmm.tell(request::SET_OWNER, &[], &[]), Some(0));
+    machine.transmit(1, 800);
+    region.set_len(0).unwrap();
+    let mut batch = Batch::new(8);
+    station.wait("the session ends", |station| {
+        station.port.queues[0].rx.receive(&mut batch);
+        batch.clear();
+        station.statistic("vm_disconnects_memory_lost") == 1
+    });
+    assert!(machine.vmm.is_closed());
+    drop(steps);
+    drop(machine);
+    station.settle();
+    station.serves();
+    station.close();
+}
+
+#[test]
+fn a_driver_of_before_virtio_1_is_refused() {
+    let mut station = Station::open(1);
+    let machine = station.machine();
+    let steps = machine.steps(0);
+    let (request, body, files) = steps.iter().find(|step| step.0 == request::SET_VRING_KICK).unwrap();
+    for step in steps.iter().take_while(|step| step.0 != *request) {
+        if step.0 == request::SET_FEATURES {
+            assert_eq!(machine.vmm.tell(step.0, &words64(&[PROTOCOL]), &[]), Some(0));
+        } else {
+            assert!(machine.play(step));
+        }
+    }
+    assert_eq!(machine.vmm.tell(*request, body, files), Some(1), "its frames would be shifted");
+    assert!(machine.vmm.send(*request, PLAIN, body, files));
+    assert!(machine.vmm.is_closed());
+    drop(steps);
+    drop(machine);
+    let end = station.settle();
+    assert!(end.contains("VIRTIO_F_VERSION_1"), "{end}");
+    station.close();
+}
+
+#[test]
 fn peers_that_stall_are_let_go() {
     let mut station = Station::open(1);
     // In the middle of a header, and of a body.

@@ -106,11 +106,12 @@ impl Region {
         // Nobody can cut it off under us.
         let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&file, seals).map_err(system)?;
-        let region = Self::adopt(file.try_clone()?.into(), 0, len, format, queues, size)?;
+        let options = MapOptions::default();
+        let region = Self::adopt(file.try_clone()?.into(), 0, len, format, queues, size, &options)?;
         Ok((region, file.into(), len))
     }
 
-    /// The region of `len` bytes at `offset` of `file`, which a frontend kept for us.
+    /// The region of `len` bytes at `offset` of `file`, which a frontend kept for us and may cut off at any time.
     ///
     /// # Errors
     /// When it is too small for its queues, or the file is no memory.
@@ -121,14 +122,20 @@ impl Region {
         format: Format,
         queues: u16,
         size: u16,
+        options: &MapOptions,
     ) -> Result<Self, InflightError> {
         let needed = Self::len(format, queues, size)?;
         if len < needed {
             return Err(InflightError::TooSmall { len, needed });
         }
         let spec = RegionSpec { guest: 0, user: 0, size: needed, offset };
-        let memory = Memory::empty().with(spec, file, &MapOptions::default())?;
+        let memory = Memory::empty().with(spec, file, options)?;
         Ok(Self { memory, format, queues, size })
+    }
+
+    /// It was cut off: nothing in it outlives this process.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.memory.is_lost()
     }
 
     /// The part of queue `index`; `None` for a queue that it was not made for.

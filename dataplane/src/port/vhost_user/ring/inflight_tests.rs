@@ -201,15 +201,15 @@ fn regions_that_cannot_be_are_refused() {
         assert!(matches!(refused, Err(InflightError::Geometry { .. })), "{refused:?}");
     }
     let adopt = |len: u64, claimed: u64, offset: u64| {
-        Region::adopt(testing::file(len).into(), offset, claimed, Format::Split, 2, 256)
+        Region::adopt(testing::file(len).into(), offset, claimed, Format::Split, 2, 256, &MapOptions::default())
     };
     assert!(adopt(16384, 16384, 0).is_ok());
     assert!(matches!(adopt(16384, 4096, 0), Err(InflightError::TooSmall { len: 4096, .. })));
     assert!(matches!(adopt(4096, 16384, 0), Err(InflightError::Memory(GuestError::TooShort { .. }))));
     assert!(matches!(adopt(16384, 16384, u64::MAX - 4096), Err(InflightError::Memory(_))));
     let device = File::open("/dev/zero").unwrap().into();
-    let refused = Region::adopt(device, 0, 16384, Format::Split, 2, 256);
-    assert!(matches!(refused, Err(InflightError::Memory(GuestError::NotAFile { .. }))));
+    let refused = Region::adopt(device, 0, 16384, Format::Split, 2, 256, &MapOptions::default());
+    assert!(matches!(refused, Err(InflightError::Memory(GuestError::NotMemory { .. }))));
 }
 
 #[test]

@@ -74,7 +74,9 @@ impl Announcer {
         if batch.room() == 0 {
             return 0;
         }
-        let Some((mac, mut packet)) = self.announcement.take().zip(self.pool.take()) else { return 0 };
+        // Without a buffer it waits for one.
+        let Some(mut packet) = self.pool.take() else { return 0 };
+        let Some(mac) = self.announcement.take() else { return 0 };
         if packet.write(&frame(mac)).is_err() || batch.push(packet).is_err() {
             return 0;
         }

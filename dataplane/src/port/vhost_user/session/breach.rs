@@ -87,6 +87,14 @@ pub(crate) enum Breach {
         /// Features asked for.
         to: u64,
     },
+    /// A driver of before virtio 1.
+    #[error(
+        "queue {queue}: its driver did not agree to VIRTIO_F_VERSION_1; give the guest a driver of virtio 1, and the VM a device that offers it (QEMU: disable-modern=off)"
+    )]
+    Legacy {
+        /// Index of the queue.
+        queue: usize,
+    },
     /// A queue that the port does not have.
     #[error("there is no queue {queue}: the port has {pairs} queue pairs; give it queues={}, or the VM fewer", .queue / 2 + 1)]
     NoSuchQueue {
@@ -196,6 +204,7 @@ impl Breach {
             | Self::NotNegotiated { .. }
             | Self::Features(_)
             | Self::FeaturesFrozen { .. }
+            | Self::Legacy { .. }
             | Self::NoSuchQueue { .. }
             | Self::Frozen { .. }
             | Self::RingSize { .. }

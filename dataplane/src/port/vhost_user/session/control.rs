@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use drivers::nic::{LinkStatus, Offloads, RxQueue};
 use hugemem::{Iova, PacketPool, Region};
@@ -90,10 +91,20 @@ impl VhostUserControl {
         PortError::VhostUser { port: self.device.name.clone(), reason }
     }
 
-    /// Ends the session and its thread.
+    /// Ends the session and its thread. When that does not end in time it stays told to: it ends by itself as soon as it can.
     fn halt(&mut self) -> Result<(), PortError> {
-        let Some(thread) = self.thread.take() else { return Ok(()) };
+        let Some(thread) = &self.thread else { return Ok(()) };
+        // Nobody waits twice.
+        let limit = if self.device.is_stopping() { Duration::ZERO } else { HALT_LIMIT };
         self.device.set_stopping(true);
+        let deadline = Instant::now() + limit;
+        while !thread.is_finished() {
+            if Instant::now() >= deadline {
+                return Err(self.failed(STUCK.into()));
+            }
+            std::thread::sleep(GLANCE);
+        }
+        let Some(thread) = self.thread.take() else { return Ok(()) };
         let ended = thread.join();
         self.device.set_stopping(false);
         self.device.consume();
@@ -101,6 +112,11 @@ impl VhostUserControl {
     }
 }
 
+/// How long ending may take: getting the pages of a VM's memory takes ten seconds at most.
+const HALT_LIMIT: Duration = Duration::from_secs(12);
+const GLANCE: Duration = Duration::from_millis(1);
+const STUCK: &str =
+    "its session thread does not end: the VM passed a file whose file system does not answer; end the VM";
 const DIED: &str = "its session thread died; this is an error in mirach, please report it";
 
 impl PortControl for VhostUserControl {
@@ -181,7 +197,11 @@ impl PortControl for VhostUserControl {
     fn restart(&mut self, queues: Vec<PortQueue>, reason: PortError) -> Result<Vec<PortQueue>, PortError> {
         tracing::warn!("{reason}");
         // It may be dead, which is why this is called.
-        let _ = self.halt();
+        if let Err(error) = self.halt()
+            && self.thread.is_some()
+        {
+            return Err(error);
+        }
         let endpoint = Endpoint::open(&self.spec.socket, self.spec.client).map_err(|reason| self.failed(reason))?;
         self.start(endpoint)?;
         Ok(queues)

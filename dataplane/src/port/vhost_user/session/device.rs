@@ -8,6 +8,7 @@ use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 
 use super::announce::Announcement;
+use super::limit::Limit;
 use crate::guest::MapOptions;
 use crate::port::vhost_user::notify::{Kick, Notifier};
 use crate::port::vhost_user::queue::Vring;
@@ -33,6 +34,10 @@ pub(crate) struct Device {
     pub(super) announcement: Arc<Announcement>,
     stopping: AtomicBool,
     status: Mutex<Status>,
+    /// Keeps peers from flooding the log, however often they come.
+    limit: Mutex<Limit>,
+    /// How often a queue was taken from its engine.
+    turns: AtomicU64,
     pub(super) counters: Counters,
 }
 
@@ -104,6 +109,8 @@ impl Device {
             announcement: Arc::default(),
             stopping: AtomicBool::new(false),
             status: Mutex::default(),
+            limit: Mutex::new(Limit::of_port()),
+            turns: AtomicU64::new(0),
             counters: Counters::default(),
         }
     }
@@ -122,6 +129,22 @@ impl Device {
     pub(super) fn status(&self) -> MutexGuard<'_, Status> {
         // Nothing is half done while it is locked.
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The queue with this index, to do something with it that its engine has to wait for: that is counted.
+    pub(super) fn vring(&self, queue: usize) -> Option<&Vring> {
+        count(&self.turns);
+        self.vrings.get(queue)
+    }
+
+    /// How often a queue was taken from its engine.
+    pub(super) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Warns of something that peers can make happen as often as they like.
+    pub(super) fn warn(&self, message: &str) {
+        self.limit.lock().unwrap_or_else(PoisonError::into_inner).warn(&self.name, message);
     }
 
     /// Wakes the session's thread.

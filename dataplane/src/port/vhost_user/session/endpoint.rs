@@ -20,10 +20,11 @@ use super::socket::wait;
 const BACKLOG: i32 = 4;
 /// Who may connect to a socket of ours: its user and group.
 const MODE: u32 = 0o660;
-/// Pause before a failed attempt to connect is repeated: the first, and the longest that it grows to.
+/// Pause before a failed attempt to connect is repeated: the first, and the longest that it grows to. The first is also that after a
+/// short session with a peer that connects by itself.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// A session that lasted as long was a good one: the next attempt follows it at once.
+/// A session that lasted as long was a good one: the next follows it at once.
 const LASTING: Duration = Duration::from_secs(1);
 
 /// One of the two roles.
@@ -53,6 +54,7 @@ pub(super) struct Listener {
     socket: OwnedFd,
     /// Device and inode of the socket's file, to remove no other that somebody put in its place.
     file: (u64, u64),
+    last: Option<Instant>,
 }
 
 impl Endpoint {
@@ -175,19 +177,25 @@ impl Listener {
         rustix::fs::fchmod(&socket, mode).map_err(fail("set the mode of"))?;
         bind(&socket, address).map_err(fail("listen on"))?;
         let file = rustix::fs::lstat(path).map_err(fail("find"))?;
-        let listener = Self { path: path.into(), socket, file: (file.st_dev, file.st_ino) };
+        let listener = Self { path: path.into(), socket, file: (file.st_dev, file.st_ino), last: None };
         rustix::fs::chmod(path, mode).map_err(fail("set the mode of"))?;
         listen(&listener.socket, BACKLOG).map_err(fail("listen on"))?;
         Ok(listener)
     }
 
     fn next(&mut self, device: &Device) -> Option<OwnedFd> {
+        if self.last.take().is_some_and(|last| last.elapsed() < LASTING) {
+            rest(device, Instant::now() + FIRST_PAUSE);
+        }
         loop {
             if device.is_stopping() {
                 return None;
             }
             match accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(peer) => return Some(peer),
+                Ok(peer) => {
+                    self.last = Some(Instant::now());
+                    return Some(peer);
+                }
                 Err(Errno::AGAIN) => self.wait(device),
                 // It left before its turn.
                 Err(Errno::INTR | Errno::CONNABORTED) => {}

@@ -7,8 +7,6 @@ use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatu
 pub(super) const LOG_ALL: u64 = VhostUserVirtioFeatures::LOG_ALL.bits();
 /// There is a second set of features, of the protocol.
 pub(super) const PROTOCOL_FEATURES: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-/// `VIRTIO_F_ANY_LAYOUT`: drivers of before version 1 may cut header and frame as they like.
-const ANY_LAYOUT: u64 = 1 << 27;
 /// `VIRTIO_F_IN_ORDER`: buffers are used in the order in which they were made available.
 const IN_ORDER: u64 = 1 << 35;
 
@@ -54,7 +52,12 @@ pub(super) fn device() -> u64 {
         | Features::GUEST_ECN
         | Features::GUEST_USO4
         | Features::GUEST_USO6;
-    features.bits() | LOG_ALL | PROTOCOL_FEATURES | ANY_LAYOUT | IN_ORDER
+    features.bits() | LOG_ALL | PROTOCOL_FEATURES | IN_ORDER
+}
+
+/// Whether the driver is one of virtio 1. The header of older ones may be shorter.
+pub(super) fn has_version_1(features: u64) -> bool {
+    Features::from_bits_retain(features).contains(Features::VERSION_1)
 }
 
 /// Whether rings are packed.

@@ -192,7 +192,7 @@ impl Session<'_> {
             return Err(Breach::Frozen { queue, request: message.header.request });
         }
         let file = message.file()?;
-        let region = inflight::Region::adopt(file, offset, len, self.format(), queues, size);
+        let region = inflight::Region::adopt(file, offset, len, self.format(), queues, size, &self.device.options);
         self.inflight = Some(region.map_err(|error| Breach::Inflight(error.to_string()))?);
         Ok(())
     }

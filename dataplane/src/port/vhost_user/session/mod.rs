@@ -23,6 +23,7 @@ mod features;
 pub(super) mod fuzz;
 mod limit;
 mod memory;
+mod pace;
 mod rings;
 mod socket;
 mod state;

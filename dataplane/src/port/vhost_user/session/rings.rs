@@ -12,14 +12,14 @@ use vhost::vhost_user::message::{BackendReq, FrontendReq, VhostUserVringAddrFlag
 
 use super::Breach;
 use super::device::count;
-use super::features::{LOG_ALL, PROTOCOL_FEATURES, is_packed};
+use super::features::{LOG_ALL, PROTOCOL_FEATURES, has_version_1, is_packed};
 use super::memory::{MISS, iotlb_message};
 use super::socket;
 use super::state::Session;
 use super::wire::{Message, Reply, encode_request};
 use crate::guest::Access;
 use crate::port::vhost_user::notify::Call;
-use crate::port::vhost_user::queue::{RingConfig, RingError, RingLog, STOP_LIMIT};
+use crate::port::vhost_user::queue::{RingConfig, RingError, RingLog, STOP_LIMIT, Vring};
 use crate::port::vhost_user::ring::{Addresses, Base, Format, RingFault};
 
 /// Most descriptors of a ring.
@@ -39,7 +39,12 @@ pub(super) struct RingState {
     base: Base,
     /// From the kick eventfd on.
     wanted: bool,
+    /// As the peer said.
     enabled: bool,
+    /// It runs. Nobody but this session starts and stops it, and asking the queue would disturb its engine.
+    running: bool,
+    /// It lets frames through when it runs, likewise.
+    open: bool,
     call: Option<OwnedFd>,
     /// To tell the peer that its driver broke the ring.
     error: Option<Call>,
@@ -47,15 +52,31 @@ pub(super) struct RingState {
     told: Option<RingFault>,
 }
 
+impl RingState {
+    /// It runs and lets frames through.
+    pub(super) fn is_active(&self) -> bool {
+        self.running && self.open
+    }
+
+    /// Forgets what the peer said, and nothing about the queue.
+    pub(super) fn forget(&mut self) {
+        *self = Self { running: self.running, open: self.open, ..Self::default() };
+    }
+}
+
 impl Session<'_> {
     /// Indices of the rings that run.
     pub(super) fn running(&self) -> impl Iterator<Item = usize> {
-        let vrings = self.device.vrings.iter().enumerate();
-        vrings.filter(|(_, vring)| vring.is_running()).map(|(index, _)| index)
+        self.rings.iter().enumerate().filter(|(_, ring)| ring.running).map(|(index, _)| index)
     }
 
     fn is_running(&self, queue: usize) -> bool {
-        self.device.vrings.get(queue).is_some_and(|vring| vring.is_running())
+        self.rings.get(queue).is_some_and(|ring| ring.running)
+    }
+
+    /// The handle of a ring that runs.
+    fn runner(&self, queue: usize) -> Option<&Vring> {
+        if self.is_running(queue) { self.device.vring(queue) } else { None }
     }
 
     /// The queue that a request names.
@@ -196,7 +217,7 @@ impl Session<'_> {
                     None => None,
                 };
                 self.ring(queue)?.call = file;
-                match self.device.vrings.get(queue).filter(|vring| vring.is_running()) {
+                match self.runner(queue) {
                     Some(vring) => vring.set_call(call).map_err(|error| Breach::Ring { queue, error }),
                     None => Ok(()),
                 }
@@ -221,10 +242,12 @@ impl Session<'_> {
     pub(super) fn start(&mut self, queue: usize) -> Result<(), Breach> {
         let log = self.ring_log(queue);
         let (format, memory, features) = (self.format(), &self.memory, self.features);
-        let (Some(ring), Some(vring)) = (self.rings.get(queue), self.device.vrings.get(queue)) else { return Ok(()) };
-        let Some(addresses) = ring.addresses.filter(|_| ring.wanted && ring.size > 0) else { return Ok(()) };
-        if vring.is_running() || memory.region_count() == 0 {
+        let Some(ring) = self.rings.get(queue).filter(|ring| ring.wanted && ring.size > 0 && !ring.running) else {
             return Ok(());
+        };
+        let Some(addresses) = ring.addresses.filter(|_| memory.region_count() > 0) else { return Ok(()) };
+        if !has_version_1(features) {
+            return Err(Breach::Legacy { queue });
         }
         let call = match &ring.call {
             Some(file) => Some(self.call(file).map_err(|reason| Breach::Event {
@@ -249,9 +272,11 @@ impl Session<'_> {
                 .zip(u16::try_from(queue).ok())
                 .and_then(|(region, queue)| region.queue(queue)),
         };
+        let Some(vring) = self.device.vring(queue) else { return Ok(()) };
         match vring.start(config) {
             Ok(()) => {
                 if let Some(ring) = self.rings.get_mut(queue) {
+                    ring.running = true;
                     ring.told = None;
                 }
                 self.enable(queue)
@@ -268,7 +293,7 @@ impl Session<'_> {
     pub(super) fn start_all(&mut self) {
         for queue in 0..self.rings.len() {
             if let Err(breach) = self.start(queue) {
-                self.limit.warn(&self.device.name, &format!("{breach}; the queue waits for other memory"));
+                self.warn(&format!("{breach}; the queue waits for other memory"));
             }
         }
     }
@@ -276,8 +301,14 @@ impl Session<'_> {
     /// Enables a ring as was said. A peer that does not know the protocol's features never says it.
     fn enable(&mut self, queue: usize) -> Result<(), Breach> {
         let always = self.features & PROTOCOL_FEATURES == 0;
-        let (Some(ring), Some(vring)) = (self.rings.get(queue), self.device.vrings.get(queue)) else { return Ok(()) };
-        vring.enable(always || ring.enabled).map_err(|error| Breach::Ring { queue, error })?;
+        let Some(ring) = self.rings.get_mut(queue) else { return Ok(()) };
+        let open = always || ring.enabled;
+        if open != ring.open
+            && let Some(vring) = self.device.vring(queue)
+        {
+            vring.enable(open).map_err(|error| Breach::Ring { queue, error })?;
+            ring.open = open;
+        }
         self.nudge(queue);
         Ok(())
     }
@@ -290,10 +321,14 @@ impl Session<'_> {
     }
 
     pub(super) fn disable_all(&mut self) {
-        for (queue, (ring, vring)) in self.rings.iter_mut().zip(&self.device.vrings).enumerate() {
+        for (queue, ring) in self.rings.iter_mut().enumerate() {
             ring.enabled = false;
-            if let Err(error) = vring.enable(false) {
-                tracing::warn!("port `{}`: queue {queue}: {error}", self.device.name);
+            if !ring.open {
+                continue;
+            }
+            match self.device.vring(queue).map(|vring| vring.enable(false)) {
+                Some(Err(error)) => tracing::warn!("port `{}`: queue {queue}: {error}", self.device.name),
+                Some(Ok(())) | None => ring.open = false,
             }
         }
     }
@@ -301,10 +336,12 @@ impl Session<'_> {
     /// Stops a ring, if it runs, and waits until its frames that are on their way elsewhere have arrived. Where that takes too long their memory
     /// is kept for good, which is the lesser evil.
     pub(super) fn stop(&mut self, queue: usize) {
-        let (Some(ring), Some(vring)) = (self.rings.get_mut(queue), self.device.vrings.get(queue)) else { return };
+        let Some(ring) = self.rings.get_mut(queue).filter(|ring| ring.running) else { return };
+        let Some(vring) = self.device.vring(queue) else { return };
         match vring.stop(STOP_LIMIT) {
-            Ok(None) => {}
+            Ok(None) => ring.running = false,
             Ok(Some(stopped)) => {
+                ring.running = false;
                 ring.base = stopped.base;
                 if stopped.leaked {
                     self.tell_leak(queue);
@@ -317,12 +354,9 @@ impl Session<'_> {
     fn tell_leak(&mut self, queue: usize) {
         count(&self.device.counters.leaks);
         let seconds = STOP_LIMIT.as_secs();
-        self.limit.warn(
-            &self.device.name,
-            &format!(
-                "queue {queue}: frames of it did not arrive within {seconds} s; the memory that they lie in stays mapped until mirach ends"
-            ),
-        );
+        self.warn(&format!(
+            "queue {queue}: frames of it did not arrive within {seconds} s; the memory that they lie in stays mapped until mirach ends"
+        ));
     }
 
     /// Stops all rings and lets go of their eventfds: they have to be set up anew.
@@ -361,8 +395,7 @@ impl Session<'_> {
     }
 
     fn settle_log(&self, queue: usize) {
-        let vring = self.device.vrings.get(queue).filter(|vring| vring.is_running());
-        if let Some(Err(error)) = vring.map(|vring| vring.set_log(self.ring_log(queue))) {
+        if let Some(Err(error)) = self.runner(queue).map(|vring| vring.set_log(self.ring_log(queue))) {
             tracing::warn!("port `{}`: queue {queue}: {error}", self.device.name);
         }
     }
@@ -375,7 +408,7 @@ impl Session<'_> {
     /// Looks at each ring: asks for translations that it misses, and tells of faults, once each.
     pub(super) fn attend_rings(&mut self) {
         for queue in 0..self.rings.len() {
-            let Some(fault) = self.device.vrings.get(queue).and_then(|vring| vring.fault()) else { continue };
+            let Some(fault) = self.runner(queue).and_then(|vring| vring.fault()) else { continue };
             if let RingFault::Miss { address, access } = fault {
                 self.ask(address, access);
                 continue;
@@ -388,7 +421,7 @@ impl Session<'_> {
             }
             count(&self.device.counters.ring_faults);
             let text = format!("queue {queue} is stopped until the VM resets its device: {fault}");
-            self.limit.warn(&self.device.name, &text);
+            self.warn(&text);
         }
     }
 
@@ -406,7 +439,7 @@ impl Session<'_> {
     /// Hands the memory of now to a running ring, which may have waited for it. When it `lacks` something of the memory before, nothing refers to
     /// that afterwards.
     pub(super) fn renew_memory(&mut self, queue: usize, lacks: bool) {
-        let Some(vring) = self.device.vrings.get(queue).filter(|vring| vring.is_running()) else { return };
+        let Some(vring) = self.runner(queue) else { return };
         let renewed = vring.set_memory(Arc::clone(&self.memory), lacks.then_some(STOP_LIMIT));
         match renewed {
             Ok(home) => {

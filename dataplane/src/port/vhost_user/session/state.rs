@@ -43,7 +43,7 @@ pub(crate) struct Session<'d> {
     mtu: Option<u16>,
     device_status: u8,
     /// Keeps a peer from flooding the log.
-    pub(super) limit: Limit,
+    limit: Limit,
 }
 
 impl<'d> Session<'d> {
@@ -64,7 +64,7 @@ impl<'d> Session<'d> {
             is_behind: false,
             mtu: None,
             device_status: 0,
-            limit: Limit::default(),
+            limit: Limit::of_session(),
         }
     }
 
@@ -81,7 +81,7 @@ impl<'d> Session<'d> {
             Ok(None) if heard => Ok(Some(Reply::number(0))),
             Err(breach) if breach.is_refusal() && (heard || header.request == FrontendReq::GET_CONFIG) => {
                 count(&self.device.counters.refusals);
-                self.limit.warn(&self.device.name, &format!("a request of the VM is refused: {breach}"));
+                self.warn(&format!("a request of the VM is refused: {breach}"));
                 // A reply of its own says so by being empty.
                 let has_own = matches!(header.request, FrontendReq::GET_CONFIG);
                 if replies(header.request) && !has_own {
@@ -93,6 +93,13 @@ impl<'d> Session<'d> {
         };
         self.publish();
         answer
+    }
+
+    /// Warns of something that the peer can make happen as often as it likes.
+    pub(super) fn warn(&mut self, message: &str) {
+        if let Some(before) = self.limit.admit() {
+            self.device.warn(&format!("{message}{before}"));
+        }
     }
 
     fn handle(&mut self, message: Message) -> Result<Option<Reply>, Breach> {
@@ -251,7 +258,7 @@ impl<'d> Session<'d> {
     fn reset(&mut self) {
         self.stop_all();
         for ring in &mut self.rings {
-            *ring = RingState::default();
+            ring.forget();
         }
         self.features = 0;
         self.device_status = 0;
@@ -300,7 +307,7 @@ impl<'d> Session<'d> {
         status.mtu = self.mtu;
         status.regions = self.memory.region_count();
         status.active.clear();
-        status.active.extend(self.device.vrings.iter().map(|vring| vring.is_running() && vring.is_enabled()));
+        status.active.extend(self.rings.iter().map(RingState::is_active));
     }
 
     /// Looks after queues that called, and memory.
@@ -308,12 +315,17 @@ impl<'d> Session<'d> {
     /// # Errors
     /// When memory of the guest was taken away.
     pub(super) fn attend(&mut self) -> Result<(), Breach> {
-        self.is_behind = false;
+        let was_behind = std::mem::take(&mut self.is_behind);
         let log_lost = self.log.as_ref().is_some_and(|log| log.is_lost());
-        if self.memory.is_lost() || log_lost {
+        let inflight_lost = self.inflight.as_ref().is_some_and(inflight::Region::is_lost);
+        if self.memory.is_lost() || log_lost || inflight_lost {
             return Err(Breach::MemoryLost);
         }
         self.attend_rings();
+        if was_behind {
+            // It may have been a ring that waits for a translation to start.
+            self.start_all();
+        }
         self.publish();
         Ok(())
     }

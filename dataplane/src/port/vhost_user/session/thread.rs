@@ -10,6 +10,8 @@ use rustix::event::{PollFd, PollFlags};
 use super::Breach;
 use super::device::{Device, Peer, Status, count};
 use super::endpoint::Endpoint;
+use super::limit::Limit;
+use super::pace::Pace;
 use super::socket::{self, Read};
 use super::state::Session;
 use super::wire::{Assembler, Message, encode_reply};
@@ -18,7 +20,9 @@ use super::wire::{Assembler, Message, encode_reply};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// After how long a request of ours that found no room is tried again.
 const AGAIN: Duration = Duration::from_millis(5);
-/// Messages that are served before anything else gets its turn.
+/// How often a wait looks whether the port stops.
+const GLANCE: Duration = Duration::from_millis(20);
+/// Messages that are served, and queues that are taken from their engines by these, before anything else gets its turn.
 const TURN: usize = 32;
 
 /// Starts the thread of a port.
@@ -32,26 +36,29 @@ pub(super) fn spawn(device: Arc<Device>, endpoint: Endpoint) -> std::io::Result<
 }
 
 fn run(device: &Device, mut endpoint: Endpoint) {
+    // Both outlast sessions, so that nobody gains by coming again.
+    let mut pace = Pace::new(Instant::now());
+    let mut limit = Limit::of_port();
     while let Some(socket) = endpoint.next(device) {
         count(&device.counters.connects);
         let peer =
             rustix::net::sockopt::socket_peercred(&socket).map(|peer| Peer { pid: peer.pid.as_raw_nonzero().get() });
         let pid = peer.as_ref().map_or(0, |peer| peer.pid);
-        tracing::info!("port `{}`: connected to process {pid}", device.name);
+        limit.info(&device.name, &format!("connected to process {pid}"));
         device.status().peer = peer.ok();
-        let breach = serve(device, &socket);
-        let ended = tell(device, &breach);
+        let breach = serve(device, &socket, &mut pace);
+        let ended = tell(device, &breach, &mut limit);
         *device.status() = Status { ended: Some(ended), ..Status::default() };
     }
 }
 
 /// Counts and logs the end of a session.
-fn tell(device: &Device, breach: &Breach) -> String {
+fn tell(device: &Device, breach: &Breach, limit: &mut Limit) -> String {
     let (counters, name) = (&device.counters, &device.name);
     match breach {
         Breach::Closed | Breach::Stopping => {
             count(&counters.closed);
-            tracing::info!("port `{name}`: {breach}");
+            limit.info(name, &breach.to_string());
         }
         breach => {
             count(match breach {
@@ -59,21 +66,35 @@ fn tell(device: &Device, breach: &Breach) -> String {
                 Breach::Stalled { .. } | Breach::NotReading => &counters.stalls,
                 _ => &counters.breaches,
             });
-            tracing::warn!("port `{name}`: the VM is disconnected: {breach}");
+            limit.warn(name, &format!("the VM is disconnected: {breach}"));
         }
     }
     breach.to_string()
 }
 
 /// Serves a peer; what ended it.
-fn serve(device: &Device, socket: &OwnedFd) -> Breach {
+fn serve(device: &Device, socket: &OwnedFd, pace: &mut Pace) -> Breach {
     let mut session = Session::new(device);
     let mut link = Link { socket, assembler: Assembler::default(), half_since: None };
     loop {
-        if let Err(breach) = turn(&mut session, &mut link) {
+        let before = device.turns();
+        let outcome = turn(&mut session, &mut link, pace);
+        pace.spend(device.turns() - before);
+        if let Err(breach) = outcome.and_then(|()| rest(device, pace)) {
             return breach;
         }
     }
+}
+
+/// Waits until the peer has paid for what it had done.
+fn rest(device: &Device, pace: &mut Pace) -> Result<(), Breach> {
+    while let Some(pause) = pace.wait(Instant::now()) {
+        if device.is_stopping() {
+            return Err(Breach::Stopping);
+        }
+        std::thread::sleep(pause.min(GLANCE));
+    }
+    Ok(())
 }
 
 /// The stream of a session.
@@ -85,7 +106,7 @@ struct Link<'s> {
 }
 
 /// Waits for whatever comes next, and does it.
-fn turn(session: &mut Session<'_>, link: &mut Link<'_>) -> Result<(), Breach> {
+fn turn(session: &mut Session<'_>, link: &mut Link<'_>, pace: &mut Pace) -> Result<(), Breach> {
     let stalled = link.half_since.map(|since| since + PATIENCE);
     let again = session.is_behind.then(|| Instant::now() + AGAIN);
     let deadline = [stalled, again].into_iter().flatten().min();
@@ -115,7 +136,7 @@ fn turn(session: &mut Session<'_>, link: &mut Link<'_>) -> Result<(), Breach> {
         session.drain_channel();
     }
     if asked {
-        listen(session, link)?;
+        listen(session, link, pace)?;
     }
     match link.half_since {
         Some(since) if since.elapsed() >= PATIENCE => {
@@ -126,12 +147,17 @@ fn turn(session: &mut Session<'_>, link: &mut Link<'_>) -> Result<(), Breach> {
 }
 
 /// Serves what has come over the socket.
-fn listen(session: &mut Session<'_>, link: &mut Link<'_>) -> Result<(), Breach> {
+fn listen(session: &mut Session<'_>, link: &mut Link<'_>, pace: &mut Pace) -> Result<(), Breach> {
+    let before = session.device.turns();
     for _ in 0..TURN {
         match socket::read(link.socket.as_fd(), &mut link.assembler)? {
             Read::Message(message) => {
                 link.half_since = None;
                 answer(session, link.socket, message)?;
+                pace.spend(1);
+                if session.device.turns() - before > TURN as u64 {
+                    return Ok(());
+                }
             }
             Read::Nothing => {
                 link.half_since = link.assembler.is_half().then(|| link.half_since.unwrap_or_else(Instant::now));
