@@ -148,7 +148,7 @@ fn files(case: &Case<'_>, format: Format) -> Result<()> {
     }
     std::fs::remove_file(disk)?;
     std::fs::remove_file(pipe)?;
-    case.says(&["a character device"])?;
+    case.says(&["/dev/zero"])?;
     serves_on(case, machine)
 }
 
