@@ -213,7 +213,7 @@ fn measure(generator: &Path, device: &Device, case: &Case) -> Result<Value> {
     let mut running = Running(child);
     wait::until("the generator", LIMIT, || Ok(running.has_ended().then_some(())))?;
     let status = running.0.wait()?;
-    let mut read = |stream: Option<&mut dyn std::io::Read>| -> Result<String> {
+    let read = |stream: Option<&mut dyn std::io::Read>| -> Result<String> {
         let mut text = String::new();
         stream.context("it has no output")?.read_to_string(&mut text)?;
         Ok(text)

@@ -67,7 +67,7 @@ fn middle(step: usize) -> u64 {
         return step;
     }
     let octave = step / 16 + 3;
-    (1 << octave) + (step % 16 << (octave - 4)) + (1 << (octave - 4)) / 2
+    (1 << octave) + ((step % 16) << (octave - 4)) + (1 << (octave - 4)) / 2
 }
 
 #[cfg(test)]

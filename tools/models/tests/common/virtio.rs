@@ -11,8 +11,11 @@ use models::virtio_net::{self, Config, Control, Device, Features, Frame, Functio
 
 use super::{Memory, look_at};
 
-pub(crate) type Pair =
-    QueuePair<virtio::Rx<PciDoorbell<virtio_net::Window>>, virtio::Tx<PciDoorbell<virtio_net::Window>>, models::EventInterrupt>;
+pub(crate) type Pair = QueuePair<
+    virtio::Rx<PciDoorbell<virtio_net::Window>>,
+    virtio::Tx<PciDoorbell<virtio_net::Window>>,
+    models::EventInterrupt,
+>;
 pub(crate) type Card = Arc<Mutex<Device<QueueWire>>>;
 
 /// A card with its driver and the memory of both.
