@@ -38,7 +38,12 @@ pub fn files(folder: &str, programs: &[&str]) -> Result<BTreeMap<String, PathBuf
         files.insert(format!("{folder}/{name}"), path);
         if *name == TESTPMD {
             for (library, path) in plugins()? {
-                files.insert(library, path);
+                // What testpmd is itself linked with must not be there a second time as a driver: it would be loaded twice.
+                let plugin = library.rsplit('/').next().unwrap_or_default().to_owned();
+                let linked = files.keys().any(|file| file.starts_with(&format!("lib/{plugin}.")));
+                if !linked || library.starts_with("lib/") {
+                    files.insert(library, path);
+                }
             }
         }
     }
