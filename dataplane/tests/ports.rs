@@ -128,6 +128,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     let alone = forwarder.add(&spec("null,name=alone"), None).unwrap();
     refused(forwarder.join("alone", "alone").unwrap_err(), "to itself");
     forwarder.delete(&alone.name).unwrap();
+    wait_for("packets go both ways", || sent(&forwarder, "left") > 0 && sent(&forwarder, "right") > 0);
     assert_unharmed(&forwarder.stop());
 }
 

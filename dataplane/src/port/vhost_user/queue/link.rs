@@ -215,6 +215,7 @@ impl<W: Work> Shared<W> {
             event_index: features.contains(Features::EVENT_IDX),
             indirect: features.contains(Features::INDIRECT_DESC),
             skip_used: features.contains(IN_ORDER) && !W::WRITES,
+            reads_only: !W::WRITES,
             inflight,
         };
         let mut queue = self.gate.enter()?;

@@ -73,6 +73,8 @@ pub(super) struct Layout {
     /// `VIRTIO_F_IN_ORDER` was negotiated and the device writes nothing into the buffers of this ring, so that one used
     /// entry may stand for a whole run of chains.
     pub(super) skip_used: bool,
+    /// The device writes nothing into the buffers of this ring.
+    pub(super) reads_only: bool,
     /// Where the state of taken chains is kept for the time after a crash.
     pub(super) inflight: Option<inflight::Inflight>,
 }

@@ -90,6 +90,8 @@ pub(in super::super) struct Packed {
     event_index: bool,
     indirect: bool,
     skip_used: bool,
+    /// The device writes nothing into buffers.
+    reads_only: bool,
     inflight: Option<Inflight>,
 }
 
@@ -215,7 +217,9 @@ impl Packed {
                 if flags(rest) & INDIRECT != 0 {
                     return Err(RingFault::NestedTable { head });
                 }
-                if !building.push(Element { address, len: length(rest) }, flags(rest) & WRITE != 0) {
+                // DPDK leaves WRITE in the tables of frames that it sends, and no device that reads cares.
+                let writable = flags(rest) & WRITE != 0 && !self.reads_only;
+                if !building.push(Element { address, len: length(rest) }, writable) {
                     return Err(RingFault::Direction { head });
                 }
             }
@@ -305,7 +309,7 @@ impl Packed {
 
 impl Ring for Packed {
     fn new(memory: &Arc<Memory>, layout: Layout) -> Result<Self, RingFault> {
-        let Layout { size, addresses, base, event_index, indirect, skip_used, inflight } = layout;
+        let Layout { size, addresses, base, event_index, indirect, skip_used, reads_only, inflight } = layout;
         if size == 0 || size > LARGEST {
             return Err(RingFault::BadSize { size });
         }
@@ -323,6 +327,7 @@ impl Ring for Packed {
             event_index,
             indirect,
             skip_used,
+            reads_only,
             inflight,
         };
         ring.resume(base)?;

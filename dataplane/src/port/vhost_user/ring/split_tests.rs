@@ -14,6 +14,7 @@ fn layout(driver: &Driver) -> Layout {
         event_index: false,
         indirect: true,
         skip_used: false,
+        reads_only: false,
         inflight: None,
     }
 }

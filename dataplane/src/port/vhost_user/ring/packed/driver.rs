@@ -81,6 +81,7 @@ impl Driver {
             event_index: true,
             indirect: true,
             skip_used: self.in_order,
+            reads_only: false,
             inflight,
         }
     }
