@@ -148,7 +148,8 @@ impl Split {
                 continue;
             }
             length += 1;
-            if length > self.size {
+            let most = table.as_ref().map_or(self.size.into(), |table| u32::from(in_ring) + table.count());
+            if u32::from(length) > most.min(self.size.into()) {
                 return Err(too_long);
             }
             if !building.push(Element { address, len }, flags & WRITE != 0) {

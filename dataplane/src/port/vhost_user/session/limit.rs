@@ -38,7 +38,10 @@ impl Limit {
 
     /// Tells of something that is no reason to worry, and that a peer can make happen as often as it likes.
     pub(super) fn info(&mut self, port: &str, message: &str) {
-        if let Some(before) = self.admit() {
+        // What nobody sees takes nothing from what is to be seen.
+        if tracing::enabled!(tracing::Level::INFO)
+            && let Some(before) = self.admit()
+        {
             tracing::info!("port `{port}`: {message}{before}");
         }
     }
