@@ -5,8 +5,9 @@ use core::mem::ManuallyDrop;
 
 use crate::iova::Iova;
 use crate::metadata::Metadata;
-use crate::packet::{Packet, prefetch};
+use crate::packet::Packet;
 use crate::pool::Header;
+use crate::prefetch;
 
 /// A packet that a device owns: it has addresses for the device and no bytes for us. Dropping it leaks its buffers, because the device may
 /// still write to them; that is safe, and what remains to be done when a device cannot be stopped.
@@ -66,7 +67,7 @@ impl Lent {
     /// Fetches the start of the frame into the processor's cache, ahead of [`Lent::reclaim_received`].
     #[inline]
     pub fn prefetch(&self) {
-        prefetch(self.0.header().pointer());
+        prefetch::at(self.0.header().pointer());
     }
 
     /// Takes a receive buffer back into which the device wrote `len` bytes, of which nothing else is known yet. `None` when it cannot have, because that exceeds

@@ -25,6 +25,7 @@ mod lent;
 mod metadata;
 mod packet;
 mod pool;
+mod prefetch;
 mod region;
 mod shared;
 mod sync;
@@ -38,6 +39,7 @@ pub use lent::{Lent, Piece};
 pub use metadata::{Checksum, Metadata, Segmentation, SegmentationKind};
 pub use packet::{Packet, Segments, TooLong};
 pub use pool::{HEADROOM, PacketPool};
+pub use prefetch::{prefetch, prefetch_to_write};
 pub use region::{Backing, OutOfMemory, Region};
 pub use shared::{DmaArray, SharedWord};
 

@@ -7,6 +7,7 @@ use crate::foreign::Foreign;
 use crate::lent::Lent;
 use crate::metadata::Metadata;
 use crate::pool::{HEADROOM, Header, Shared, give_back};
+use crate::prefetch;
 
 /// The bytes do not fit into the packet's buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -153,7 +154,7 @@ impl Packet {
     /// Fetches the start of the frame into the processor's cache.
     #[inline]
     pub fn prefetch(&self) {
-        prefetch(self.header().pointer());
+        prefetch::at(self.header().pointer());
     }
 
     /// The bytes of each segment in turn. Foreign pieces, which follow, are not among them.
@@ -354,18 +355,6 @@ impl Header {
     fn bytes(&self) -> &[u8] {
         // SAFETY: `start + len` lies inside the slot, whose bytes belong to the packet that this header was borrowed from.
         unsafe { core::slice::from_raw_parts(self.pointer().as_ptr(), usize::from(self.len)) }
-    }
-}
-
-#[inline]
-#[cfg_attr(not(all(target_arch = "x86_64", not(miri))), expect(unused_variables, reason = "no prefetch there"))]
-pub(crate) fn prefetch(pointer: NonNull<u8>) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    {
-        #![expect(unsafe_code, reason = "prefetching is a raw instruction")]
-        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: prefetching neither faults nor changes memory, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(pointer.as_ptr().cast()) };
     }
 }
 

@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 use crate::iova::Iova;
+use crate::prefetch::prefetch_to_write;
 use crate::region::{Holding, OutOfMemory, Region};
 
 /// What memory shared with a device may be made of: atomics and arrays of them, nothing else.
@@ -94,17 +95,5 @@ impl<W> fmt::Debug for DmaArray<W> {
             .field("iova", iova)
             .field("region", &region.id())
             .finish_non_exhaustive()
-    }
-}
-
-#[inline(always)]
-#[cfg_attr(not(all(target_arch = "x86_64", not(miri))), expect(unused_variables, reason = "no prefetch there"))]
-fn prefetch_to_write<W>(word: &W) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    {
-        #![expect(unsafe_code, reason = "prefetching is a raw instruction, and the intrinsic may prefetch for reading")]
-        let word: *const W = word;
-        // SAFETY: prefetching neither faults nor changes memory, whatever the address; processors without it do nothing.
-        unsafe { core::arch::asm!("prefetchw [{}]", in(reg) word, options(nostack, preserves_flags, readonly)) };
     }
 }
