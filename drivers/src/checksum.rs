@@ -1,42 +1,62 @@
-//! The internet checksum (RFC 1071), for devices that do not complete partial checksums.
+//! The internet checksum (RFC 1071) in the machine's byte order, which gives the same bytes as in any other; and the twin of devices that complete
+//! partial checksums.
 
 use hugemem::Packet;
 
-/// A ones' complement sum over pieces of any length.
+/// One's complement sum of `bytes`, not folded; a last odd byte counts as if a zero followed.
+#[inline]
+#[must_use]
+pub fn sum(bytes: &[u8]) -> u64 {
+    // Upper and lower halves of words add up on their own: no carry is lost, and the compiler can do several at once.
+    let (mut low, mut high) = (0_u64, 0_u64);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for word in words {
+        let word = u64::from_ne_bytes(*word);
+        low += word & 0xffff_ffff;
+        high += word >> 32;
+    }
+    let mut last = [0; 8];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    let last = u64::from_ne_bytes(last);
+    low + high + (last & 0xffff_ffff) + (last >> 32)
+}
+
+/// Folds a sum into 16 bits.
+#[inline]
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "folded to 16 bits before")]
+pub fn fold(total: u64) -> u16 {
+    let total = (total >> 32) + (total & 0xffff_ffff);
+    let total = (total >> 16) + (total & 0xffff);
+    let total = (total >> 16) + (total & 0xffff);
+    let total = (total >> 16) + (total & 0xffff);
+    total as u16
+}
+
+/// A sum over pieces of any length.
 #[derive(Clone, Copy, Default, Debug)]
-struct Sum {
-    /// Sum of little-endian 16-bit words; RFC 1071 allows either byte order when the result is stored in the same.
+pub struct Sum {
     total: u64,
     /// The next byte is the second of a word.
     odd: bool,
 }
 
 impl Sum {
-    fn add(&mut self, bytes: &[u8]) {
-        let mut sum = 0_u64;
-        let (quads, rest) = bytes.as_chunks::<4>();
-        for quad in quads {
-            sum += u64::from(u32::from_le_bytes(*quad));
-        }
-        let mut last = [0; 4];
-        for (to, from) in last.iter_mut().zip(rest) {
-            *to = *from;
-        }
-        sum += u64::from(u32::from_le_bytes(last));
-        let folded = fold(sum);
+    /// Goes on with `bytes`.
+    pub fn add(&mut self, bytes: &[u8]) {
+        let folded = fold(sum(bytes));
         // Bytes that start in the middle of a word weigh the other way round.
         self.total += u64::from(if self.odd { folded.swap_bytes() } else { folded });
         self.odd ^= bytes.len() % 2 == 1;
     }
-}
 
-/// Folds a sum to 16 bits.
-#[expect(clippy::cast_possible_truncation, reason = "the loop ends with a sum of 16 bits")]
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
+    /// The sum so far, folded into 16 bits.
+    #[must_use]
+    pub fn folded(self) -> u16 {
+        fold(self.total)
     }
-    sum as u16
 }
 
 /// Completes a partial checksum: sums `packet` from byte `start` to its end, and stores the complement at
@@ -54,12 +74,12 @@ pub fn complete(packet: &mut Packet, start: u16, offset: u16) -> bool {
         skip = skip.saturating_sub(segment.len());
     }
     // A result of zero means "no checksum" in UDP; all ones is the same number (RFC 768).
-    let result = match !fold(sum.total) {
+    let result = match !sum.folded() {
         0 => u16::MAX,
         result => result,
     };
     if let Some(bytes) = packet.bytes_mut().get_mut(field..field + 2) {
-        bytes.copy_from_slice(&result.to_le_bytes());
+        bytes.copy_from_slice(&result.to_ne_bytes());
     }
     true
 }

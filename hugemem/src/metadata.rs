@@ -1,5 +1,7 @@
 //! What is known about a packet beside its bytes: the offload requests and results that ports exchange.
 
+use core::num::NonZeroU16;
+
 /// What has been, or has to be, done about the checksum of the transport header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Checksum {
@@ -53,4 +55,6 @@ pub struct Metadata {
     pub hash: Option<u32>,
     /// VLAN tag that was taken out of the frame, or is to be put in.
     pub vlan: Option<u16>,
+    /// Where the frame inside a tunnel begins that the checksum and the segmentation are about; `None` when they are about this one.
+    pub inner: Option<NonZeroU16>,
 }

@@ -81,6 +81,7 @@ impl Frames {
             segmentation: None,
             hash: info.hash().filter(|_| offloads.contains(Offloads::RSS)),
             vlan: status.vlan().filter(|_| offloads.contains(Offloads::VLAN_STRIP)),
+            inner: None,
         }
     }
 

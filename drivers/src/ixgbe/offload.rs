@@ -102,8 +102,10 @@ fn complete(packet: &mut Packet, start: u16, offset: u16, offloads: Offloads) ->
         6 => Some(false),
         _ => None,
     };
+    // The card knows no tunnels.
+    let plain = packet.metadata().inner.is_none();
     let inside = usize::from(start) + usize::from(offset) + 2 <= payload;
-    if let Some(tcp) = tcp.filter(|_| inside && offloads.contains(Offloads::TX_CHECKSUM))
+    if let Some(tcp) = tcp.filter(|_| plain && inside && offloads.contains(Offloads::TX_CHECKSUM))
         && let Some(network) = Network::of(packet, start)
     {
         let context = Context { tcp, ..network.context() };
@@ -131,7 +133,7 @@ fn cut(
         SegmentationKind::Udp => Offloads::USO,
     };
     let ecn = if ecn { Offloads::TSO_ECN } else { Offloads::empty() };
-    if !setup.offloads.contains(needed | ecn) {
+    if !setup.offloads.contains(needed | ecn) || packet.metadata().inner.is_some() {
         return Err(DropReason::NoOffload);
     }
     let length = packet.len();

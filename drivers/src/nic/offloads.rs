@@ -28,5 +28,7 @@ bitflags::bitflags! {
         const VLAN_STRIP = 1 << 10;
         /// Puts the VLAN tag of a packet's metadata into the frame on transmit.
         const VLAN_INSERT = 1 << 11;
+        /// Cuts what is inside a tunnel: what it can cut of plain frames, behind outer headers too.
+        const TUNNEL_CUTTING = 1 << 12;
     }
 }

@@ -110,7 +110,7 @@ impl Header {
             GSO_NONE => None,
             _ => Some(self.segmentation(frame, features)?),
         };
-        Some(Metadata { checksum, segmentation, hash: self.hash, vlan: None })
+        Some(Metadata { checksum, segmentation, hash: self.hash, ..Metadata::default() })
     }
 
     /// A large frame comes with a partial checksum (5.1.6.4.1), whose place shows where the transport header ends.
@@ -244,6 +244,10 @@ impl Sender {
             SegmentationKind::TcpV6 => (GSO_TCPV6, Features::HOST_TSO6),
             SegmentationKind::Udp => (GSO_UDP_L4, Features::HOST_USO),
         };
+        if packet.metadata().inner.is_some() {
+            // The header has no way to say where the tunnel's headers end.
+            return Err(DropReason::NoOffload);
+        }
         let (ecn, needed) = if segmentation.ecn { (GSO_ECN, needed | Features::HOST_ECN) } else { (0, needed) };
         if !self.features.contains(needed) {
             return Err(DropReason::NoOffload);
