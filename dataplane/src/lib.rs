@@ -5,6 +5,7 @@
 //! Control (the thread that called [`forwarder::Forwarder::start`]) keeps everything that is slow: opening and stopping
 //! devices, reading statistics, messages. Engines own their queues and their counters, and nothing else is shared.
 
+mod checksum;
 pub mod clock;
 pub mod config;
 pub mod control;
@@ -14,5 +15,7 @@ pub mod forwarder;
 pub mod guest;
 pub mod headers;
 pub mod histogram;
+pub mod overlay;
 pub mod port;
 pub mod stats;
+mod whole;

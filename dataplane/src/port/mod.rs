@@ -16,7 +16,6 @@ use std::path::PathBuf;
 use drivers::nic::{LinkStatus, MacAddress, NicError, Offloads, RxQueue, TxQueue};
 use hugemem::Region;
 
-pub(crate) mod checksum;
 pub mod generator;
 pub mod nic;
 pub mod null;

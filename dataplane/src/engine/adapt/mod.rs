@@ -3,21 +3,22 @@
 //!
 //! Nothing of this touches packets between queues that need none of it. When buffers run out, packets wait.
 
-mod bytes;
 mod cut;
 
-use drivers::checksum;
 use drivers::nic::{DropReason, Offloads};
 use hugemem::{Batch, Checksum, Packet, PacketPool, SegmentationKind};
 
+use crate::checksum;
 use crate::guest::{faults, is_lost, lost};
 use crate::stats::QueueStatistics;
+use crate::whole::{self, Shortage};
 pub(super) use cut::Cut;
 
 /// What large packets may ask of a transmit queue.
-const CUTTING: Offloads = Offloads::TSO4.union(Offloads::TSO6).union(Offloads::TSO_ECN).union(Offloads::USO);
-/// What packets may ask of a transmit queue.
-const ALL: Offloads = CUTTING.union(Offloads::TX_CHECKSUM);
+const CUTTING: Offloads =
+    Offloads::TSO4.union(Offloads::TSO6).union(Offloads::TSO_ECN).union(Offloads::USO).union(Offloads::TUNNEL_CUTTING);
+/// What packets may ask of a transmit queue, when they are in no tunnel.
+const ALL: Offloads = CUTTING.difference(Offloads::TUNNEL_CUTTING).union(Offloads::TX_CHECKSUM);
 
 /// Packets that are made ready to be sent at a time, when they cannot be sent as they are.
 const STAGE: usize = 64;
@@ -29,6 +30,8 @@ pub(super) struct Gives {
     pub(super) foreign: bool,
     /// Larger than the MTU.
     pub(super) large: bool,
+    /// In tunnels.
+    pub(super) tunnels: bool,
 }
 
 /// Packets of one receive queue on their way to a transmit queue.
@@ -95,6 +98,15 @@ enum Step {
     Wait,
 }
 
+impl From<Shortage> for Step {
+    fn from(shortage: Shortage) -> Self {
+        match shortage {
+            Shortage::Now => Self::Wait,
+            Shortage::Never(reason) => Self::Drop(reason),
+        }
+    }
+}
+
 impl Adapter {
     pub(super) fn new(takes_foreign: bool, pool: Option<PacketPool>) -> Self {
         Self { takes_foreign, pool }
@@ -110,7 +122,7 @@ impl Adapter {
         if gives.foreign && !self.takes_foreign {
             return false;
         }
-        offloads.contains(ALL) || batch.iter().all(|packet| offloads.contains(asked(packet)))
+        (offloads.contains(ALL) && !gives.tunnels) || batch.iter().all(|packet| offloads.contains(asked(packet)))
     }
 
     /// Stages packets until `limit` are staged, each made into what a queue with `offloads` takes. `false` when buffers
@@ -189,14 +201,9 @@ impl Adapter {
         // A checksum is completed in bytes that are ours.
         if copies || (missing.contains(Offloads::TX_CHECKSUM) && !packet.foreign().is_empty()) {
             let Some(pool) = &mut self.pool else { return Step::Drop(DropReason::NoBuffer) };
-            return match bytes::assemble(pool, packet.len(), |at, into| {
-                bytes::read(packet, at, into);
-            }) {
-                Ok(mut copy) => {
-                    *copy.metadata_mut() = *packet.metadata();
-                    Step::Replace(copy)
-                }
-                Err(step) => step,
+            return match whole::copy(pool, packet, packet.len()) {
+                Ok(copy) => Step::Replace(copy),
+                Err(shortage) => shortage.into(),
             };
         }
         Step::Pass
@@ -225,18 +232,24 @@ fn asked(packet: &Packet) -> Offloads {
         SegmentationKind::TcpV6 => Offloads::TSO6,
         SegmentationKind::Udp => Offloads::USO,
     };
-    checksum | kind | if segmentation.ecn { Offloads::TSO_ECN } else { Offloads::empty() }
+    let ecn = if segmentation.ecn { Offloads::TSO_ECN } else { Offloads::empty() };
+    let tunnel = if metadata.inner.is_some() { Offloads::TUNNEL_CUTTING } else { Offloads::empty() };
+    checksum | kind | ecn | tunnel
 }
 
 /// Completes the checksum of `packet`. `false` when the request contradicts the packet.
 fn complete(packet: &mut Packet) -> bool {
     let Checksum::Partial { start, offset } = packet.metadata().checksum else { return true };
-    if !checksum::complete(packet, start, offset) {
+    if !checksum::complete_packet(packet, start, offset) {
         return false;
     }
-    packet.metadata_mut().checksum = Checksum::Verified;
+    let metadata = packet.metadata_mut();
+    metadata.checksum = Checksum::Verified;
+    metadata.inner = None;
     true
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tunnel_tests;

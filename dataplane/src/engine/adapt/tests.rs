@@ -3,22 +3,22 @@
 use super::*;
 use hugemem::{Foreign, Iova, Region, Segmentation};
 
-const V4: SegmentationKind = SegmentationKind::TcpV4;
-const V6: SegmentationKind = SegmentationKind::TcpV6;
-const UDP: SegmentationKind = SegmentationKind::Udp;
-const VM: Gives = Gives { foreign: true, large: true };
-const CARD: Gives = Gives { foreign: false, large: true };
+pub(super) const V4: SegmentationKind = SegmentationKind::TcpV4;
+pub(super) const V6: SegmentationKind = SegmentationKind::TcpV6;
+pub(super) const UDP: SegmentationKind = SegmentationKind::Udp;
+pub(super) const VM: Gives = Gives { foreign: true, large: true, tunnels: true };
+pub(super) const CARD: Gives = Gives { foreign: false, large: true, tunnels: false };
 
-fn pool(count: usize, room: usize) -> PacketPool {
+pub(super) fn pool(count: usize, room: usize) -> PacketPool {
     Region::on_heap(count * (room + 256) + 4096, Iova::new(0)).unwrap().packets(count, room).unwrap()
 }
 
-fn payload(len: usize) -> Vec<u8> {
+pub(super) fn payload(len: usize) -> Vec<u8> {
     (0..len).map(|at| u8::try_from(at * 7 % 251).unwrap()).collect()
 }
 
 /// A frame with headers of an odd length in front of `payload`, and where its transport header starts.
-fn frame(kind: SegmentationKind, v6: bool, payload: &[u8]) -> (Vec<u8>, u16) {
+pub(super) fn frame(kind: SegmentationKind, v6: bool, payload: &[u8]) -> (Vec<u8>, u16) {
     let mut frame = [[2; 6], [4; 6]].concat();
     let transport: &[u8] = match kind {
         // With 12 bytes of options. Flags: FIN, PSH, ACK, CWR.
@@ -55,14 +55,14 @@ fn sum(bytes: &[u8], more: u32) -> u32 {
     total
 }
 
-fn large(packet: &mut Packet, kind: SegmentationKind, size: u16, start: u16) {
+pub(super) fn large(packet: &mut Packet, kind: SegmentationKind, size: u16, start: u16) {
     let offset = if kind == UDP { 6 } else { 16 };
     packet.metadata_mut().checksum = Checksum::Partial { start, offset };
     packet.metadata_mut().segmentation = Some(Segmentation { kind, size, header_len: 0, ecn: kind != UDP });
 }
 
 /// A packet of several buffers.
-fn packet(pool: &mut PacketPool, frame: &[u8]) -> Packet {
+pub(super) fn packet(pool: &mut PacketPool, frame: &[u8]) -> Packet {
     let mut chunks = frame.chunks(pool.room());
     let mut whole = pool.take().unwrap();
     whole.write(chunks.next().unwrap()).unwrap();
@@ -76,7 +76,7 @@ fn packet(pool: &mut PacketPool, frame: &[u8]) -> Packet {
 
 /// A packet with the first bytes of `frame` of its own and the rest in pieces elsewhere.
 #[expect(unsafe_code, reason = "pieces are addresses")]
-fn foreign(region: &Region, frame: &[u8], own: usize, piece: usize) -> (PacketPool, Packet) {
+pub(super) fn foreign(region: &Region, frame: &[u8], own: usize, piece: usize) -> (PacketPool, Packet) {
     let mut pool = region.packets_with_foreign(4, 128, 64).unwrap();
     let mut packet = pool.take().unwrap();
     let (own, rest) = frame.split_at(own.min(frame.len()));
@@ -91,14 +91,14 @@ fn foreign(region: &Region, frame: &[u8], own: usize, piece: usize) -> (PacketPo
     (pool, packet)
 }
 
-fn bytes_of(packet: &Packet) -> Vec<u8> {
+pub(super) fn bytes_of(packet: &Packet) -> Vec<u8> {
     let mut bytes = vec![0; packet.len()];
-    assert_eq!(bytes::read(packet, 0, &mut bytes), packet.len());
+    assert_eq!(whole::read(packet, 0, &mut bytes), packet.len());
     bytes
 }
 
 /// Adapts everything, with `limit` packets staged at a time that go away at once; gives what was staged.
-fn adapt(
+pub(super) fn adapt(
     adapter: &mut Adapter,
     backlog: &mut Backlog,
     limit: usize,

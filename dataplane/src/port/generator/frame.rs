@@ -10,7 +10,7 @@
 //! | 52..60 | cycle counter when the frame was made, little-endian |
 //! | 60.. | a fixed pattern |
 
-use crate::port::checksum::{fold, sum};
+use crate::checksum::{complement, fold, sum};
 
 /// Bytes of a frame that differ from frame to frame; the rest is pattern.
 pub const HEAD: usize = 60;
@@ -98,10 +98,7 @@ impl Writer {
         let ip = !fold(self.ip + wide(ip_len) + 2 * wide(flow));
         // The length counts twice: in the header and in the pseudo header (RFC 768).
         let fields = 2 * wide(flow) + wide(port) + 2 * wide(udp_len) + halves(sequence) + halves(stamp);
-        let udp = match !fold(self.udp + fields + wide(pattern)) {
-            0 => u16::MAX,
-            checksum => checksum,
-        };
+        let udp = complement(self.udp + fields + wide(pattern));
         *bytes = TEMPLATE;
         for (place, word) in [(16, ip_len), (24, ip), (28, flow), (32, flow), (34, port), (38, udp_len), (40, udp)] {
             bytes[place..place + 2].copy_from_slice(&word.to_ne_bytes());

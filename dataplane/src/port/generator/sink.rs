@@ -8,8 +8,8 @@ use hugemem::{Batch, Packet};
 use super::SinkCounters;
 use super::frame::{self, Identity, Verdict};
 use super::window::{Arrival, Window};
+use crate::checksum::render;
 use crate::clock::{self, CycleClock};
-use crate::port::checksum::render;
 use crate::port::{MAXIMUM_FLOWS, MAXIMUM_FRAME};
 use hugemem::Checksum;
 

@@ -11,7 +11,7 @@ use drivers::nic::{Counters, DropReason, Offloads, TxQueue};
 use hugemem::{Batch, Packet};
 
 use super::lock;
-use crate::port::checksum::render;
+use crate::checksum::render;
 
 /// Frames are collected up to this many bytes before they are written.
 const BUFFER: usize = 1 << 20;
