@@ -17,5 +17,6 @@ pub mod headers;
 pub mod histogram;
 pub mod overlay;
 pub mod port;
+mod socket;
 pub mod stats;
 mod whole;

@@ -1,15 +1,16 @@
 //! Where the back-end is met: a socket that it listens on, or one of ours that it connects to.
 
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
-};
 
+use crate::socket::{ListenError, Listener, connect_to};
+
+/// Who may connect to a socket of ours: its user and group.
+const MODE: u32 = 0o660;
 /// How often a back-end that is not there is tried.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -19,14 +20,7 @@ pub(super) enum Endpoint {
     /// The back-end listens here.
     Connect(PathBuf),
     /// This side listens.
-    Listen {
-        /// On this file, which is removed in the end.
-        path: PathBuf,
-        /// The socket.
-        listener: OwnedFd,
-        /// Device and number of the file, by which it is known again.
-        identity: Option<(u64, u64)>,
-    },
+    Listen(Listener),
 }
 
 impl Endpoint {
@@ -37,43 +31,24 @@ impl Endpoint {
 
     /// Listens at `path`, where the socket file of a process that has died may be in the way.
     pub(super) fn listen(path: &Path) -> Result<Self, String> {
-        let fail = |error: Errno| format!("cannot listen at {}: {}", path.display(), reason(error));
-        let address = SocketAddrUnix::new(path).map_err(fail)?;
-        let socket = || {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(fail)
-        };
-        let listener = socket()?;
-        match bind(&listener, &address) {
-            Err(Errno::ADDRINUSE) if is_socket(path) && connect(&socket()?, &address) == Err(Errno::CONNREFUSED) => {
-                std::fs::remove_file(path)
-                    .map_err(|error| format!("cannot remove the stale socket {}: {error}", path.display()))?;
-                bind(&listener, &address).map_err(fail)?;
-            }
-            bound => bound.map_err(fail)?,
-        }
-        listen(&listener, 1).map_err(fail)?;
-        Ok(Self::Listen { path: path.into(), listener, identity: identity(path) })
+        let listening = Listener::open(path, Mode::from_raw_mode(MODE), 1).map_err(|error| match error {
+            ListenError::Taken => format!("somebody listens on {} already; choose another path", path.display()),
+            ListenError::NoSocket => format!("what is at {} is no socket; choose another path", path.display()),
+            ListenError::System { action, errno } => format!("cannot {action} {}: {}", path.display(), reason(errno)),
+        });
+        listening.map(Self::Listen)
     }
 
     /// A connection to the back-end, if it is there now.
     pub(super) fn poll(&self) -> Result<Option<OwnedFd>, Errno> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         match self {
-            Self::Connect(path) => {
-                let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-                match connect(&socket, &SocketAddrUnix::new(path)?) {
-                    Ok(()) => Ok(Some(socket)),
-                    // Not there, dead, or busy with others.
-                    Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN | Errno::INTR) => Ok(None),
-                    Err(error) => Err(error),
-                }
-            }
-            Self::Listen { listener, .. } => match accept_with(listener, flags) {
+            Self::Connect(path) => match connect_to(path) {
                 Ok(socket) => Ok(Some(socket)),
-                Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => Ok(None),
+                // Not there, dead, or busy with others.
+                Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN | Errno::INTR) => Ok(None),
                 Err(error) => Err(error),
             },
+            Self::Listen(listener) => listener.accept(),
         }
     }
 
@@ -92,10 +67,10 @@ impl Endpoint {
                              connect to this side (server=on)",
                             path.display()
                         ),
-                        Self::Listen { path, .. } => format!(
+                        Self::Listen(listener) => format!(
                             "no back-end has connected to the vhost-user socket {} within {seconds:.1} s; start it as client \
                              (DPDK: client=1)",
-                            path.display()
+                            listener.path().display()
                         ),
                     });
                 }
@@ -107,34 +82,15 @@ impl Endpoint {
     /// The file.
     pub(super) fn path(&self) -> &Path {
         match self {
-            Self::Connect(path) | Self::Listen { path, .. } => path,
+            Self::Connect(path) => path,
+            Self::Listen(listener) => listener.path(),
         }
     }
-}
-
-impl Drop for Endpoint {
-    fn drop(&mut self) {
-        if let Self::Listen { path, identity: own, .. } = self
-            && identity(path) == *own
-        {
-            // It may be gone already.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
-}
-
-fn is_socket(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
 }
 
 fn reason(error: Errno) -> String {
     match error {
         Errno::ACCESS => "permission denied; run as the user who owns it, or let this one write to it".into(),
-        Errno::ADDRINUSE => "the file exists and somebody uses it, or it is no socket; choose another path".into(),
         Errno::NAMETOOLONG => "the path is longer than a socket's may be (107 bytes)".into(),
         error => error.to_string(),
     }
@@ -144,21 +100,6 @@ fn reason(error: Errno) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-
-    #[test]
-    fn a_stale_socket_is_taken_over_and_a_live_one_or_a_file_is_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.sock");
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let first = Endpoint::listen(&path).unwrap();
-        let error = Endpoint::listen(&path).unwrap_err();
-        assert!(error.contains("somebody uses it"), "{error}");
-        drop(first);
-        assert!(!path.exists(), "it is removed in the end");
-        std::fs::write(&path, "mine").unwrap();
-        assert!(Endpoint::listen(&path).is_err());
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
-    }
 
     #[test]
     fn waiting_for_a_back_end_ends() {

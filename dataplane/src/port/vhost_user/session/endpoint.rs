@@ -1,20 +1,17 @@
 //! Where peers come from: a socket that this side listens on, or one that it connects to.
 
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
-};
+use rustix::net::SocketAddrUnix;
 
 use super::device::Device;
 use super::socket::wait;
+use crate::socket::{ListenError, Listener, connect_to};
 
 /// Peers that may wait for their turn.
 const BACKLOG: i32 = 4;
@@ -33,27 +30,23 @@ pub(super) enum Endpoint {
     /// The VMM listens.
     Client(Client),
     /// This side listens.
-    Server(Listener),
+    Server(Server),
 }
 
 /// Connects, again and again.
 #[derive(Debug)]
 pub(super) struct Client {
     path: PathBuf,
-    address: SocketAddrUnix,
     pause: Duration,
     last: Option<Instant>,
     /// What was said of the last failure, so that it is said once.
     told: Option<Errno>,
 }
 
-/// A socket that listens. Its file goes with it.
+/// Lets peers in.
 #[derive(Debug)]
-pub(super) struct Listener {
-    path: PathBuf,
-    socket: OwnedFd,
-    /// Device and inode of the socket's file, to remove no other that somebody put in its place.
-    file: (u64, u64),
+pub(super) struct Server {
+    listener: Listener,
     last: Option<Instant>,
 }
 
@@ -63,36 +56,42 @@ impl Endpoint {
     /// # Errors
     /// A sentence that says what is wrong and what to do.
     pub(super) fn open(path: &Path, client: bool) -> Result<Self, String> {
-        let address = SocketAddrUnix::new(path).map_err(|errno| failed("use", path, errno))?;
         if client {
-            let client = Client { path: path.into(), address, pause: Duration::ZERO, last: None, told: None };
+            SocketAddrUnix::new(path).map_err(|errno| failed("use", path, errno))?;
+            let client = Client { path: path.into(), pause: Duration::ZERO, last: None, told: None };
             return Ok(Self::Client(client));
         }
-        Listener::bind(path, &address).map(Self::Server)
+        let listener = Listener::open(path, Mode::from_raw_mode(MODE), BACKLOG).map_err(|error| match error {
+            ListenError::Taken => format!(
+                "another process listens on {} already; stop it, choose another path, or let the port connect to it (client=on)",
+                path.display()
+            ),
+            ListenError::NoSocket => format!(
+                "cannot listen on {}: what is there is no socket: remove it, or choose another path",
+                path.display()
+            ),
+            ListenError::System { action, errno } => failed(action, path, errno),
+        })?;
+        Ok(Self::Server(Server { listener, last: None }))
     }
 
     /// Waits for the next peer; `None` when the device stops.
     pub(super) fn next(&mut self, device: &Device) -> Option<OwnedFd> {
         match self {
             Self::Client(client) => client.next(device),
-            Self::Server(listener) => listener.next(device),
+            Self::Server(server) => server.next(device),
         }
     }
 }
 
 fn failed(action: &str, path: &Path, errno: Errno) -> String {
     let remedy = match errno {
-        Errno::ADDRINUSE => "; something that is no socket is in its place: remove it, or choose another path",
         Errno::NAMETOOLONG | Errno::INVAL => "; a socket's path has at most 107 bytes: choose a shorter one",
         Errno::NOENT => "; its folder does not exist: create it first",
         Errno::ACCESS | Errno::PERM => "; run mirach as a user who may write there",
         _ => "",
     };
     format!("cannot {action} {}: {errno}{remedy}", path.display())
-}
-
-fn unix_socket() -> Result<OwnedFd, Errno> {
-    socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
 }
 
 /// Sleeps until `deadline`, unless the device stops: `false` then.
@@ -122,8 +121,7 @@ impl Client {
                 return None;
             }
             self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-            let attempt = unix_socket().and_then(|socket| connect(&socket, &self.address).map(|()| socket));
-            match attempt {
+            match connect_to(&self.path) {
                 Ok(socket) => {
                     self.last = Some(Instant::now());
                     self.told = None;
@@ -150,39 +148,7 @@ impl Client {
     }
 }
 
-impl Listener {
-    fn bind(path: &Path, address: &SocketAddrUnix) -> Result<Self, String> {
-        let fail = |action: &'static str| move |errno| failed(action, path, errno);
-        if fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
-            let probe = unix_socket().map_err(fail("make a socket for"))?;
-            match connect(&probe, address) {
-                // Nobody listens.
-                Err(Errno::CONNREFUSED) => rustix::fs::unlink(path).map_err(fail("remove the old socket"))?,
-                // It went away by itself.
-                Err(Errno::NOENT) => {}
-                // Its queue is full, or it has taken this connection, which ends here.
-                Ok(()) | Err(Errno::AGAIN) => {
-                    return Err(format!(
-                        "another process listens on {} already; stop it, choose another path, or let the port connect to it \
-                         (client=on)",
-                        path.display()
-                    ));
-                }
-                Err(errno) => return Err(failed("see who listens on", path, errno)),
-            }
-        }
-        let socket = unix_socket().map_err(fail("make a socket for"))?;
-        let mode = Mode::from_raw_mode(MODE);
-        // The file is made with this mode already, less what the umask takes; then it gets all of it.
-        rustix::fs::fchmod(&socket, mode).map_err(fail("set the mode of"))?;
-        bind(&socket, address).map_err(fail("listen on"))?;
-        let file = rustix::fs::lstat(path).map_err(fail("find"))?;
-        let listener = Self { path: path.into(), socket, file: (file.st_dev, file.st_ino), last: None };
-        rustix::fs::chmod(path, mode).map_err(fail("set the mode of"))?;
-        listen(&listener.socket, BACKLOG).map_err(fail("listen on"))?;
-        Ok(listener)
-    }
-
+impl Server {
     fn next(&mut self, device: &Device) -> Option<OwnedFd> {
         if self.last.take().is_some_and(|last| last.elapsed() < LASTING) {
             rest(device, Instant::now() + FIRST_PAUSE);
@@ -191,16 +157,14 @@ impl Listener {
             if device.is_stopping() {
                 return None;
             }
-            match accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(peer) => {
+            match self.listener.accept() {
+                Ok(Some(peer)) => {
                     self.last = Some(Instant::now());
                     return Some(peer);
                 }
-                Err(Errno::AGAIN) => self.wait(device),
-                // It left before its turn.
-                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Ok(None) => self.wait(device),
                 Err(errno) => {
-                    let path = self.path.display();
+                    let path = self.listener.path().display();
                     tracing::warn!("port `{}`: cannot take a connection to {path} now: {errno}", device.name);
                     rest(device, Instant::now() + LONGEST_PAUSE);
                 }
@@ -209,7 +173,7 @@ impl Listener {
     }
 
     fn wait(&self, device: &Device) {
-        let (socket, attention): (BorrowedFd<'_>, _) = (self.socket.as_fd(), device.attention.as_fd());
+        let (socket, attention): (BorrowedFd<'_>, _) = (self.listener.as_fd(), device.attention.as_fd());
         let mut events = [PollFd::new(&socket, PollFlags::IN), PollFd::new(&attention, PollFlags::IN)];
         // When even waiting fails there is time to breathe.
         if wait(&mut events, None).is_err() {
@@ -218,15 +182,6 @@ impl Listener {
         let [_, called] = &events;
         if !called.revents().is_empty() {
             device.consume();
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        let is_ours = fs::symlink_metadata(&self.path).is_ok_and(|file| (file.dev(), file.ino()) == self.file);
-        if is_ours && let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!("cannot remove the socket {}: {error}", self.path.display());
         }
     }
 }
