@@ -8,7 +8,8 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use serde_json::Value;
 
-use super::rpc::{self, Handler, Next, RpcError, code};
+use super::job::{Job, Office};
+use super::rpc::{self, Next, RpcError, code};
 
 /// Longest message, in bytes.
 pub(super) const LONGEST: usize = 64 << 10;
@@ -39,6 +40,8 @@ pub(super) struct Connection {
     input: Vec<u8>,
     /// There may be a whole message in `input`.
     fresh: bool,
+    /// The message that is being carried out. Meanwhile nothing is read.
+    job: Option<Job>,
     /// The answer that the client has not taken yet.
     output: Vec<u8>,
     written: usize,
@@ -53,6 +56,7 @@ impl Connection {
             socket,
             input: Vec::new(),
             fresh: false,
+            job: None,
             output: Vec::new(),
             written: 0,
             state: State::Open,
@@ -73,9 +77,14 @@ impl Connection {
         }
     }
 
-    /// There is something to do for it without waiting.
+    /// There is something to do for it without waiting, but for a thread.
     pub(super) fn is_ready(&self) -> bool {
-        self.fresh && !self.owes()
+        self.fresh && !self.owes() && !self.is_busy()
+    }
+
+    /// A message of it is being carried out.
+    pub(super) fn is_busy(&self) -> bool {
+        self.job.is_some()
     }
 
     /// When it is given up, if nothing moves.
@@ -89,8 +98,13 @@ impl Connection {
         self.moved
     }
 
-    /// Does what can be done without waiting, and carries out one message at most. `false` when the connection has ended.
-    pub(super) fn advance(&mut self, events: PollFlags, handler: &mut dyn Handler) -> bool {
+    /// Does what can be done without waiting, and begins to carry out one message at most. `false` when the connection has ended.
+    pub(super) fn advance(&mut self, events: PollFlags, office: &Office) -> bool {
+        if let Some(job) = &self.job {
+            let Some(answer) = job.outcome() else { return true };
+            self.job = None;
+            self.say(answer);
+        }
         if self.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
             return false;
         }
@@ -105,13 +119,13 @@ impl Connection {
         if arrived && !self.fresh && self.state != State::Ending && !self.read() {
             return false;
         }
-        if self.fresh {
-            self.carry_out(handler);
+        if self.fresh && !office.is_full() {
+            self.carry_out(office);
         }
         if self.owes() && !self.write() {
             return false;
         }
-        self.owes() || self.fresh || self.state != State::Ending
+        self.owes() || self.fresh || self.is_busy() || self.state != State::Ending
     }
 
     /// `false` when the peer is gone.
@@ -161,12 +175,14 @@ impl Connection {
         }
     }
 
-    fn carry_out(&mut self, handler: &mut dyn Handler) {
+    fn carry_out(&mut self, office: &Office) {
         match rpc::next(&self.input) {
             Next::Message(message, taken) => {
                 self.input.drain(..taken);
-                let answer = rpc::answer(handler, message);
-                self.say(answer);
+                match office.begin(message) {
+                    Ok(job) => self.job = Some(job),
+                    Err(error) => self.say(Some(rpc::failure(Value::Null, &error))),
+                }
             }
             Next::Incomplete if self.input.len() > LONGEST => {
                 let reason = format!("a message is at most {} KiB long", LONGEST >> 10);
@@ -192,6 +208,8 @@ impl Connection {
             self.output = answer.to_string().into_bytes();
             self.output.push(b'\n');
             self.written = 0;
+            // It has as long to take the answer, however long that took.
+            self.moved = Instant::now();
         }
     }
 }

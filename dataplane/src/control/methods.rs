@@ -1,7 +1,7 @@
 //! What can be asked of a forwarder.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::rpc::{Handler, RpcError, code};
 use crate::clock::CycleClock;
-use crate::forwarder::{Forwarder, ForwarderError, Listing};
+use crate::forwarder::{self, Access, Forwarder, ForwarderError, Listing};
 use crate::port::{NamedSpec, PortName, PortSpec, vmm_arguments};
 use crate::stats::{PortStatistics, Statistics};
 
@@ -49,6 +49,13 @@ struct Delete {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Pair {
+    name: String,
+    join: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Nothing {}
 
 #[derive(Deserialize)]
@@ -68,34 +75,38 @@ impl From<ForwarderError> for RpcError {
 }
 
 impl Handler for PortMethods {
-    fn call(&mut self, method: &str, params: Value) -> Result<Value, RpcError> {
-        // What a panic left half done is for the next check to find.
-        let mut forwarder = self.forwarder.lock().unwrap_or_else(PoisonError::into_inner);
+    fn call(&self, method: &str, params: Value) -> Result<Value, RpcError> {
+        let mut access = Arc::clone(&self.forwarder);
         match method {
-            "port.add" => add(&mut forwarder, read(params)?),
+            "port.add" => add(&mut access, read(params)?),
             "port.del" => {
                 let Delete { name } = read(params)?;
-                let notices = forwarder.delete(&name)?;
+                let notices = forwarder::delete(&mut access, &name)?;
                 Ok(json!({ "name": name, "notices": notices }))
+            }
+            "port.join" => {
+                let Pair { name, join } = read(params)?;
+                let notices = access.with(|forwarder| forwarder.join(&name, &join))?;
+                Ok(json!({ "name": name, "join": join, "notices": notices }))
             }
             "port.list" => {
                 let Nothing {} = read(params)?;
-                let ports: Vec<Value> = forwarder.list().iter().map(listing).collect();
+                let ports: Vec<Value> = access.with(|forwarder| forwarder.list().iter().map(listing).collect());
                 Ok(json!({ "ports": ports }))
             }
             "port.stats" => {
                 let Choice { name } = read(params)?;
-                stats(&forwarder, name.as_deref())
+                access.with(|forwarder| stats(forwarder, name.as_deref()))
             }
             _ => {
-                let known = "port.add, port.del, port.list and port.stats";
+                let known = "port.add, port.del, port.join, port.list and port.stats";
                 Err(RpcError::new(code::METHOD_NOT_FOUND, format!("there is no method `{method}`; there are {known}")))
             }
         }
     }
 }
 
-fn add(forwarder: &mut Forwarder, Add { mut spec, name, join }: Add) -> Result<Value, RpcError> {
+fn add(access: &mut impl Access, Add { mut spec, name, join }: Add) -> Result<Value, RpcError> {
     if let Some(name) = name {
         let invalid = |reason: String| RpcError::new(code::INVALID_PARAMS, reason);
         let name: PortName = name.parse().map_err(|error| invalid(format!("`{name}`: {error}")))?;
@@ -103,7 +114,7 @@ fn add(forwarder: &mut Forwarder, Add { mut spec, name, join }: Add) -> Result<V
             return Err(invalid("the port is given a name twice: leave name= out of the spec".to_owned()));
         }
     }
-    let added = forwarder.add(&spec, join.as_deref())?;
+    let added = forwarder::add(access, &spec, join.as_deref())?;
     let vmm = match &spec.spec {
         PortSpec::VhostUser(machine) => json!(vmm_arguments(&added.name, machine)),
         _ => Value::Null,

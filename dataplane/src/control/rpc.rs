@@ -39,13 +39,13 @@ impl RpcError {
     }
 }
 
-/// Does what is asked for.
-pub trait Handler: Send {
+/// Does what is asked for, on any thread, and for several clients at a time.
+pub trait Handler: Send + Sync {
     /// Carries out `method`.
     ///
     /// # Errors
     /// When there is no such method, its parameters are wrong, or it failed.
-    fn call(&mut self, method: &str, params: Value) -> Result<Value, RpcError>;
+    fn call(&self, method: &str, params: Value) -> Result<Value, RpcError>;
 }
 
 /// What stands at the beginning of what was received.
@@ -70,7 +70,7 @@ pub(super) fn next(bytes: &[u8]) -> Next {
 }
 
 /// Carries out a message. `None` when there is nothing to answer.
-pub(super) fn answer(handler: &mut dyn Handler, message: Value) -> Option<Value> {
+pub(super) fn answer(handler: &dyn Handler, message: Value) -> Option<Value> {
     match message {
         Value::Array(requests) if requests.is_empty() => Some(invalid("a batch holds at least one request")),
         Value::Array(requests) if requests.len() > LONGEST_BATCH => {
@@ -93,7 +93,7 @@ pub(super) fn failure(id: Value, error: &RpcError) -> Value {
     json!({ "jsonrpc": "2.0", "error": { "code": error.code, "message": error.message }, "id": id })
 }
 
-fn one(handler: &mut dyn Handler, request: Value) -> Option<Value> {
+fn one(handler: &dyn Handler, request: Value) -> Option<Value> {
     let Value::Object(mut request) = request else { return Some(invalid("a request is an object")) };
     let id = request.remove("id");
     if !matches!(id, None | Some(Value::Null | Value::String(_) | Value::Number(_))) {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,10 +9,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use serde_json::Value;
 
 use super::connection::Connection;
-use super::rpc::{Handler, RpcError, code};
+use super::job::Office;
+use super::rpc::Handler;
 use super::socket::{ControlError, Listening};
 
 /// Most clients at a time.
@@ -21,7 +20,7 @@ const MOST: usize = 32;
 /// How long nobody is let in when the system has no descriptor left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A control socket that is served. Dropping it ends that and removes the socket.
+/// A control socket that is served. Dropping it ends that and removes the socket; what is being carried out goes on, and nobody hears of it.
 pub struct Server {
     path: PathBuf,
     thread: Option<JoinHandle<()>>,
@@ -30,7 +29,7 @@ pub struct Server {
 
 struct Stop {
     flag: AtomicBool,
-    wake: OwnedFd,
+    wake: Arc<OwnedFd>,
 }
 
 impl Server {
@@ -42,16 +41,17 @@ impl Server {
         let listening = Listening::open(path)?;
         let failed = |action| move |source| ControlError::System { path: path.to_owned(), action, source };
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|errno| failed("make an eventfd")(errno.into()))?;
+            .map_err(|errno| failed("make an eventfd for")(errno.into()))?;
+        let wake = Arc::new(wake);
+        let office = Office::new(Arc::new(handler), Arc::clone(&wake));
         let stop = Arc::new(Stop { flag: AtomicBool::new(false), wake });
         let thread = std::thread::Builder::new()
             .name("control".to_owned())
             .spawn({
                 let stop = Arc::clone(&stop);
-                let handler = Guarded(handler);
-                move || serve(&listening, handler, &stop)
+                move || serve(&listening, &office, &stop)
             })
-            .map_err(failed("start a thread"))?;
+            .map_err(failed("start a thread for"))?;
         Ok(Self { path: path.to_owned(), thread: Some(thread), stop })
     }
 
@@ -65,7 +65,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.flag.store(true, Ordering::Release);
-        let _ = rustix::io::write(&self.stop.wake, &1_u64.to_ne_bytes());
+        let _ = rustix::io::write(&*self.stop.wake, &1_u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -78,34 +78,24 @@ impl fmt::Debug for Server {
     }
 }
 
-/// A handler whose panic is an answer.
-struct Guarded<H>(H);
-
-impl<H: Handler> Handler for Guarded<H> {
-    fn call(&mut self, method: &str, params: Value) -> Result<Value, RpcError> {
-        catch_unwind(AssertUnwindSafe(|| self.0.call(method, params))).unwrap_or_else(|_| {
-            Err(RpcError::new(code::INTERNAL, "this failed by an error in mirach; please report it"))
-        })
-    }
-}
-
-fn serve(listening: &Listening, mut handler: impl Handler, stop: &Stop) {
+fn serve(listening: &Listening, office: &Office, stop: &Stop) {
     let mut clients: Vec<Connection> = Vec::new();
     let mut closed_until = None;
     while !stop.flag.load(Ordering::Acquire) {
         let now = Instant::now();
         closed_until = closed_until.filter(|until| *until > now);
-        let events = wait(listening, &clients, stop, closed_until);
+        let events = wait(listening, &clients, office, stop, closed_until);
         let Some((door, events)) = events else { continue };
         let mut events = events.into_iter();
-        clients.retain_mut(|client| client.advance(events.next().unwrap_or(PollFlags::empty()), &mut handler));
+        clients.retain_mut(|client| client.advance(events.next().unwrap_or(PollFlags::empty()), office));
         if !door {
             continue;
         }
         match listening.accept() {
             Ok(Some(socket)) => {
                 if clients.len() >= MOST {
-                    let oldest = clients.iter().enumerate().min_by_key(|(_, client)| client.moved());
+                    let rank = |client: &Connection| (client.is_busy(), client.moved());
+                    let oldest = clients.iter().enumerate().min_by_key(|(_, client)| rank(client));
                     if let Some((oldest, _)) = oldest {
                         clients.swap_remove(oldest);
                     }
@@ -113,7 +103,6 @@ fn serve(listening: &Listening, mut handler: impl Handler, stop: &Stop) {
                 clients.push(Connection::new(socket));
             }
             Ok(None) => {}
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {}
             Err(error) => {
                 // It would be tried again at once, and again.
                 tracing::warn!("control socket: nobody is let in for a moment: {error}");
@@ -127,15 +116,18 @@ fn serve(listening: &Listening, mut handler: impl Handler, stop: &Stop) {
 fn wait(
     listening: &Listening,
     clients: &[Connection],
+    office: &Office,
     stop: &Stop,
     closed_until: Option<Instant>,
 ) -> Option<(bool, Vec<PollFlags>)> {
     let door = if closed_until.is_some() { PollFlags::empty() } else { PollFlags::IN };
     let mut files = vec![PollFd::new(&stop.wake, PollFlags::IN), PollFd::from_borrowed_fd(listening.as_fd(), door)];
-    files.extend(clients.iter().map(|client| PollFd::from_borrowed_fd(client.as_fd(), client.interest())));
+    // The end of a connection is always reported: who waits for an answer of ours is not asked.
+    let asked = clients.iter().filter(|client| !client.is_busy());
+    files.extend(asked.map(|client| PollFd::from_borrowed_fd(client.as_fd(), client.interest())));
     let until = clients.iter().filter_map(Connection::deadline).chain(closed_until).min();
     let mut time = until.map(|until| until.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
-    if clients.iter().any(Connection::is_ready) {
+    if !office.is_full() && clients.iter().any(Connection::is_ready) {
         time = Some(Duration::ZERO);
     }
     let time = time.map(|time| Timespec {
@@ -144,7 +136,10 @@ fn wait(
     });
     // Interrupted or refused: nothing has happened then.
     poll(&mut files, time.as_ref()).ok()?;
+    // Before anybody looks at what it announced. There may be nothing.
+    let _ = rustix::io::read(&stop.wake, &mut [0; 8]);
     let mut events = files.iter().skip(1).map(PollFd::revents);
     let at_door = events.next().is_some_and(|events| !events.is_empty());
-    Some((at_door, events.collect()))
+    let mut next = |client: &Connection| if client.is_busy() { None } else { events.next() };
+    Some((at_door, clients.iter().map(|client| next(client).unwrap_or(PollFlags::empty())).collect()))
 }

@@ -15,7 +15,7 @@ use super::*;
 struct Echo(Arc<AtomicU64>);
 
 impl Handler for Echo {
-    fn call(&mut self, method: &str, params: Value) -> Result<Value, RpcError> {
+    fn call(&self, method: &str, params: Value) -> Result<Value, RpcError> {
         match method {
             "echo" => Ok(params),
             "count" => Ok(json!(self.0.fetch_add(1, Ordering::SeqCst) + 1)),

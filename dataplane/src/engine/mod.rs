@@ -221,6 +221,7 @@ impl Engine {
                     senders: sender_count,
                     tokens,
                     numbers: 0,
+                    unanswered: 0,
                     late: Finished::default(),
                 });
             }

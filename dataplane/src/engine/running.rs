@@ -14,8 +14,12 @@ use super::worker::Ended;
 use super::{DRAIN_LIMIT, EngineError, Finished, Lane, Sender, Signals};
 use crate::config::Scheduler;
 
-/// How long an engine may take to answer, beside what it needs to drain queues.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How long an engine may take to begin with more work.
+const ADD_LIMIT: Duration = Duration::from_secs(5);
+/// How long it may take to give queues back, beside what it needs to drain them. It can be asked for them again.
+const REMOVE_LIMIT: Duration = Duration::from_secs(1);
+/// How long it may take to end, beside that.
+const END_LIMIT: Duration = Duration::from_secs(10);
 /// How often control looks for an answer.
 const LOOK: Duration = Duration::from_micros(100);
 
@@ -33,6 +37,8 @@ pub struct Running {
     /// Given out so far.
     pub(super) tokens: u64,
     pub(super) numbers: u64,
+    /// Commands that it has not answered.
+    pub(super) unanswered: usize,
     /// What came back after nobody waited for it any more.
     pub(super) late: Finished,
 }
@@ -61,7 +67,7 @@ impl Running {
             finished.take(roster);
             return Err((error, finished));
         }
-        match self.ask(Order::Add(roster), ANSWER_LIMIT) {
+        match self.ask(Order::Add(roster), ADD_LIMIT) {
             Ok(_) => {
                 self.lanes += more_lanes;
                 self.senders += more_senders;
@@ -86,17 +92,26 @@ impl Running {
     /// transmit queues get time to finish, at most [`DRAIN_LIMIT`]. The other lanes go on.
     ///
     /// # Errors
-    /// When the engine does not answer or has ended: [`Running::stop`] gives the queues back.
+    /// When the engine does not answer: [`Running::late`] gives the queues back some time. When it has ended: [`Running::stop`] does.
     pub fn remove(&mut self, ports: &[usize]) -> Result<Finished, EngineError> {
         let room = Roster::with_room(self.lanes, self.senders);
         let order = Order::Remove { ports: ports.to_vec(), room };
-        let answer = self.ask(order, ANSWER_LIMIT + DRAIN_LIMIT).map_err(|(error, _)| error)?;
-        forget(&self.signals, &answer.roster);
-        self.lanes -= answer.roster.lanes.len().min(self.lanes);
-        self.senders -= answer.roster.senders.len().min(self.senders);
+        let answer = self.ask(order, REMOVE_LIMIT + DRAIN_LIMIT).map_err(|(error, _)| error)?;
         let mut finished = Finished { unfinished: answer.unfinished, ..Finished::default() };
         finished.take(answer.roster);
         Ok(finished)
+    }
+
+    /// What the engine gave back after nobody waited for it any more.
+    pub fn late(&mut self) -> Finished {
+        self.collect(None);
+        std::mem::take(&mut self.late)
+    }
+
+    /// It has not carried out all that it was asked for.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.unanswered > 0
     }
 
     /// Has the engine do something and waits for its answer. What it did not even take comes back beside the error.
@@ -108,6 +123,7 @@ impl Running {
         if let Err(PushError::Full(Command { order, .. })) = self.commands.push(Command { number, order }) {
             return Err((EngineError::Silent { engine, limit }, Some(Box::new(order))));
         }
+        self.unanswered += 1;
         self.signals.watch.call();
         let deadline = Instant::now() + limit;
         loop {
@@ -129,10 +145,13 @@ impl Running {
     /// Looks for the answer to `number`. Answers that nobody waits for any more are kept.
     fn collect(&mut self, number: Option<u64>) -> Option<Answer> {
         while let Ok(answer) = self.answers.pop() {
+            self.unanswered = self.unanswered.saturating_sub(1);
+            self.lanes -= answer.roster.lanes.len().min(self.lanes);
+            self.senders -= answer.roster.senders.len().min(self.senders);
+            forget(&self.signals, &answer.roster);
             if Some(answer.number) == number {
                 return Some(answer);
             }
-            forget(&self.signals, &answer.roster);
             self.late.take(answer.roster);
         }
         None
@@ -144,11 +163,17 @@ impl Running {
         self.signals.watch.call();
     }
 
-    /// Lets the engine drain, waits for its end (at most a little over [`DRAIN_LIMIT`]) and takes its queues back.
+    /// Lets the engine drain, waits for its end (as a rule a little over [`DRAIN_LIMIT`] at most) and takes its queues back. One that does not
+    /// end keeps them: something holds it up for ever.
     #[must_use]
     pub fn stop(mut self) -> Finished {
         self.ask_to_stop();
+        let deadline = Instant::now() + END_LIMIT + DRAIN_LIMIT;
         while !self.thread.is_finished() {
+            if Instant::now() >= deadline {
+                let said = format!("it did not end within {} s", (END_LIMIT + DRAIN_LIMIT).as_secs());
+                return Finished { panic: Some(said), unfinished: true, ..self.late };
+            }
             // Answers that are underway must find room.
             self.collect(None);
             std::thread::sleep(LOOK);

@@ -8,8 +8,9 @@ use super::station::{Station, present};
 use super::{Forwarder, ForwarderError};
 use crate::engine::plan::{Group, Way, groups};
 use crate::engine::{Engine, EngineError, Finished, Lane, Running, Sender};
-use crate::port::PortKind;
+use crate::port::open::Opener;
 use crate::port::open::offloads::{Side, match_offloads};
+use crate::port::{PortError, PortKind};
 
 /// Most packets that are received from a virtual machine at once, so that the others get their turn.
 const MACHINE_BURST: usize = 32;
@@ -20,44 +21,46 @@ pub(super) struct Serving {
     pub(super) number: usize,
     pub(super) core: usize,
     pub(super) ways: Vec<Way>,
+    /// Pairs whose queues it was asked for in vain.
+    pub(super) owed: Vec<[usize; 2]>,
 }
 
 impl Forwarder {
-    /// Joins two ports, by number, that are joined to none. Gives what the user should know about it. On failure nothing has changed.
+    /// Joins two ports, by number, that are joined to none. Gives what the user should know about it. On failure nothing has changed, but
+    /// for what the ports let each other reach.
     pub(super) fn connect(&mut self, left: usize, right: usize) -> Result<Vec<String>, ForwarderError> {
-        let (Some(first), Some(second)) = (self.position(left), self.position(right)) else {
-            return Ok(Vec::new());
-        };
-        let Ok([one, other]) = self.stations.get_disjoint_mut([first, second]) else {
-            return Ok(Vec::new());
-        };
-        let notices = match_offloads(side(one), side(other))?;
-        let groups = groups((left, one.queues), (right, other.queues));
-        let wanting: Vec<(usize, PortKind)> = [(&*one, &*other), (&*other, &*one)]
-            .into_iter()
-            .filter(|(from, to)| needs_pool(from, to))
-            .map(|(_, to)| (to.id, to.kind))
-            .collect();
-        let name = format!("{} and {}", one.name, other.name);
-        for (port, kind) in wanting {
-            // Machines are copied to by the processor. Cards have to reach the memory.
-            let pools = if kind == PortKind::VhostUser {
-                self.opener.private_pools(&name, groups.len())?
-            } else {
-                self.opener.pools(&name, groups.len(), &mut present(&mut self.stations))?
-            };
-            let station = self.stations.iter_mut().find(|station| station.id == port);
-            let transmitters = station.into_iter().flat_map(|station| station.transmitters.values_mut());
-            transmitters.zip(pools).for_each(|(transmitter, pool)| transmitter.pool = Some(pool));
-        }
+        let [one, other] = both(&mut self.stations, [left, right])?;
+        self.opener.introduce(&mut [one.present(), other.present()])?;
+        let notices = self.engage([left, right])?;
         self.pairs.push([left, right]);
-        for group in groups {
-            if let Err(error) = self.place(group) {
-                self.part(left);
-                return Err(error.into());
-            }
-        }
         Ok(notices)
+    }
+
+    /// Gives the queues of two ports, which are all at home, to engines. On failure they come back, or do so later.
+    pub(super) fn engage(&mut self, pair: [usize; 2]) -> Result<Vec<String>, ForwarderError> {
+        let engaged = self.give_pools(pair).and_then(|(notices, groups)| {
+            groups.into_iter().try_for_each(|group| self.place(group))?;
+            Ok(notices)
+        });
+        if engaged.is_err() {
+            self.withdraw(pair);
+            for station in both(&mut self.stations, pair).into_iter().flatten() {
+                // Of queues that no engine has had.
+                station.transmitters.values_mut().for_each(|transmitter| transmitter.pool = None);
+            }
+            self.opener.reclaim(&mut present(&mut self.stations));
+        }
+        engaged
+    }
+
+    /// Gives the transmit queues of two ports the buffers that they need for what the other one receives.
+    fn give_pools(&mut self, pair: [usize; 2]) -> Result<(Vec<String>, Vec<Group>), ForwarderError> {
+        let [one, other] = both(&mut self.stations, pair)?;
+        let notices = match_offloads(side(one), side(other))?;
+        let groups = groups((one.id, one.queues), (other.id, other.queues));
+        give_pools(&mut self.opener, one, other, groups.len())?;
+        give_pools(&mut self.opener, other, one, groups.len())?;
+        Ok((notices, groups))
     }
 
     /// Gives a group to the engine that has least to do, or to a new one on a core that has none.
@@ -70,7 +73,7 @@ impl Forwarder {
                 let number = number.unwrap_or_default();
                 let engine = Engine { number, core, config: self.config, lanes, senders, clock: self.clock };
                 engine.start().map(|running| {
-                    self.engines.push(Serving { running, number, core, ways: group.ways });
+                    self.engines.push(Serving { running, number, core, ways: group.ways, owed: Vec::new() });
                 })
             }
             None => match self.engines.iter_mut().min_by_key(|serving| serving.ways.len()) {
@@ -128,36 +131,59 @@ impl Forwarder {
         }
     }
 
-    /// Parts the port number `port` from its partner, if it has one: what was received is sent, and the queues of both come back. The engines
-    /// go on with the others'. An engine that is left with nothing ends.
+    /// Parts the port number `port` from its partner, if it has one.
     pub(super) fn part(&mut self, port: usize) {
-        let Some(place) = self.pairs.iter().position(|pair| pair.contains(&port)) else {
-            return;
-        };
-        let pair = self.pairs.remove(place);
-        let mut problems = Vec::new();
-        for serving in std::mem::take(&mut self.engines) {
-            let Serving { mut running, number, core, mut ways } = serving;
-            let before = ways.len();
-            ways.retain(|way| !pair.contains(&way.from.port));
-            if ways.len() < before {
-                match running.remove(&pair) {
-                    Ok(finished) => self.put_back(finished),
-                    Err(error) => problems.push(error.into()),
+        let Some(pair) = self.pair_of(port) else { return };
+        self.pairs.retain(|other| *other != pair);
+        self.withdraw(pair);
+        self.opener.reclaim(&mut present(&mut self.stations));
+    }
+
+    /// Takes the queues of a pair back: what was received is sent. The engines go on with the others'. An engine that is left with nothing
+    /// ends. One that does not answer gives the queues back later: see [`Forwarder::tend`].
+    pub(super) fn withdraw(&mut self, pair: [usize; 2]) {
+        for place in 0..self.engines.len() {
+            let Some(serving) = self.engines.get_mut(place) else { break };
+            let is_of_pair = |way: &Way| pair.contains(&way.from.port);
+            if !serving.ways.iter().any(is_of_pair) {
+                continue;
+            }
+            match serving.running.remove(&pair) {
+                Ok(finished) => {
+                    serving.ways.retain(|way| !is_of_pair(way));
+                    serving.owed.retain(|other| *other != pair);
+                    self.put_back(finished);
+                }
+                Err(error @ EngineError::Silent { .. }) => {
+                    if !serving.owed.contains(&pair) {
+                        tracing::warn!("{error}; its queues are asked for again");
+                        serving.owed.push(pair);
+                    }
+                }
+                Err(error) => {
+                    self.problems.push(error.into());
+                    self.broken = true;
                 }
             }
-            if ways.is_empty() && before > 0 && problems.is_empty() {
-                let finished = running.stop();
-                problems.extend(self.panicked(number, &[], finished.panic.as_deref()));
-                self.put_back(finished);
-            } else {
-                self.engines.push(Serving { running, number, core, ways });
-            }
         }
-        self.broken |= !problems.is_empty();
-        self.problems.append(&mut problems);
-        let mut cards = present(&mut self.stations);
-        self.opener.reclaim(&mut cards);
+        self.end_idle_engines();
+    }
+
+    /// Ends engines that have nothing to do any more.
+    pub(super) fn end_idle_engines(&mut self) {
+        if self.broken {
+            return;
+        }
+        for Serving { running, number, .. } in
+            self.engines.extract_if(.., |one| one.ways.is_empty()).collect::<Vec<_>>()
+        {
+            let finished = running.stop();
+            if let Some(error) = self.panicked(number, &[], finished.panic.as_deref()) {
+                self.problems.push(error);
+                self.broken = true;
+            }
+            self.put_back(finished);
+        }
     }
 
     /// Stops all engines at once and waits for them: all queues come back.
@@ -191,8 +217,29 @@ impl Forwarder {
     }
 }
 
+/// Two ports, by number.
+fn both(stations: &mut [Station], pair: [usize; 2]) -> Result<[&mut Station; 2], ForwarderError> {
+    let place = |id| stations.iter().position(|station| station.id == id).unwrap_or(usize::MAX);
+    let places = pair.map(place);
+    stations.get_disjoint_mut(places).map_err(|_| ForwarderError::Gone)
+}
+
 fn side(station: &mut Station) -> Side<'_> {
     Side { name: &station.name, kind: station.kind, control: &mut *station.control }
+}
+
+/// Gives the transmit queues of `to` the buffers that they need for packets of `from`.
+fn give_pools(opener: &mut Opener, from: &Station, to: &mut Station, count: usize) -> Result<(), PortError> {
+    if !needs_pool(from, to) {
+        return Ok(());
+    }
+    // Machines are copied to by the processor. Cards have to reach the memory.
+    let pools = match to.kind {
+        PortKind::VhostUser => opener.private_pools(&to.name, count)?,
+        _ => opener.pools(&mut to.present(), count)?,
+    };
+    to.transmitters.values_mut().zip(pools).for_each(|(transmitter, pool)| transmitter.pool = Some(pool));
+    Ok(())
 }
 
 /// Whether packets of `from` may have to be made anew for `to`: those in foreign memory whole, large ones in segments, for a queue

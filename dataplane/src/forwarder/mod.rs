@@ -4,6 +4,10 @@
 //! likes, [`Forwarder::statistics`], [`Forwarder::check`] about once a second → [`Forwarder::stop`]. Dropping a forwarder stops
 //! it too, and then nobody hears of what went wrong.
 //!
+//! To open, stop or restart a port can take as long as its device or the back-end behind a socket does. Whoever shares a forwarder
+//! behind a mutex does not wait for that: ports are opened and stopped without the lock ([`add`] and [`delete`]), and
+//! [`Forwarder::tend`] lets ports start anew on threads of their own, whose outcome [`Forwarder::collect`] picks up.
+//!
 //! A port is known by its name to users and by a number to engines; neither is given to two ports at a time, and a number never
 //! again. Ports that are joined are a pair; their queues are divided into groups, and each group goes to the engine that has
 //! least to do, or to a new engine while there are cores without one. A port that is joined to none keeps its queues: nothing is received
@@ -18,13 +22,19 @@ use crate::engine::EngineError;
 use crate::port::{GeneratorReport, MemoryOptions, NamedSpec, Opener, Port, PortError, Supply};
 use crate::stats::{PortStatistics, Statistics};
 
+mod access;
+mod health;
 mod join;
 mod ports;
+mod restart;
 mod station;
 
+pub use access::Access;
+pub use health::Health;
 use join::Serving;
-pub use ports::{Added, Listing};
-use station::{Station, present};
+pub use ports::{Added, Listing, add, delete};
+use restart::Restart;
+use station::Station;
 
 /// The forwarder failed. The text names ports or engines, the cause and what mends it.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +67,9 @@ pub enum ForwarderError {
         /// The ports that there are.
         there: String,
     },
+    /// The port to be joined to was deleted meanwhile.
+    #[error("the port to be joined to was deleted meanwhile")]
+    Gone,
     /// The port has a partner.
     #[error("port `{name}` is joined to `{partner}` already; delete one of them first, or choose another")]
     Joined {
@@ -71,6 +84,23 @@ pub enum ForwarderError {
         /// The port.
         name: String,
     },
+    /// An engine that does not answer still has the port's queues.
+    #[error(
+        "an engine that does not answer still has the queues of port `{name}`: its core is overloaded; try again in a moment"
+    )]
+    Held {
+        /// The port.
+        name: String,
+    },
+    /// The port is being started anew.
+    #[error("port `{name}` is being started anew; try again in a moment")]
+    Away {
+        /// The port.
+        name: String,
+    },
+    /// The forwarder stops.
+    #[error("mirach is stopping; ports are no longer added")]
+    Stopping,
     /// A port cannot be its own partner.
     #[error("port `{name}` cannot be joined to itself; name another")]
     Itself {
@@ -113,22 +143,6 @@ pub struct Stopped {
     pub unfinished: bool,
 }
 
-/// What [`Forwarder::check`] found.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Health {
-    /// All is well.
-    Well,
-    /// Ports had failed.
-    Changed {
-        /// These work again; why they had failed.
-        restarted: Vec<String>,
-        /// These do not come back, and their partners fall silent with them; why. The other pairs go on.
-        lost: Vec<String>,
-    },
-    /// An engine failed, or a port did not come back and no pair of ports is left. Only stopping is left; it tells why.
-    Broken,
-}
-
 /// A running forwarder.
 pub struct Forwarder {
     /// In the order in which they came.
@@ -143,9 +157,13 @@ pub struct Forwarder {
     cores: CoreList,
     clock: CycleClock,
     started: Instant,
+    /// Ports that are being started anew.
+    restarts: Vec<Restart>,
     problems: Vec<ForwarderError>,
     broken: bool,
     unfinished: bool,
+    /// It has stopped.
+    closed: bool,
 }
 
 impl Forwarder {
@@ -205,9 +223,11 @@ impl Forwarder {
             cores: cores.clone(),
             clock: CycleClock::calibrate(),
             started: Instant::now(),
+            restarts: Vec::new(),
             problems: Vec::new(),
             broken: false,
             unfinished: false,
+            closed: false,
         };
         let ids: Vec<usize> = ports.into_iter().map(|(port, spec)| forwarder.insert(port, spec)).collect();
         let mut notices = Vec::new();
@@ -269,60 +289,15 @@ impl Forwarder {
         sources.peek().is_some() && sources.all(|station| station.control.supply() == Supply::Exhausted)
     }
 
-    /// Looks after engines, devices and memory; to be called about once a second. A port that fails is stopped and started anew, which
-    /// pauses it and its partner for a moment; one that does not come back is given up.
-    pub fn check(&mut self) -> Health {
-        if self.broken || self.engines.iter().any(|serving| serving.running.has_failed()) {
-            self.broken = true;
-            return Health::Broken;
-        }
-        let mut sick = Vec::new();
-        for station in self.stations.iter_mut().filter(|station| !station.stopped) {
-            match station.control.check() {
-                Ok(()) => station.device = station.control.statistics(),
-                Err(error) => sick.push((station.id, error)),
-            }
-        }
-        self.opener.reclaim(&mut present(&mut self.stations));
-        if sick.is_empty() { Health::Well } else { self.restart(sick) }
-    }
-
-    /// Starts the ports in `sick` anew. Ports that do not come back are given up.
-    fn restart(&mut self, sick: Vec<(usize, PortError)>) -> Health {
-        let (mut restarted, mut lost) = (Vec::with_capacity(sick.len()), Vec::new());
-        for (id, error) in sick {
-            let reason = error.to_string();
-            match self.renew(id, error) {
-                Ok(()) => restarted.push(reason),
-                Err(error) => {
-                    let why = error.to_string();
-                    // At once: to let go of a device that does not answer can take the kernel minutes.
-                    let name = self.station(id).map_or("", |station| &station.name);
-                    tracing::error!("port `{name}` is lost: {why}");
-                    lost.push(if why == reason { why } else { format!("{reason}; starting it anew failed: {why}") });
-                    self.problems.push(error);
-                }
-            }
-        }
-        self.broken |= !lost.is_empty() && self.pairs.is_empty();
-        if self.broken { Health::Broken } else { Health::Changed { restarted, lost } }
-    }
-
-    fn renew(&mut self, id: usize, reason: PortError) -> Result<(), ForwarderError> {
-        let pair = self.pairs.iter().find(|pair| pair.contains(&id)).copied();
-        self.part(id);
-        if let Some(station) = self.stations.iter_mut().find(|station| station.id == id) {
-            station.restart(reason)?;
-        }
-        if let Some([left, right]) = pair {
-            self.connect(left, right)?;
-        }
-        Ok(())
-    }
-
     /// Stops: nothing more is received, what was received is sent, devices finish and are stopped.
     #[must_use]
     pub fn stop(mut self) -> Stopped {
+        self.halt()
+    }
+
+    /// As [`Forwarder::stop`], for a forwarder that others hold as well: it does nothing more for them.
+    #[must_use]
+    pub fn halt(&mut self) -> Stopped {
         self.shut_down();
         Stopped {
             statistics: self.statistics(),
@@ -333,7 +308,9 @@ impl Forwarder {
     }
 
     fn shut_down(&mut self) {
+        self.closed = true;
         self.stop_engines();
+        self.abandon_restarts();
         for station in self.stations.iter_mut().filter(|station| !station.stopped) {
             if let Err(error) = station.stop() {
                 self.problems.push(error.into());
@@ -353,3 +330,6 @@ impl fmt::Debug for Forwarder {
         f.debug_struct("Forwarder").field("joins", &self.joins()).field("config", &self.config).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
 //! Ports that come and go while others' traffic goes on.
 
+use super::restart::Restart;
 use super::station::{Station, present};
-use super::{Forwarder, ForwarderError};
-use crate::port::open::Peer;
-use crate::port::{NamedSpec, Port, PortKind};
+use super::{Access, Forwarder, ForwarderError};
+use crate::port::open::{Opening, Peer};
+use crate::port::{NamedSpec, Port, PortError, PortKind};
 
 /// A port that was added.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,51 +34,151 @@ pub struct Listing {
     pub facts: String,
 }
 
+/// A port that is to be opened.
+struct Begun {
+    name: String,
+    /// The number and the name of the port that it is to be joined to.
+    partner: Option<(usize, String)>,
+    peer: Option<Peer>,
+}
+
+/// A port that left, and has to be stopped.
+struct Leaving {
+    station: Station,
+    restart: Option<Restart>,
+}
+
+/// Opens a port, and joins it to the port `partner` if there is to be one. The traffic of all other ports goes on. The forwarder
+/// is free for others while the port opens.
+///
+/// # Errors
+/// When it cannot be opened, or `partner` is not there, joined already, or lost. Nothing has changed then.
+pub fn add(access: &mut impl Access, spec: &NamedSpec, partner: Option<&str>) -> Result<Added, ForwarderError> {
+    let begun = access.with(|forwarder| forwarder.begin(spec, partner))?;
+    let opened = open(access, spec, &begun);
+    let name = begun.name.clone();
+    let (port, late) = match opened {
+        Ok(port) => access.with(|forwarder| forwarder.take_in(port, spec)),
+        Err(error) => {
+            access.with(|forwarder| forwarder.release(&name));
+            return Err(error.into());
+        }
+    };
+    if let Some(mut station) = late {
+        // What went wrong first is what counts, here and below.
+        let _ = station.stop();
+        return Err(ForwarderError::Stopping);
+    }
+    let mut added = Added { name, notices: port };
+    if let Some((partner, _)) = begun.partner {
+        match access.with(|forwarder| forwarder.join_new(partner, &added.name)) {
+            Ok(notices) => added.notices.extend(notices),
+            Err(error) => {
+                let _ = delete(access, &added.name);
+                return Err(error);
+            }
+        }
+    }
+    Ok(added)
+}
+
+/// The port, started; everything that takes its time is done without the forwarder.
+fn open(access: &mut impl Access, spec: &NamedSpec, begun: &Begun) -> Result<Port, PortError> {
+    let mut opening = Opening::open(&spec.spec, begun.name.clone(), begun.peer)?;
+    let partner = begun.partner.as_ref().map(|(_, name)| name.as_str());
+    let (notice, clock) = access.with(|forwarder| {
+        let notice = forwarder.opener.supply(&mut opening, partner);
+        notice.map(|notice| (notice, forwarder.opener.clock()))
+    })?;
+    let mut port = opening.start(clock)?;
+    port.notices.splice(0..0, notice);
+    Ok(port)
+}
+
+/// Parts the port `name` from its partner, stops it, and gives back all that it had. The traffic of all other ports goes on. The forwarder
+/// is free for others while the port stops. Gives what went wrong with that, a sentence each; the port is gone all the same.
+///
+/// # Errors
+/// When there is no such port, or its queues cannot be had at the moment.
+pub fn delete(access: &mut impl Access, name: &str) -> Result<Vec<String>, ForwarderError> {
+    let Leaving { mut station, restart } = access.with(|forwarder| forwarder.dismiss(name))?;
+    let back = restart.map_or(Ok(()), |restart| station.come_back(restart.finish()));
+    let stopped = back.and_then(|()| station.stop());
+    // With it goes the last that holds its device and its memory.
+    drop(station);
+    access.with(|forwarder| forwarder.release(name));
+    Ok(stopped.err().map(|error| error.to_string()).into_iter().collect())
+}
+
 impl Forwarder {
     /// Opens a port, and joins it to the port `partner` if there is to be one. The traffic of all other ports goes on.
     ///
     /// # Errors
-    /// When it cannot be opened, or `partner` is not there, joined already, or lost. Nothing has changed then.
+    /// As [`add`].
     pub fn add(&mut self, spec: &NamedSpec, partner: Option<&str>) -> Result<Added, ForwarderError> {
-        let partner = match partner {
-            Some(name) => Some(self.unjoined(name)?),
-            None => None,
-        };
-        let peer = partner.and_then(|id| self.station(id));
-        let peer = peer.map(|station| Peer { kind: station.kind, queues: Some(station.queues) });
-        let port = self.opener.add(spec, peer, &mut present(&mut self.stations))?;
-        let mut added = Added { name: port.name.clone(), notices: port.notices.clone() };
-        let id = self.insert(port, Some(spec.clone()));
-        if let Some(partner) = partner {
-            match self.connect(partner, id) {
-                Ok(notices) => added.notices.extend(notices),
-                Err(error) => {
-                    // What went wrong first is what counts.
-                    let _ = self.delete(&added.name);
-                    return Err(error);
-                }
-            }
-        }
-        Ok(added)
+        add(self, spec, partner)
     }
 
     /// Parts the port `name` from its partner, stops it, and gives back all that it had. The traffic of all other ports goes on.
     /// Gives what went wrong with that, a sentence each; the port is gone all the same.
     ///
     /// # Errors
-    /// When there is no such port.
+    /// As [`delete`].
     pub fn delete(&mut self, name: &str) -> Result<Vec<String>, ForwarderError> {
+        delete(self, name)
+    }
+
+    /// Takes the name for a port that is to be opened.
+    fn begin(&mut self, spec: &NamedSpec, partner: Option<&str>) -> Result<Begun, ForwarderError> {
+        if self.closed {
+            return Err(ForwarderError::Stopping);
+        }
+        let partner = match partner {
+            Some(name) => Some((self.unjoined(name)?, name.to_owned())),
+            None => None,
+        };
+        let peer = partner.as_ref().and_then(|(id, _)| self.station(*id));
+        let peer = peer.map(|station| Peer { kind: station.kind, queues: Some(station.queues) });
+        let names = self.opener.claim(std::slice::from_ref(spec))?;
+        let name = names.into_iter().next().unwrap_or_default();
+        Ok(Begun { name, partner, peer })
+    }
+
+    /// A port is open: it is one of the forwarder's, unless that has stopped meanwhile. Gives what the user should know about it.
+    fn take_in(&mut self, mut port: Port, spec: &NamedSpec) -> (Vec<String>, Option<Station>) {
+        self.opener.settle(&port.name);
+        let notices = std::mem::take(&mut port.notices);
+        if self.closed {
+            return (notices, Some(Station::new(self.next, port, None)));
+        }
+        self.insert(port, Some(spec.clone()));
+        (notices, None)
+    }
+
+    /// Joins a port that was just opened to the port number `partner`, which others may have joined or deleted meanwhile.
+    fn join_new(&mut self, partner: usize, name: &str) -> Result<Vec<String>, ForwarderError> {
+        let id = self.find(name)?;
+        self.can_be_joined(partner)?;
+        self.connect(partner, id)
+    }
+
+    /// Takes the port `name` out.
+    fn dismiss(&mut self, name: &str) -> Result<Leaving, ForwarderError> {
         let id = self.find(name)?;
         self.part(id);
-        let Some(place) = self.position(id) else {
-            return Ok(Vec::new());
+        let away = self.restarts.iter().position(|restart| restart.id == id);
+        let station = self
+            .stations
+            .extract_if(.., |station| station.id == id && (away.is_some() || station.stopped || station.is_home()));
+        let Some(station) = station.last() else {
+            return Err(ForwarderError::Held { name: name.to_owned() });
         };
-        let mut station = self.stations.remove(place);
-        let stopped = station.stop();
-        // With it goes the last that holds its device and its memory.
-        drop(station);
+        Ok(Leaving { station, restart: away.map(|place| self.restarts.remove(place)) })
+    }
+
+    /// Forgets a port that is closed or was never opened.
+    fn release(&mut self, name: &str) {
         self.opener.release(name, &mut present(&mut self.stations));
-        Ok(stopped.err().map(|error| error.to_string()).into_iter().collect())
     }
 
     /// Joins two ports that are joined to none. Gives what the user should know about it, a sentence each.
@@ -114,16 +215,17 @@ impl Forwarder {
         id
     }
 
-    pub(super) fn position(&self, id: usize) -> Option<usize> {
-        self.stations.iter().position(|station| station.id == id)
-    }
-
     pub(super) fn station(&self, id: usize) -> Option<&Station> {
         self.stations.iter().find(|station| station.id == id)
     }
 
+    /// The pair that a port belongs to.
+    pub(super) fn pair_of(&self, id: usize) -> Option<[usize; 2]> {
+        self.pairs.iter().find(|pair| pair.contains(&id)).copied()
+    }
+
     fn partner_of(&self, id: usize) -> Option<String> {
-        let pair = self.pairs.iter().find(|pair| pair.contains(&id))?;
+        let pair = self.pair_of(id)?;
         let partner = pair.iter().find(|other| **other != id)?;
         self.station(*partner).map(|station| station.name.clone())
     }
@@ -141,13 +243,23 @@ impl Forwarder {
     /// The number of the port `name`, which can be joined.
     fn unjoined(&self, name: &str) -> Result<usize, ForwarderError> {
         let id = self.find(name)?;
-        let name = || name.to_owned();
-        if let Some(partner) = self.partner_of(id) {
-            return Err(ForwarderError::Joined { name: name(), partner });
-        }
-        if self.station(id).is_some_and(|station| station.stopped) {
-            return Err(ForwarderError::Lost { name: name() });
-        }
+        self.can_be_joined(id)?;
         Ok(id)
+    }
+
+    fn can_be_joined(&self, id: usize) -> Result<(), ForwarderError> {
+        let Some(station) = self.station(id) else {
+            return Err(ForwarderError::Gone);
+        };
+        let name = station.name.clone();
+        if let Some(partner) = self.partner_of(id) {
+            return Err(ForwarderError::Joined { name, partner });
+        }
+        match station {
+            Station { stopped: true, .. } => Err(ForwarderError::Lost { name }),
+            Station { away: true, .. } => Err(ForwarderError::Away { name }),
+            station if !station.is_home() => Err(ForwarderError::Held { name }),
+            _ => Ok(()),
+        }
     }
 }

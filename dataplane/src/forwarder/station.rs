@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::restart::{Away, Renewed, Restart};
 use crate::engine::plan::QueueId;
 use crate::engine::{Receiver, Transmitter};
+use crate::port::open::Present;
 use crate::port::{NamedSpec, Port, PortControl, PortError, PortKind, PortQueue};
 use crate::stats::{PortCells, PortStatistics};
 
@@ -26,6 +28,8 @@ pub(super) struct Station {
     pub(super) queues: usize,
     /// Nothing will ever be received from it.
     pub(super) silent: bool,
+    /// Its control side and its queues are on another thread, where it is being started anew.
+    pub(super) away: bool,
     /// It is stopped for good: at the end, or because it failed and did not come back.
     pub(super) stopped: bool,
     pub(super) cells: Arc<PortCells>,
@@ -48,6 +52,7 @@ impl Station {
             control,
             queues: queues.len(),
             silent: queues.iter_mut().all(is_silent),
+            away: false,
             stopped: false,
             cells: Arc::new(PortCells::new(id, name.clone(), queues.len())),
             device: Vec::new(),
@@ -58,6 +63,11 @@ impl Station {
         };
         station.put(queues);
         station
+    }
+
+    /// Its control side, with its name.
+    pub(super) fn present(&mut self) -> Present<'_> {
+        Present { name: &self.name, control: &mut *self.control }
     }
 
     fn put(&mut self, queues: Vec<PortQueue>) {
@@ -99,41 +109,52 @@ impl Station {
         stopped
     }
 
-    /// Starts it anew, with as many queues as before. All of them are here. It is stopped when that fails.
-    pub(super) fn restart(&mut self, reason: PortError) -> Result<(), PortError> {
-        let queues = self.take_queues();
-        let renewed = self.renew(queues, reason);
-        match renewed {
-            Ok(queues) => {
-                self.put(queues);
-                Ok(())
-            }
-            Err(error) => {
-                self.stopped = true;
-                self.device = self.control.statistics();
-                Err(error)
-            }
-        }
+    /// All its queues are here.
+    pub(super) fn is_home(&self) -> bool {
+        self.receivers.len() == self.queues && self.transmitters.len() == self.queues
     }
 
-    fn renew(&mut self, queues: Vec<PortQueue>, reason: PortError) -> Result<Vec<PortQueue>, PortError> {
+    /// Begins to start it anew. All its queues are here. One that failed too often is given up.
+    pub(super) fn leave(&mut self, reason: PortError) -> Restart {
+        let queues = self.take_queues();
+        self.away = true;
+        let away = Box::new(Away { offloads: self.control.offloads() });
+        let control = std::mem::replace(&mut self.control, away);
         self.restarts.retain(|at| at.elapsed() < RESTART_WINDOW);
-        if self.restarts.len() >= RESTARTS {
+        let given_up = (self.restarts.len() >= RESTARTS).then(|| {
             let reason = format!("it failed again after {RESTARTS} restarts within a minute, and is given up");
-            self.control.stop(queues)?;
-            return Err(PortError::Device { port: self.name.clone(), reason });
-        }
+            PortError::Device { port: self.name.clone(), reason }
+        });
         // The other side of a socket comes and goes: that is no failure of the port.
         if self.kind != PortKind::VirtioUser {
             self.restarts.push(Instant::now());
         }
-        let renewed = self.control.restart(queues, reason)?;
-        if renewed.len() == self.queues {
-            return Ok(renewed);
+        Restart::begin(self.id, &self.name, control, queues, reason, given_up)
+    }
+
+    /// It was started anew, or was not: then it is stopped for good.
+    pub(super) fn come_back(&mut self, renewed: Renewed) -> Result<(), PortError> {
+        let Renewed { control, queues } = renewed;
+        self.away = false;
+        if let Some(control) = control {
+            self.control = control;
         }
-        let reason = format!("came back with {} queue pairs instead of {}", renewed.len(), self.queues);
-        self.control.stop(renewed)?;
-        Err(PortError::Device { port: self.name.clone(), reason })
+        match queues {
+            Ok(queues) if queues.len() == self.queues => {
+                self.put(queues);
+                Ok(())
+            }
+            Ok(queues) => {
+                let reason = format!("came back with {} queue pairs instead of {}", queues.len(), self.queues);
+                let _ = self.control.stop(queues);
+                Err(PortError::Device { port: self.name.clone(), reason })
+            }
+            Err(error) => Err(error),
+        }
+        .inspect_err(|_| {
+            self.stopped = true;
+            self.device = self.control.statistics();
+        })
     }
 }
 
@@ -144,8 +165,12 @@ fn is_silent(queue: &mut PortQueue) -> bool {
     silent
 }
 
-/// The control sides of all ports that are not stopped.
-pub(super) fn present(stations: &mut [Station]) -> Vec<&mut dyn PortControl> {
-    let there = stations.iter_mut().filter(|station| !station.stopped);
-    there.map(|station| &mut *station.control as &mut dyn PortControl).collect()
+/// Its control side is there and works.
+pub(super) fn is_present(station: &Station) -> bool {
+    !station.stopped && !station.away
+}
+
+/// The control sides of all ports that are neither stopped nor being started anew.
+pub(super) fn present(stations: &mut [Station]) -> Vec<Present<'_>> {
+    stations.iter_mut().filter(|station| is_present(station)).map(Station::present).collect()
 }

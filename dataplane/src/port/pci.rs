@@ -12,6 +12,7 @@ use vfio::discover::{ResolveError, resolve};
 use vfio::{Interface, Sysfs, SystemClock, user};
 
 use super::nic::{self as nic_port, NicPort};
+use super::open::Card;
 use super::{PciName, PciSpec, PortError, RingChoice, VfioChoice};
 
 /// A device that is open and not started.
@@ -109,27 +110,25 @@ impl PciDevice {
         };
         Ok(Self { name: name.into(), identity, bus, driver: Driver::choose(name, id, spec, wishes)? })
     }
+}
 
-    /// What no other port may have.
-    pub(super) fn identity(&self) -> &str {
+impl Card for PciDevice {
+    fn identity(&self) -> &str {
         &self.identity
     }
 
-    /// Queue pairs that are asked for.
-    pub(super) fn queue_pairs(&self) -> usize {
+    fn queue_pairs(&self) -> usize {
         self.driver.nic().queue_pairs.into()
     }
 
-    /// Bytes of memory for its rings.
-    pub(super) fn ring_memory(&self) -> usize {
+    fn ring_memory(&self) -> usize {
         match &self.driver {
             Driver::Virtio(config) => config.ring_memory(),
             Driver::Ixgbe(config) => config.ring_memory(),
         }
     }
 
-    /// Where addresses for it may lie.
-    pub(super) fn iova_ranges(&self) -> Result<Vec<IovaRange>, PortError> {
+    fn iova_ranges(&self) -> Result<Vec<IovaRange>, PortError> {
         let ranges = match &self.bus {
             Bus::Kernel(function) => function.iova_ranges(),
             Bus::Socket(function) => function.iova_ranges(),
@@ -137,8 +136,7 @@ impl PciDevice {
         ranges.map_err(|error| failed(&self.name, error))
     }
 
-    /// Lets it reach `region`.
-    pub(super) fn map(&mut self, region: &Region) -> Result<(), PortError> {
+    fn map(&mut self, region: &Region) -> Result<(), PortError> {
         let mapped = match &mut self.bus {
             Bus::Kernel(function) => function.map(region),
             Bus::Socket(function) => function.map(region),
@@ -146,9 +144,8 @@ impl PciDevice {
         mapped.map_err(|error| failed(&self.name, error))
     }
 
-    /// Starts it with rings in `rings`, which no other device reaches, and a pool for each queue pair.
-    pub(super) fn start(self, rings: &Region, pools: Vec<PacketPool>) -> Result<NicPort, PortError> {
-        let Self { name, bus, driver, .. } = self;
+    fn start(self: Box<Self>, rings: &Region, pools: Vec<PacketPool>) -> Result<NicPort, PortError> {
+        let Self { name, bus, driver, .. } = *self;
         match bus {
             Bus::Kernel(function) => {
                 let interface = format!("vfio {}", function.interface());

@@ -1,7 +1,7 @@
 //! A port on its way to being open.
 
 use drivers::nic::Offloads;
-use hugemem::{HEADROOM, IovaRange, IovaSpace, PacketPool, Region};
+use hugemem::{HEADROOM, IovaRange, PacketPool, Region};
 
 use super::super::nic::NicPort;
 use super::super::pci::PciDevice;
@@ -9,7 +9,7 @@ use super::super::tap::Tap;
 use super::super::{
     Port, PortControl, PortError, PortKind, PortQueue, PortSpec, generator, null, pcap, vhost_user, virtio_user,
 };
-use super::{ALIGNMENT, BUFFER_ROOM, MAKING_BUFFERS, MemoryOptions, RECEIVING_BUFFERS};
+use super::{ALIGNMENT, BUFFER_ROOM, MAKING_BUFFERS, RECEIVING_BUFFERS};
 use crate::clock::CycleClock;
 
 /// What is known of the port on the other side.
@@ -27,7 +27,7 @@ impl Peer {
 }
 
 /// A device that reaches memory by itself and is open, but not started.
-pub(super) trait Card {
+pub(crate) trait Card {
     /// The device, however it was named.
     fn identity(&self) -> &str;
     /// Queue pairs that are asked for.
@@ -40,32 +40,6 @@ pub(super) trait Card {
     fn map(&mut self, region: &Region) -> Result<(), PortError>;
     /// Starts it with rings in `rings`, which no other device reaches, and a pool for each queue pair.
     fn start(self: Box<Self>, rings: &Region, pools: Vec<PacketPool>) -> Result<NicPort, PortError>;
-}
-
-impl Card for PciDevice {
-    fn identity(&self) -> &str {
-        self.identity()
-    }
-
-    fn queue_pairs(&self) -> usize {
-        self.queue_pairs()
-    }
-
-    fn ring_memory(&self) -> usize {
-        self.ring_memory()
-    }
-
-    fn iova_ranges(&self) -> Result<Vec<IovaRange>, PortError> {
-        self.iova_ranges()
-    }
-
-    fn map(&mut self, region: &Region) -> Result<(), PortError> {
-        self.map(region)
-    }
-
-    fn start(self: Box<Self>, rings: &Region, pools: Vec<PacketPool>) -> Result<NicPort, PortError> {
-        (*self).start(rings, pools)
-    }
 }
 
 impl Card for virtio_user::Device {
@@ -94,14 +68,20 @@ impl Card for virtio_user::Device {
     }
 }
 
-/// A port after the first phase.
-pub(super) struct Opening<'a> {
+/// A port on its way to being open.
+pub(crate) struct Opening<'a> {
     pub(super) name: String,
     spec: &'a PortSpec,
     /// What was opened already.
     resource: Resource,
     /// Queue pairs.
     queues: usize,
+    /// Its share of the packet memory.
+    pools: Vec<PacketPool>,
+    /// Packet memory that its device has to reach.
+    pub(super) reach: Vec<Region>,
+    /// Memory for its device's rings.
+    pub(super) rings: Option<Region>,
 }
 
 enum Resource {
@@ -111,18 +91,9 @@ enum Resource {
     Nothing,
 }
 
-/// What the last phase takes from.
-pub(super) struct Supplies<'a> {
-    /// Memory for packets; `None` when the port needs none.
-    pub(super) packets: Option<&'a Region>,
-    pub(super) options: &'a MemoryOptions,
-    pub(super) space: &'a mut IovaSpace,
-    pub(super) clock: CycleClock,
-}
-
 impl<'a> Opening<'a> {
     /// The first phase: everything that can fail without packet memory.
-    pub(super) fn open(spec: &'a PortSpec, name: String, peer: Option<Peer>) -> Result<Self, PortError> {
+    pub(crate) fn open(spec: &'a PortSpec, name: String, peer: Option<Peer>) -> Result<Self, PortError> {
         let queues = own_queues(spec).or_else(|| peer.and_then(|peer| peer.queues)).unwrap_or(1);
         let card = |card: Box<dyn Card>| {
             let queues = card.queue_pairs();
@@ -135,7 +106,7 @@ impl<'a> Opening<'a> {
             PortSpec::Pcap(pcap) => (Resource::Pcap(pcap::load(&name, pcap)?), queues),
             PortSpec::Null | PortSpec::Generator(_) | PortSpec::VhostUser(_) => (Resource::Nothing, queues),
         };
-        Ok(Self { name, spec, resource, queues })
+        Ok(Self { name, spec, resource, queues, pools: Vec::new(), reach: Vec::new(), rings: None })
     }
 
     /// The device, if it is one.
@@ -143,14 +114,6 @@ impl<'a> Opening<'a> {
         match &self.resource {
             Resource::Card(card) => Some(&**card),
             _ => None,
-        }
-    }
-
-    /// Lets it reach `region`, if it is a device.
-    pub(super) fn map(&mut self, region: &Region) -> Result<(), PortError> {
-        match &mut self.resource {
-            Resource::Card(card) => card.map(region),
-            _ => Ok(()),
         }
     }
 
@@ -178,15 +141,15 @@ impl<'a> Opening<'a> {
         self.counts().map(pool_memory).sum()
     }
 
-    fn pools(&self, region: Option<&Region>) -> Result<Vec<PacketPool>, PortError> {
-        let Some(region) = region else { return Ok(Vec::new()) };
-        pools(region, &self.name, self.counts())
+    /// Takes its share of the packet memory.
+    pub(super) fn take_pools(&mut self, packets: &Region) -> Result<(), PortError> {
+        self.pools = pools(packets, &self.name, self.counts())?;
+        Ok(())
     }
 
-    /// The last phase. Gives the region of the port's rings too, if it has any.
-    pub(super) fn start(self, supplies: &mut Supplies<'_>) -> Result<(Port, Option<Region>), PortError> {
-        let pools = self.pools(supplies.packets)?;
-        let Self { name, spec, resource, queues } = self;
+    /// The last phase: makes a port of it.
+    pub(crate) fn start(self, clock: CycleClock) -> Result<Port, PortError> {
+        let Self { name, spec, resource, queues, pools, reach, rings } = self;
         let kind = spec.kind();
         let port = |queues: Vec<PortQueue>, control: Box<dyn PortControl>| Port {
             name: name.clone(),
@@ -196,12 +159,14 @@ impl<'a> Opening<'a> {
             control,
             notices: Vec::new(),
         };
-        let opened = match (resource, spec) {
-            (Resource::Card(card), _) => {
-                // In a region of their own, so that no other device reaches them.
-                let rings = supplies.options.rings(card.ring_memory()).allocate(supplies.space)?.region;
+        Ok(match (resource, spec) {
+            (Resource::Card(mut card), _) => {
+                reach.iter().try_for_each(|region| card.map(region))?;
+                let Some(rings) = rings else {
+                    return Err(PortError::Device { port: name, reason: "has no memory for its rings".into() });
+                };
                 let NicPort { queues, control, mac, notices } = card.start(&rings, pools)?;
-                return Ok((Port { mac: Some(mac), notices, ..port(queues, control) }, Some(rings)));
+                Port { mac: Some(mac), notices, ..port(queues, control) }
             }
             (Resource::Tap(tap), _) => {
                 let mac = tap.mac();
@@ -214,7 +179,7 @@ impl<'a> Opening<'a> {
                 Port { notices, ..port(queues, Box::new(control)) }
             }
             (_, PortSpec::Generator(spec)) => {
-                let (queues, control) = generator::open(spec, supplies.clock, pools);
+                let (queues, control) = generator::open(spec, clock, pools);
                 port(queues, Box::new(control))
             }
             (_, PortSpec::VhostUser(spec)) => vhost_user::open(&name, spec)?,
@@ -222,8 +187,7 @@ impl<'a> Opening<'a> {
                 let queues = (0..queues).map(|_| null::queue()).collect();
                 port(queues, Box::new(null::NullControl))
             }
-        };
-        Ok((opened, None))
+        })
     }
 }
 

@@ -1,9 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 use super::*;
-use crate::port::Supply;
-use crate::port::{PortKind, PortQueue};
+use crate::port::{PortControl, PortKind, PortQueue, Supply};
 use drivers::nic::Offloads;
-use hugemem::Batch;
+use hugemem::{Batch, Region};
 
 fn specs(texts: &[&str]) -> Vec<NamedSpec> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -123,7 +122,12 @@ fn devices_that_cannot_send_what_they_may_receive_are_pointed_out() {
 #[derive(Default)]
 struct Card {
     reached: Vec<u64>,
+    /// It takes no memory.
     refuses: bool,
+    /// It lets go of none.
+    keeps: bool,
+    /// How often it was asked to.
+    asked: usize,
 }
 
 impl PortControl for Card {
@@ -144,6 +148,10 @@ impl PortControl for Card {
         Ok(())
     }
     fn unmap(&mut self, region: &Region) -> Result<(), PortError> {
+        self.asked += 1;
+        if self.keeps {
+            return Err(PortError::Device { port: "card".into(), reason: "it is in use".into() });
+        }
         self.reached.retain(|id| *id != region.id());
         Ok(())
     }
@@ -152,42 +160,93 @@ impl PortControl for Card {
     }
 }
 
+/// Opens a port beside others, joined to `partner` if there is one.
+fn open_late<'a>(opener: &mut Opener, spec: &'a NamedSpec, partner: Option<&str>) -> Result<Port, PortError> {
+    let name = opener.claim(std::slice::from_ref(spec))?.remove(0);
+    let opened = Opening::open(&spec.spec, name.clone(), None).and_then(|mut opening: Opening<'a>| {
+        opener.supply(&mut opening, partner)?;
+        opening.start(opener.clock())
+    });
+    match opened {
+        Ok(_) => opener.settle(&name),
+        Err(_) => opener.release(&name, &mut []),
+    }
+    opened
+}
+
+fn shown<'a>(name: &'a str, card: &'a mut Card) -> Present<'a> {
+    Present { name, control: card }
+}
+
 #[test]
 fn a_port_that_comes_later_brings_memory_that_goes_with_it() {
     let mut opener = Opener::new(MemoryOptions { page: PageChoice::Size4K, ..MemoryOptions::default() });
-    let mut card = Card::default();
+    let (mut card, mut stranger, mut sink) = (Card::default(), Card::default(), Card::default());
     let spec: NamedSpec = "gen=max,name=late".parse().unwrap();
     let before = opener.space.clone();
-    let mut port = opener.add(&spec, None, &mut [&mut card]).unwrap();
-    assert_eq!((card.reached.len(), port.name.as_str()), (1, "late"));
+    let mut port = open_late(&mut opener, &spec, None).unwrap();
+    opener.reclaim(&mut [shown("card", &mut card), shown("stranger", &mut stranger)]);
     assert!(opener.used() > 2 << 20);
+    for _ in 0..2 {
+        opener.introduce(&mut [shown("card", &mut card), Present { name: "late", control: &mut sink }]).unwrap();
+    }
+    assert_eq!((card.reached.len(), stranger.reached.len(), sink.reached.len()), (1, 0, 0), "only its partner does");
     // A packet is on its way when the port is closed.
     let mut batch = Batch::new(1);
     while port.queues[0].rx.receive(&mut batch) == 0 {}
     let Port { mut control, queues, .. } = port;
     control.stop(queues).unwrap();
     drop(control);
-    opener.release("late", &mut [&mut card]);
+    opener.release("late", &mut [shown("card", &mut card)]);
     assert_eq!(card.reached.len(), 1, "the packet still lies there");
     batch.clear();
-    opener.reclaim(&mut [&mut card]);
+    opener.reclaim(&mut []);
+    assert_eq!(card.reached.len(), 1, "who is away is not asked");
+    assert!(opener.used() > 0);
+    opener.reclaim(&mut [shown("card", &mut card)]);
     assert_eq!((card.reached.len(), opener.used()), (0, 0));
     assert_eq!(format!("{before:?}"), format!("{:?}", opener.space), "its addresses are free again");
-    opener.add(&spec, None, &mut []).unwrap();
+    open_late(&mut opener, &spec, None).unwrap();
 }
 
 #[test]
 fn what_cannot_be_added_leaves_nothing_behind() {
     let mut opener = Opener::new(MemoryOptions { bytes: 8 << 20, page: PageChoice::Size4K, node: None });
-    let mut card = Card { refuses: true, ..Card::default() };
     let spec: NamedSpec = "gen=max,name=a".parse().unwrap();
-    let error = opener.add(&spec, None, &mut [&mut card]).unwrap_err().to_string();
-    assert_eq!(error, "port `card`: no room");
+    let missing: NamedSpec = "pcap=/nonexistent/a.pcap,name=a".parse().unwrap();
+    open_late(&mut opener, &missing, None).unwrap_err();
     assert_eq!(opener.used(), 0);
-    let kept = opener.add(&spec, None, &mut []).unwrap();
+    let kept = open_late(&mut opener, &spec, None).unwrap();
     let more: NamedSpec = "gen=max,queues=3,name=b".parse().unwrap();
-    let error = opener.add(&more, None, &mut []).unwrap_err().to_string();
+    let error = open_late(&mut opener, &more, None).unwrap_err().to_string();
     assert!(error.contains("those present 3M, `b` 7M") && error.contains("--memory 9M"), "{error}");
-    assert!(matches!(opener.add(&spec, None, &mut []), Err(PortError::NameTaken { .. })));
+    assert!(matches!(open_late(&mut opener, &spec, None), Err(PortError::NameTaken { .. })));
     drop(kept);
+}
+
+#[test]
+fn memory_that_a_card_refuses_costs_nobody_else_anything() {
+    let mut opener = Opener::new(MemoryOptions { page: PageChoice::Size4K, ..MemoryOptions::default() });
+    let mut card = Card { refuses: true, ..Card::default() };
+    let mut sink = Card::default();
+    let spec: NamedSpec = "gen=max,name=late".parse().unwrap();
+    let port = open_late(&mut opener, &spec, None).unwrap();
+    let pair = &mut [shown("card", &mut card), shown("late", &mut sink)];
+    assert_eq!(opener.introduce(pair).unwrap_err().to_string(), "port `card`: no room");
+    let used = opener.used();
+    assert_eq!(opener.pools(&mut pair[0], 1).unwrap_err().to_string(), "port `card`: no room");
+    opener.reclaim(&mut []);
+    assert_eq!(opener.used(), used, "what was found in vain is given back");
+    assert_eq!(opener.pools(&mut pair[1], 2).unwrap().len(), 2);
+    assert_eq!(sink.reached.len(), 1);
+    // A card that does not let go of memory keeps it till it is closed, and is asked once.
+    card.keeps = true;
+    card.refuses = false;
+    opener.introduce(&mut [shown("card", &mut card), shown("late", &mut sink)]).unwrap();
+    drop(port);
+    opener.release("late", &mut [shown("card", &mut card)]);
+    opener.reclaim(&mut [shown("card", &mut card)]);
+    assert_eq!((card.asked, card.reached.len(), opener.used()), (1, 1, used));
+    opener.release("card", &mut []);
+    assert_eq!(opener.used(), 0);
 }
