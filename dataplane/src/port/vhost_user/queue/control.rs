@@ -61,7 +61,7 @@ impl Vring {
     }
 
     /// Gives the ring a new memory table and ends a [`RingFault::Miss`]. With `drained`, waits that long at most until no frame refers to
-    /// the old table; `Ok(false)` when some still do, and then that table's memory stays mapped for ever. Without, every
+    /// the old table; `Ok(false)` when some still do, and then that table's memory stays mapped until [`Vring::sweep`] finds that none does. Without, every
     /// mapping of the old table has to be in the new one.
     ///
     /// # Errors
@@ -72,6 +72,14 @@ impl Vring {
         drained: Option<Duration>,
     ) -> Result<bool, RingError> {
         either!(self, shared => shared.set_memory(memory, drained))
+    }
+
+    /// Lets go of memory that frames lay in when the ring stopped or moved, and that have come home since. To be called now and then.
+    ///
+    /// # Errors
+    /// [`RingError::Busy`].
+    pub(in super::super) fn sweep(&self) -> Result<(), RingError> {
+        either!(self, shared => shared.sweep())
     }
 
     /// Sets whom to signal.

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use drivers::nic::Offloads;
@@ -145,6 +145,15 @@ pub(crate) trait Work: Send {
     /// Chains that were taken and not given back.
     fn underway(&self) -> usize;
 
+    /// Keeps `memory` until every frame that is underway came home, and for ever if one never does.
+    fn keep(&mut self, memory: Arc<Memory>);
+
+    /// Takes out memory that was kept and that no frame lies in any more.
+    fn let_go(&mut self) -> Vec<Arc<Memory>>;
+
+    /// Memory is kept.
+    fn keeps(&self) -> bool;
+
     /// Forgets the chains that are underway.
     fn abandon(&mut self);
 
@@ -167,6 +176,8 @@ pub(super) struct Queue<W: Work> {
 pub(crate) struct Shared<W: Work> {
     pub(super) gate: Gate<Queue<W>>,
     offloads: AtomicU32,
+    /// Memory is kept for frames that did not come home in time.
+    keeps: AtomicBool,
 }
 
 impl<W: Work> Queue<W> {
@@ -187,8 +198,8 @@ impl<W: Work> Queue<W> {
 
 impl<W: Work> Drop for Queue<W> {
     fn drop(&mut self) {
+        // The engine gave the queue back, or died. Who still has a packet with pieces of it now will never say when that has gone.
         if self.work.underway() > 0 {
-            // Packets with pieces of it are still underway.
             std::mem::forget(Arc::clone(&self.link.memory));
         }
     }
@@ -197,7 +208,11 @@ impl<W: Work> Drop for Queue<W> {
 impl<W: Work> Shared<W> {
     pub(super) fn new(work: W, attention: Arc<OwnedFd>) -> Arc<Self> {
         let queue = Queue { ring: None, link: Link::new(attention), chains: Chains::default(), work };
-        Arc::new(Self { gate: Gate::new(queue), offloads: AtomicU32::new(Offloads::all().bits()) })
+        Arc::new(Self {
+            gate: Gate::new(queue),
+            offloads: AtomicU32::new(Offloads::all().bits()),
+            keeps: AtomicBool::new(false),
+        })
     }
 
     /// What is done for frames now.
@@ -256,13 +271,17 @@ impl<W: Work> Shared<W> {
         each!(&mut ring, inner => link.settle(inner));
         let memory = std::mem::replace(&mut link.memory, Memory::empty());
         if !home {
-            std::mem::forget(memory);
+            queue.work.keep(Arc::clone(&memory));
+            self.keeps.store(true, Ordering::Relaxed);
         }
+        let link = &mut queue.link;
         *link = Link { enabled: link.enabled, ..Link::new(Arc::clone(&link.attention)) };
         queue.work.abandon();
         queue.refresh();
         self.offloads.store(Offloads::all().bits(), Ordering::Relaxed);
         let base = each!(&ring, inner => inner.base());
+        drop(queue);
+        drop(memory);
         Ok(Some(Stopped { base, leaked: !home }))
     }
 
@@ -277,14 +296,32 @@ impl<W: Work> Shared<W> {
         let link = &mut queue.link;
         let old = std::mem::replace(&mut link.memory, memory);
         if !home {
-            std::mem::forget(old);
+            queue.work.keep(Arc::clone(&old));
+            self.keeps.store(true, Ordering::Relaxed);
         }
+        let link = &mut queue.link;
         match outcome {
             Ok(()) => link.fault = link.fault.filter(|fault| !matches!(fault, RingFault::Miss { .. })),
             Err(fault) => link.fault = Some(fault),
         }
         queue.refresh();
+        // Mappings go when the engine has the queue again: that can take the kernel a while.
+        drop(queue);
+        drop(old);
         Ok(outcome.map(|()| home)?)
+    }
+
+    /// Lets go of memory that was kept for frames which have come home meanwhile.
+    pub(super) fn sweep(&self) -> Result<(), RingError> {
+        if !self.keeps.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut queue = self.gate.enter()?;
+        let gone = queue.work.let_go();
+        self.keeps.store(queue.work.keeps(), Ordering::Relaxed);
+        drop(queue);
+        drop(gone);
+        Ok(())
     }
 
     pub(super) fn set_call(&self, call: Option<Call>) -> Result<(), RingError> {

@@ -78,7 +78,7 @@ pub(super) struct RingLog {
 pub(super) struct Stopped {
     /// Where it stands.
     pub(super) base: Base,
-    /// Frames that lay in the VM's memory did not come home in time. That memory stays mapped for ever, on purpose, so that
+    /// Frames that lay in the VM's memory did not come home in time. That memory stays mapped until they do ([`Vring::sweep`]), so that
     /// whoever still has them cannot touch anything else.
     pub(super) leaked: bool,
 }

@@ -57,6 +57,13 @@ enum Refusal {
     Dry,
 }
 
+/// Memory that outlives its ring, because frames lie in it that did not come home in time.
+struct Kept {
+    memory: Arc<Memory>,
+    /// Numbers of their buffers.
+    slots: Vec<u32>,
+}
+
 /// What receiving needs beside the ring.
 pub(crate) struct Receiver {
     pool: PacketPool,
@@ -66,6 +73,7 @@ pub(crate) struct Receiver {
     last: u32,
     /// For each buffer of the pool: it came home, and its chain was not given back yet.
     home: Box<[bool]>,
+    kept: Vec<Kept>,
     /// What headers may say; when nothing, they are not even read.
     receivable: Features,
     armed: bool,
@@ -81,6 +89,7 @@ impl Receiver {
             first: 0,
             last: 0,
             home: vec![false; capacity].into(),
+            kept: Vec::new(),
             receivable: Features::empty(),
             armed: false,
             pool,
@@ -103,6 +112,28 @@ impl Receiver {
             *home = false;
         }
         self.last = self.last.wrapping_add(1);
+    }
+
+    /// Learns which buffers came home.
+    #[inline(always)]
+    fn sweep(&mut self) {
+        let Self { pool, home, .. } = self;
+        pool.sweep(|slot| {
+            if let Some(home) = home.get_mut(slot as usize) {
+                *home = true;
+            }
+        });
+        if !self.kept.is_empty() {
+            self.strike();
+        }
+    }
+
+    /// Strikes what is home off the lists of what is not, before it goes out again.
+    #[cold]
+    fn strike(&mut self) {
+        let Self { home, kept, .. } = self;
+        let is_out = |slot: &u32| home.get(*slot as usize).is_some_and(|home| !home);
+        kept.iter_mut().for_each(|kept| kept.slots.retain(is_out));
     }
 
     /// Takes available frames, as many as there is room for.
@@ -285,13 +316,23 @@ fn forget(batch: &mut Batch, keep: usize) {
     });
 }
 
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        for memory in self.let_go() {
+            drop(memory);
+        }
+        // See the drop of a queue.
+        std::mem::take(&mut self.kept).into_iter().for_each(|kept| std::mem::forget(kept.memory));
+    }
+}
+
 impl Work for Receiver {
     const WRITES: bool = false;
 
     fn begin(&mut self, features: Features) {
         self.receivable = offload::receivable(features);
         // Buffers of an earlier ring that came home late.
-        self.pool.sweep(|_| ());
+        self.sweep();
     }
 
     #[inline(always)]
@@ -299,12 +340,8 @@ impl Work for Receiver {
         if self.first == self.last {
             return;
         }
-        let Self { pool, home, taken, .. } = self;
-        pool.sweep(|slot| {
-            if let Some(home) = home.get_mut(slot as usize) {
-                *home = true;
-            }
-        });
+        self.sweep();
+        let Self { home, taken, .. } = self;
         let mask = taken.len() - 1;
         while self.first != self.last {
             let Some(chain) = taken.get(self.first as usize & mask) else { break };
@@ -319,6 +356,25 @@ impl Work for Receiver {
 
     fn underway(&self) -> usize {
         self.last.wrapping_sub(self.first) as usize
+    }
+
+    fn keep(&mut self, memory: Arc<Memory>) {
+        let mask = self.taken.len() - 1;
+        let (first, last) = (self.first, self.last);
+        let underway = (0..last.wrapping_sub(first)).map(|count| first.wrapping_add(count) as usize & mask);
+        let slots = underway.filter_map(|place| self.taken.get(place)).map(|chain| chain.slot);
+        self.kept.push(Kept { memory, slots: slots.collect() });
+        // Only some of them may be out.
+        self.strike();
+    }
+
+    fn let_go(&mut self) -> Vec<Arc<Memory>> {
+        self.sweep();
+        self.kept.extract_if(.., |kept| kept.slots.is_empty()).map(|kept| kept.memory).collect()
+    }
+
+    fn keeps(&self) -> bool {
+        !self.kept.is_empty()
     }
 
     fn abandon(&mut self) {

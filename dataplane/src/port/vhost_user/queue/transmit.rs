@@ -343,6 +343,17 @@ impl Work for Transmitter {
         0
     }
 
+    // Nothing that goes to the VM refers to its memory for longer than a call.
+    fn keep(&mut self, _: Arc<Memory>) {}
+
+    fn let_go(&mut self) -> Vec<Arc<Memory>> {
+        Vec::new()
+    }
+
+    fn keeps(&self) -> bool {
+        false
+    }
+
     fn abandon(&mut self) {}
 
     fn is_armed(&self) -> bool {

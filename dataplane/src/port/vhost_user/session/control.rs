@@ -164,6 +164,7 @@ impl PortControl for VhostUserControl {
     }
 
     fn check(&mut self) -> Result<(), PortError> {
+        self.device.sweep();
         let died = self.thread.as_ref().is_some_and(JoinHandle::is_finished);
         if died { Err(self.failed(DIED.into())) } else { Ok(()) }
     }

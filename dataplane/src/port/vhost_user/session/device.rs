@@ -137,6 +137,14 @@ impl Device {
         self.vrings.get(queue)
     }
 
+    /// Lets go of memory that was kept for frames which have arrived meanwhile.
+    pub(super) fn sweep(&self) {
+        for vring in &self.vrings {
+            // An engine that does not let go of a queue is told of elsewhere.
+            let _ = vring.sweep();
+        }
+    }
+
     /// How often a queue was taken from its engine.
     pub(super) fn turns(&self) -> u64 {
         self.turns.load(Ordering::Relaxed)

@@ -334,7 +334,7 @@ impl Session<'_> {
     }
 
     /// Stops a ring, if it runs, and waits until its frames that are on their way elsewhere have arrived. Where that takes too long their memory
-    /// is kept for good, which is the lesser evil.
+    /// is kept until they have.
     pub(super) fn stop(&mut self, queue: usize) {
         let Some(ring) = self.rings.get_mut(queue).filter(|ring| ring.running) else { return };
         let Some(vring) = self.device.vring(queue) else { return };
@@ -355,7 +355,7 @@ impl Session<'_> {
         count(&self.device.counters.leaks);
         let seconds = STOP_LIMIT.as_secs();
         self.warn(&format!(
-            "queue {queue}: frames of it did not arrive within {seconds} s; the memory that they lie in stays mapped until mirach ends"
+            "queue {queue}: frames of it did not arrive within {seconds} s; the memory that they lie in stays mapped until they do"
         ));
     }
 

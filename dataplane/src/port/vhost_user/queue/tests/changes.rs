@@ -63,7 +63,43 @@ fn memory_stays_when_frames_do_not_come_home_and_they_come_again_after_a_start()
     from.receive(&mut batch);
     assert_eq!(from.driver.used_index(), 2);
     drop(from);
+    assert_eq!(memory.strong_count(), 0, "all frames are home");
+}
+
+#[test]
+fn memory_is_let_go_when_the_last_late_frame_is_home() {
+    let (mut from, _) = pair(USUAL);
+    let other = pair(USUAL).0;
+    let mut late: Vec<Batch> = Vec::new();
+    for (head, seed) in [(0, 1), (1, 2)] {
+        from.send(head, head.into(), [0; HEADER], &frame(300, seed));
+        let mut batch = Batch::new(1);
+        assert_eq!(from.receive(&mut batch), 1);
+        late.push(batch);
+    }
+    let memory = Arc::downgrade(&from.driver.memory);
+    let stopped = from.vring.stop(Duration::ZERO).unwrap().unwrap();
+    assert!(stopped.leaked);
+    // The ring lives on in other memory.
+    from.vring.start(config(&other.driver, USUAL)).unwrap();
+    let held = Arc::strong_count(&from.driver.memory);
+    let mut batch = Batch::new(4);
+    for expected in [held, held - 1] {
+        late.pop();
+        // Its buffer is home, and goes out again before anybody looks.
+        from.receive(&mut batch);
+        other.send(0, 0, [0; HEADER], &frame(300, 7));
+        from.receive(&mut batch);
+        from.vring.sweep().unwrap();
+        assert_eq!(memory.strong_count(), expected);
+    }
+    from.vring.sweep().unwrap();
+    // One that is never seen again keeps its memory for good.
+    assert!(from.vring.stop(Duration::ZERO).unwrap().unwrap().leaked);
+    let memory = Arc::downgrade(&other.driver.memory);
+    drop((from, other));
     assert!(memory.strong_count() > 0, "nobody may map anything else there");
+    assert!(!batch.is_empty());
 }
 
 #[test]
