@@ -203,6 +203,11 @@ impl Channel {
         })
     }
 
+    /// Ends the conversation, for `failure`.
+    pub(super) fn end(&mut self, failure: Failure) {
+        self.fail(failure);
+    }
+
     /// Ends the conversation. The socket stays open, so that the back-end is seen to close its end, by which it gives all memory back.
     fn fail(&mut self, failure: Failure) -> Failure {
         // A back-end that is closed already needs no hint.

@@ -2,7 +2,8 @@
 //!
 //! The back-end is a switch (DPDK, OVS, VPP, another mirach); this side owns the memory and the rings, and drives them with the same
 //! [`VirtioNet`] as a card on a PCI bus. `endpoint` is where both meet, in either role; `channel` carries messages; `memory` describes
-//! regions; `socket` is the [`Transport`](drivers::virtio::Transport) made of these.
+//! regions; `back_end` is one that has answered, `socket` the way to whichever is there, and `transport` makes a
+//! [`Transport`](drivers::virtio::Transport) of it.
 //!
 //! Life cycle: [`Device::open`] meets the back-end and shakes hands; [`Device::start`] makes a port of it. When the back-end goes away the port's link
 //! is down, and [`PortControl::check`](super::PortControl::check) waits for it to come back without a word; then it fails once, and
@@ -11,10 +12,14 @@
 //! The back-end reaches all memory that is mapped for the port, which is that of all packets: it is trusted as a network card behind an
 //! IOMMU is, see `ARCHITECTURE.md`. It cannot make this side wait without end, nor look outside of packets.
 
+mod back_end;
 mod channel;
 mod endpoint;
 mod memory;
 mod socket;
+#[cfg(test)]
+mod tests;
+mod transport;
 
 use std::sync::Arc;
 

@@ -1,62 +1,23 @@
-//! The transport: what the driver does with registers on a PCI bus, done with messages (vhost-user, "Front-end message types").
-//!
-//! A back-end hears of features, memory and queues, and knows nothing of device status (unless it asks to), resets or a
-//! configuration space: these are kept here. A reset stops every queue that was started, which the back-end confirms by telling where it stopped.
-//!
-//! The addresses that it is given, guest and user addresses alike, are the I/O virtual addresses of the regions.
+//! The way to a back-end, which may come and go.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drivers::bus::{BusError, Clock, Width};
+use drivers::bus::BusError;
 use drivers::nic::{MacAddress, NicError};
-use drivers::register::{ReadOnly, Reg};
 use drivers::virtio::Features;
-use drivers::virtio::transport::{self, QueueSetup, Status, Transport};
+use drivers::virtio::transport::{self, Status, Transport};
 use hugemem::Region;
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
-use vhost::vhost_user::message::{FrontendReq as Request, VhostUserProtocolFeatures as Protocol};
 
-use super::channel::{Channel, Failure, LIMIT};
+use super::back_end::BackEnd;
+use super::channel::Failure;
 use super::endpoint::Endpoint;
-use super::memory;
-use crate::port::Wake;
-use crate::port::vhost_user::notify::{Call, Kick as Arrivals, Notifier, NotifyError};
+use crate::port::vhost_user::notify::{Call, Kick as Arrivals, Notifier};
 
 /// How long a back-end is waited for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// Feature bit by which a back-end says that it has protocol features, and that queues start disabled.
-const PROTOCOL_FEATURES: Features = Features::from_bits_retain(1 << 30);
-/// What is for a VMM to offer, or needs one: there is no control queue on a socket.
-const NOT_HERE: Features = Features::CTRL_VQ
-    .union(Features::CTRL_RX)
-    .union(Features::CTRL_MAC_ADDR)
-    .union(Features::GUEST_ANNOUNCE)
-    .union(Features::RSS)
-    .union(Features::HASH_REPORT)
-    .union(Features::SPEED_DUPLEX)
-    .union(Features::ACCESS_PLATFORM);
-/// Protocol features that are used where the back-end has them.
-const WANTED: Protocol = Protocol::MQ
-    .union(Protocol::REPLY_ACK)
-    .union(Protocol::MTU)
-    .union(Protocol::CONFIG)
-    .union(Protocol::CONFIGURE_MEM_SLOTS)
-    .union(Protocol::STATUS);
-/// Largest queue: a back-end cannot be asked, and all take what QEMU gives at most.
-const LARGEST_QUEUE: u16 = 1024;
-/// In the number of a queue: no descriptor comes with it.
-const NO_FILE: u64 = 1 << 8;
-/// Where a packed ring starts: both places at 0 in the first pass, whose wrap counter is 1 (bits 15 and 31).
-const PACKED_BASE: u32 = 0x8000_8000;
-
-/// Fields of the configuration space (virtio 1.3, section 5.1.4) that are kept here.
-const CONFIGURATION: usize = 12;
-/// `status`, with its one bit of use here.
-const STATUS_FIELD: usize = 6;
-const LINK_UP: u8 = 1;
 
 /// What the user asked for.
 #[derive(Clone, Debug)]
@@ -67,53 +28,40 @@ pub(super) struct Wishes {
     pub(super) mtu: Option<u16>,
 }
 
-/// A back-end that has answered.
-#[derive(Debug)]
-struct BackEnd {
-    channel: Channel,
-    /// All that it offers.
-    features: Features,
-    protocol: Protocol,
-    /// Queue pairs.
-    pairs: u16,
-    /// Identifiers of the regions that it has.
-    regions: Vec<u64>,
-    slots: usize,
-    configuration: [u8; CONFIGURATION],
-}
-
 /// The way to a back-end, which may come and go.
 #[derive(Debug)]
 pub(super) struct Socket {
-    name: String,
-    wishes: Wishes,
-    endpoint: Endpoint,
-    back_end: Option<BackEnd>,
+    pub(super) name: String,
+    pub(super) wishes: Wishes,
+    pub(super) endpoint: Endpoint,
+    pub(super) back_end: Option<BackEnd>,
     /// A connection to the one that comes next.
-    next: Option<OwnedFd>,
+    pub(super) next: Option<OwnedFd>,
     /// It was said that the back-end is away.
-    mourned: bool,
+    pub(super) mourned: bool,
+    /// Why nobody can be met, as far as it was said.
+    pub(super) told: Option<Errno>,
     /// The back-end may reach memory.
-    open: bool,
-    regions: Vec<Region>,
-    accepted: Features,
-    status: Status,
+    pub(super) open: bool,
+    pub(super) regions: Vec<Region>,
+    pub(super) accepted: Features,
+    pub(super) status: Status,
     /// Queues that were set up since the last reset.
-    started: Vec<u16>,
-    interrupts: Vec<Interrupt>,
-    notifier: Arc<Notifier>,
+    pub(super) started: Vec<u16>,
+    pub(super) interrupts: Vec<Interrupt>,
+    pub(super) notifier: Arc<Notifier>,
 }
 
 /// An eventfd that the back-end signals, and what watches it without ever reading: the back-end may do to it what it likes.
 #[derive(Debug)]
-struct Interrupt {
-    event: OwnedFd,
-    _arrivals: Arrivals,
+pub(super) struct Interrupt {
+    pub(super) event: OwnedFd,
+    pub(super) _arrivals: Arrivals,
 }
 
 /// Notifies the back-end about one queue. Never blocks, though the back-end has the same eventfd.
 #[derive(Debug)]
-pub(super) struct Kick(Call);
+pub(super) struct Kick(pub(super) Call);
 
 impl transport::Doorbell for Kick {
     fn ring(&self) {
@@ -134,6 +82,7 @@ impl Socket {
             back_end: None,
             next: None,
             mourned: false,
+            told: None,
             open: false,
             regions: Vec::new(),
             accepted: Features::empty(),
@@ -146,7 +95,7 @@ impl Socket {
         Ok(socket)
     }
 
-    fn explain(&self, failure: Failure) -> NicError {
+    pub(super) fn explain(&self, failure: Failure) -> NicError {
         match failure {
             Failure::Closed => {
                 let reason = format!("its back-end at {} hung up", self.endpoint.path().display());
@@ -156,7 +105,7 @@ impl Socket {
         }
     }
 
-    fn in_bus_terms(&self, action: String, failure: &Failure) -> BusError {
+    pub(super) fn in_bus_terms(&self, action: String, failure: &Failure) -> BusError {
         match failure {
             Failure::Closed => BusError::Gone { device: self.name.clone(), reason: failure.to_string() },
             failure => BusError::System { device: self.name.clone(), action, reason: failure.to_string() },
@@ -164,7 +113,7 @@ impl Socket {
     }
 
     /// Waits for a back-end and shakes hands with it. One that hangs up meanwhile may come back, as it does when it is being restarted.
-    fn meet(&mut self) -> Result<(), NicError> {
+    pub(super) fn meet(&mut self) -> Result<(), NicError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let socket = match self.next.take() {
@@ -178,6 +127,7 @@ impl Socket {
                 Ok(back_end) => {
                     self.back_end = Some(back_end);
                     self.mourned = false;
+                    self.told = None;
                     return Ok(());
                 }
                 Err(Failure::Closed) if Instant::now() < deadline => {
@@ -189,7 +139,7 @@ impl Socket {
     }
 
     /// Says something to the back-end.
-    fn with<R>(&mut self, say: impl FnOnce(&mut BackEnd) -> Result<R, Failure>) -> Result<R, NicError> {
+    pub(super) fn with<R>(&mut self, say: impl FnOnce(&mut BackEnd) -> Result<R, Failure>) -> Result<R, NicError> {
         let said = match &mut self.back_end {
             Some(back_end) => say(back_end),
             None => Err(Failure::Closed),
@@ -202,408 +152,9 @@ impl Socket {
         self.back_end.as_ref().map_or(0, |back_end| back_end.pairs)
     }
 
-    /// Stops all queues that were started; the back-end uses them until it has said where it stopped.
-    fn stop_queues(&mut self) -> Result<(), Failure> {
+    /// Stops all queues that were started.
+    pub(super) fn stop_queues(&mut self) -> Result<(), Failure> {
         let started = std::mem::take(&mut self.started);
-        let Some(back_end) = &mut self.back_end else { return Ok(()) };
-        for queue in &started {
-            if back_end.features.contains(PROTOCOL_FEATURES) {
-                back_end.channel.tell(Request::SET_VRING_ENABLE, &words([(*queue).into(), 0]), &[])?;
-            }
-        }
-        for queue in started {
-            let answer = back_end.channel.ask_for(Request::GET_VRING_BASE, &words([queue.into(), 0]))?;
-            if answer.len() != 8 || answer.first_chunk() != Some(&u32::from(queue).to_ne_bytes()) {
-                return Err(back_end.channel.breach(Request::GET_VRING_BASE, format!("is not about queue {queue}")));
-            }
-        }
-        back_end.set_status(Status::empty())
+        self.back_end.as_mut().map_or(Ok(()), |back_end| back_end.stop(started))
     }
-}
-
-impl BackEnd {
-    /// Finds out what the back-end can do, and says what of it is used.
-    fn greet(socket: OwnedFd) -> Result<Self, Failure> {
-        let mut channel = Channel::new(socket);
-        channel.tell(Request::SET_OWNER, &[], &[])?;
-        let features = Features::from_bits_retain(channel.ask(Request::GET_FEATURES)?);
-        let mut protocol = Protocol::empty();
-        if features.contains(PROTOCOL_FEATURES) {
-            protocol = Protocol::from_bits_retain(channel.ask(Request::GET_PROTOCOL_FEATURES)?) & WANTED;
-            channel.tell(Request::SET_PROTOCOL_FEATURES, &protocol.bits().to_ne_bytes(), &[])?;
-            channel.acknowledges = protocol.contains(Protocol::REPLY_ACK);
-        }
-        let pairs = if protocol.contains(Protocol::MQ) { channel.ask(Request::GET_QUEUE_NUM)? } else { 1 };
-        if pairs == 0 || pairs > 1 << 15 {
-            return Err(channel.breach(Request::GET_QUEUE_NUM, format!("claims {pairs} queue pairs")));
-        }
-        let slots = if protocol.contains(Protocol::CONFIGURE_MEM_SLOTS) {
-            usize::try_from(channel.ask(Request::GET_MAX_MEM_SLOTS)?).unwrap_or(usize::MAX)
-        } else {
-            memory::MOST
-        };
-        let mut back_end = Self {
-            channel,
-            features,
-            protocol,
-            pairs: u16::try_from(pairs).unwrap_or(1),
-            regions: Vec::new(),
-            slots,
-            configuration: [0; CONFIGURATION],
-        };
-        back_end.read_configuration()?;
-        Ok(back_end)
-    }
-
-    /// Many say that they have one, and answer with nothing because a network device's is the VMM's business.
-    fn read_configuration(&mut self) -> Result<(), Failure> {
-        let own = Features::MAC | Features::MTU;
-        if self.protocol.contains(Protocol::CONFIG) && self.features.intersects(own) {
-            let length = u32::try_from(CONFIGURATION).unwrap_or(0);
-            let question = [words([0, length]).as_slice(), &[0; 4 + CONFIGURATION]].concat();
-            let answer = self.channel.ask_for(Request::GET_CONFIG, &question)?;
-            if let Some(space) = answer.get(12..).and_then(|rest| rest.first_chunk()) {
-                self.configuration = *space;
-                return Ok(());
-            }
-        }
-        self.features -= own;
-        Ok(())
-    }
-
-    fn set_status(&mut self, status: Status) -> Result<(), Failure> {
-        if !self.protocol.contains(Protocol::STATUS) {
-            return Ok(());
-        }
-        self.channel.tell(Request::SET_STATUS, &u64::from(status.bits()).to_ne_bytes(), &[])
-    }
-
-    /// Shows the back-end the regions that it has not.
-    fn show(&mut self, regions: &[Region]) -> Result<(), Failure> {
-        let new: Vec<&Region> = regions.iter().filter(|region| !self.regions.contains(&region.id())).collect();
-        if new.is_empty() && regions.len() == self.regions.len() {
-            return Ok(());
-        }
-        if regions.len() > self.slots {
-            return Err(Failure::System { request: Request::SET_MEM_TABLE, error: Errno::NOSPC });
-        }
-        if self.protocol.contains(Protocol::CONFIGURE_MEM_SLOTS) {
-            for region in new {
-                let (body, file) = memory::slot(region)?;
-                self.channel.tell_surely(Request::ADD_MEM_REG, &body, &[file])?;
-                self.regions.push(region.id());
-            }
-            return Ok(());
-        }
-        let (body, files) = memory::table(regions)?;
-        self.channel.tell_surely(Request::SET_MEM_TABLE, &body, &files)?;
-        self.regions = regions.iter().map(Region::id).collect();
-        Ok(())
-    }
-
-    /// Takes a region away from the back-end.
-    fn hide(&mut self, region: &Region, left: &[Region]) -> Result<(), Failure> {
-        if !self.regions.contains(&region.id()) {
-            return Ok(());
-        }
-        if self.protocol.contains(Protocol::CONFIGURE_MEM_SLOTS) {
-            let (body, _) = memory::slot(region)?;
-            self.channel.tell_surely(Request::REM_MEM_REG, &body, &[])?;
-            self.regions.retain(|id| *id != region.id());
-            return Ok(());
-        }
-        // There is no table of nothing: with the last region the connection goes.
-        if left.is_empty() { Ok(()) } else { self.show(left) }
-    }
-}
-
-impl Transport for Socket {
-    type Doorbell = Kick;
-    type Interrupt = Wake;
-
-    // What it reaches is what it is shown.
-    const REQUIRED: Features = Features::VERSION_1;
-    const SWITCHES_PAIRS: bool = true;
-    const PASSES_EVERYTHING: bool = true;
-    const COMES_BACK: bool = true;
-
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn reset(&mut self, _: &dyn Clock, limit: Duration) -> Result<(), NicError> {
-        self.status = Status::empty();
-        self.open = false;
-        if let Some(back_end) = &mut self.back_end {
-            back_end.channel.begin(limit);
-        }
-        let stopped = self.stop_queues();
-        let Some(back_end) = &self.back_end else { return Ok(()) };
-        if stopped.is_ok() && back_end.channel.failure().is_none() {
-            return Ok(());
-        }
-        // One that is gone has given everything back. One that is silent, or talks nonsense, may still use it.
-        if back_end.channel.hangs_up(limit) {
-            self.back_end = None;
-            return Ok(());
-        }
-        let failure = stopped.err().or_else(|| back_end.channel.failure()).unwrap_or(Failure::Closed);
-        Err(self.misbehaves(format!("{failure}, and does not hang up either; restart the back-end, then this port")))
-    }
-
-    fn status(&self) -> Status {
-        self.status
-    }
-
-    fn add_status(&mut self, status: Status) -> Result<(), NicError> {
-        let started = std::mem::take(&mut self.started);
-        let ready = status.contains(Status::DRIVER_OK);
-        let all = self.status | status;
-        let told = match &mut self.back_end {
-            // It comes with the question for its features.
-            None => Ok(()),
-            Some(back_end) => {
-                let switched = back_end.features.contains(PROTOCOL_FEATURES) && ready;
-                let queues = started.iter().filter(|_| switched);
-                let on = queues.map(|queue| (Request::SET_VRING_ENABLE, words([(*queue).into(), 1])));
-                let mut on = on.map(|(request, body)| back_end.channel.tell(request, &body, &[]));
-                on.find(Result::is_err).unwrap_or(Ok(())).and_then(|()| back_end.set_status(all))
-            }
-        };
-        self.started = started;
-        told.map_err(|failure| self.explain(failure))?;
-        self.status = all;
-        Ok(())
-    }
-
-    fn is_gone(&self) -> bool {
-        self.back_end.as_ref().is_none_or(|back_end| back_end.channel.failure().is_some())
-    }
-
-    fn gone(&self) -> NicError {
-        let failure = self.back_end.as_ref().and_then(|back_end| back_end.channel.failure());
-        self.explain(failure.unwrap_or(Failure::Closed))
-    }
-
-    /// A back-end may be restarted at any time. Its absence is sat out; then everything starts anew.
-    fn attend(&mut self) -> Result<bool, NicError> {
-        match self.back_end.as_ref().map_or(Some(Failure::Closed), |back_end| back_end.channel.failure()) {
-            None => return Ok(true),
-            Some(Failure::Closed) => {}
-            Some(failure) => return Err(self.explain(failure)),
-        }
-        if !std::mem::replace(&mut self.mourned, true) {
-            tracing::warn!(
-                "{}: its back-end at {} hung up; waiting until it is back",
-                self.name,
-                self.endpoint.path().display()
-            );
-        }
-        if self.next.is_none() {
-            self.next = self.endpoint.poll().unwrap_or_default();
-        }
-        if self.next.is_none() {
-            return Ok(false);
-        }
-        let reason = "its back-end went away, and is back".into();
-        Err(NicError::Bus(BusError::Gone { device: self.name.clone(), reason }))
-    }
-
-    fn offered(&mut self) -> Result<Features, NicError> {
-        if self.back_end.is_none() {
-            self.meet()?;
-            let status = self.status;
-            self.with(|back_end| back_end.set_status(status))?;
-        }
-        // All steps from here to a device that runs are one.
-        self.with(|back_end| {
-            back_end.channel.begin(LIMIT);
-            Ok(())
-        })?;
-        let (wishes, Some(back_end)) = (&self.wishes, &self.back_end) else {
-            return Err(self.gone());
-        };
-        let mut offered = (back_end.features - NOT_HERE) | Features::STATUS;
-        if wishes.mac.is_some() {
-            offered |= Features::MAC;
-        }
-        if !back_end.protocol.contains(Protocol::MQ) {
-            offered -= Features::MQ;
-        }
-        Ok(offered)
-    }
-
-    fn accept(&mut self, features: Features) -> Result<(), NicError> {
-        let mtu = self.wishes.mtu;
-        self.with(|back_end| {
-            let known = (features | PROTOCOL_FEATURES) & back_end.features;
-            back_end.channel.tell(Request::SET_FEATURES, &known.bits().to_ne_bytes(), &[])?;
-            match mtu.filter(|_| back_end.protocol.contains(Protocol::MTU)) {
-                Some(mtu) => back_end.channel.tell(Request::NET_SET_MTU, &u64::from(mtu).to_ne_bytes(), &[]),
-                None => Ok(()),
-            }
-        })?;
-        self.accepted = features;
-        self.add_status(Status::FEATURES_OK)
-    }
-
-    fn load<W: Width>(&self, field: &Reg<W, ReadOnly>) -> W {
-        let Some(back_end) = &self.back_end else { return W::narrow(u64::MAX) };
-        let mut space = back_end.configuration;
-        if let (Some(MacAddress(wanted)), Some(mac)) = (self.wishes.mac, space.first_chunk_mut()) {
-            *mac = wanted;
-        }
-        let link = if self.is_gone() { 0 } else { LINK_UP };
-        let [pairs_low, pairs_high] = back_end.pairs.to_le_bytes();
-        for (place, byte) in space.iter_mut().skip(STATUS_FIELD).zip([link, 0, pairs_low, pairs_high]) {
-            *place = byte;
-        }
-        let (start, length) = (field.offset() as usize, W::BYTES as usize);
-        let bytes = start.checked_add(length).and_then(|end| space.get(start..end));
-        bytes.map_or(W::narrow(u64::MAX), |bytes| {
-            W::narrow(bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
-        })
-    }
-
-    fn generation(&self) -> u8 {
-        0
-    }
-
-    fn queue_count(&self) -> u16 {
-        self.pairs().saturating_mul(2)
-    }
-
-    fn largest_size(&mut self, queue: u16) -> u16 {
-        if queue < self.queue_count() { LARGEST_QUEUE } else { 0 }
-    }
-
-    fn interrupt_count(&self) -> u16 {
-        self.pairs()
-    }
-
-    fn interrupts(&mut self, count: u16) -> Result<Vec<Wake>, BusError> {
-        let make = || -> Result<(Wake, Interrupt), NotifyError> {
-            let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-            let event =
-                event.map_err(|error| NotifyError::System { action: "make an eventfd", source: error.into() })?;
-            let watched = event.try_clone();
-            let watched = watched.map_err(|source| NotifyError::System { action: "share an eventfd", source })?;
-            let mut arrivals = Arrivals::new()?;
-            arrivals.set(Some(watched))?;
-            Ok((arrivals.wake(), Interrupt { event, _arrivals: arrivals }))
-        };
-        let made: Result<Vec<_>, _> = (0..count).map(|_| make()).collect();
-        let (wakes, interrupts) = made
-            .map_err(|error| BusError::System {
-                device: self.name.clone(),
-                action: "cannot set up its interrupts".into(),
-                reason: error.to_string(),
-            })?
-            .into_iter()
-            .unzip();
-        self.interrupts = interrupts;
-        Ok(wakes)
-    }
-
-    fn open_memory(&mut self) -> Result<(), NicError> {
-        let regions = std::mem::take(&mut self.regions);
-        let shown = self.with(|back_end| back_end.show(&regions));
-        self.regions = regions;
-        self.open = shown.is_ok();
-        shown
-    }
-
-    fn enable(&mut self, queue: QueueSetup) -> Result<(Kick, bool), NicError> {
-        let QueueSetup { index, size, addresses, interrupt } = queue;
-        let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|error| self.refuses(format!("cannot make an eventfd for queue {index}: {error}")))?;
-        let number = u32::from(index);
-        let base = if self.accepted.contains(Features::RING_PACKED) { PACKED_BASE } else { 0 };
-        let [descriptors, driver, device] =
-            [addresses.descriptors, addresses.driver, addresses.device].map(|address| address.raw().to_ne_bytes());
-        // Index, flags, descriptors, used, available, and where a log would be.
-        let place = [words([number, 0]).as_slice(), &descriptors, &device, &driver, &[0; 8]].concat();
-        self.started.push(index);
-        let call = interrupt.and_then(|interrupt| self.interrupts.get(usize::from(interrupt)));
-        let call = call.map(|interrupt| interrupt.event.try_clone()).transpose();
-        let call = call.map_err(|error| self.refuses(format!("its interrupt cannot be shared: {error}")))?;
-        let accepted = call.is_some();
-        self.with(|back_end| {
-            let channel = &mut back_end.channel;
-            channel.tell(Request::SET_VRING_NUM, &words([number, size.into()]), &[])?;
-            channel.tell(Request::SET_VRING_BASE, &words([number, base]), &[])?;
-            channel.tell(Request::SET_VRING_ADDR, &place, &[])?;
-            match &call {
-                Some(call) => {
-                    channel.tell(Request::SET_VRING_CALL, &u64::from(number).to_ne_bytes(), &[call.as_fd()])?;
-                }
-                None => {
-                    let number = u64::from(number) | NO_FILE;
-                    channel.tell(Request::SET_VRING_CALL, &number.to_ne_bytes(), &[])?;
-                }
-            }
-            // This starts it.
-            channel.tell(Request::SET_VRING_KICK, &u64::from(number).to_ne_bytes(), &[kick.as_fd()])
-        })?;
-        let call = Call::new(kick, Arc::clone(&self.notifier));
-        Ok((Kick(call.map_err(|error| self.refuses(error.to_string()))?), accepted))
-    }
-
-    fn map(&mut self, region: &Region) -> Result<(), BusError> {
-        if self.regions.iter().any(|other| other.id() == region.id()) {
-            return Ok(());
-        }
-        let mapping = |reason: String| BusError::Mapping {
-            device: self.name.clone(),
-            action: "map",
-            iova: region.iova().raw(),
-            bytes: region.len() as u64,
-            reason,
-        };
-        if region.file().is_none() {
-            return Err(mapping("the memory is of no file that could be shown to the back-end".into()));
-        }
-        let most = self.back_end.as_ref().map_or(memory::MOST, |back_end| back_end.slots);
-        if self.regions.len() >= most {
-            return Err(mapping(format!("the back-end takes {most} pieces of memory at most")));
-        }
-        self.regions.push(region.clone());
-        let (true, Some(back_end)) = (self.open, &mut self.back_end) else { return Ok(()) };
-        back_end.channel.begin(LIMIT);
-        match back_end.show(&self.regions) {
-            // A back-end that is away is shown everything when it is back.
-            Ok(()) | Err(Failure::Closed) => Ok(()),
-            Err(failure) => {
-                self.regions.pop();
-                Err(self.in_bus_terms("cannot show memory to its back-end".into(), &failure))
-            }
-        }
-    }
-
-    fn unmap(&mut self, region: &Region) -> Result<(), BusError> {
-        let Some(place) = self.regions.iter().position(|other| other.id() == region.id()) else {
-            return Ok(());
-        };
-        let region = self.regions.remove(place);
-        let hidden = match &mut self.back_end {
-            Some(back_end) if !back_end.channel.is_closed() => {
-                back_end.channel.begin(LIMIT);
-                back_end.hide(&region, &self.regions)
-            }
-            _ => Ok(()),
-        };
-        match hidden {
-            Ok(()) | Err(Failure::Closed) => Ok(()),
-            Err(failure) => {
-                let error = self.in_bus_terms("cannot take memory from its back-end".into(), &failure);
-                self.regions.insert(place, region);
-                Err(error)
-            }
-        }
-    }
-}
-
-/// Two numbers of 32 bits.
-fn words([first, second]: [u32; 2]) -> Vec<u8> {
-    [first.to_ne_bytes(), second.to_ne_bytes()].concat()
 }
