@@ -141,6 +141,8 @@ fn settle(roster: &mut Roster) {
         if let Some(sender) = roster.senders.get_mut(lane.sender) {
             lane.drop_waiting(sender, DropReason::Stopped);
         }
+        // A VM's descriptors go back with the buffers that came home just now.
+        lane.rest();
     }
     roster.publish();
 }
