@@ -141,6 +141,13 @@ pub(crate) enum PortCommand {
         /// Name of the port
         name: String,
     },
+    /// Join two ports that are joined to none
+    Join {
+        /// Name of a port
+        name: String,
+        /// Name of the other one
+        join: String,
+    },
     /// Show all ports
     List,
     /// Show what was counted, and what share of the processor each port had

@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod embedded;
+mod logging;
 mod machines;
 mod output;
 mod report;
@@ -20,7 +21,7 @@ use cli::{Arguments, Command};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    start_logging(arguments.verbose);
+    let log = logging::start(arguments.verbose);
     let result = match arguments.command {
         Command::Run(run) => commands::run::execute(run),
         Command::Port(port) => commands::port::execute(port),
@@ -33,6 +34,9 @@ fn main() -> ExitCode {
         Command::Doctor(doctor) => commands::doctor::execute(&doctor),
         Command::Completions(completions) => commands::completions::execute(&completions),
     };
+    if let Some(log) = &log {
+        log.finish();
+    }
     match result {
         Ok(code) => code,
         Err(error) if output::is_reader_gone(&error) => ExitCode::SUCCESS,
@@ -41,23 +45,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Messages go to stderr; `RUST_LOG` chooses which, as everywhere in Rust.
-fn start_logging(verbose: u8) {
-    let default = match verbose {
-        0 => "warn",
-        1 => "info",
-        2 => "debug",
-        _ => "trace",
-    };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .without_time()
-        .init();
 }

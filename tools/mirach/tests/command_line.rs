@@ -387,7 +387,11 @@ fn ports_are_added_shown_and_deleted_while_it_runs() {
         assert_eq!(code(&output), 1, "{arguments:?}");
         assert!(stderr(&output).starts_with("error: ") && stderr(&output).contains(words), "{}", stderr(&output));
     }
-    for name in ["vm", "source", "null0"] {
+    daemon.lines(&["del", "null0"]);
+    assert!(daemon.lines(&["list"]).contains("source: gen unjoined\n"));
+    assert_eq!(daemon.lines(&["join", "source", "vm"]), "joined port source to vm\n");
+    assert!(daemon.lines(&["list"]).contains("vm: vhost-user join source\n"));
+    for name in ["vm", "source"] {
         assert_eq!(daemon.lines(&["del", name]), format!("deleted port {name}\n"));
     }
     assert_eq!(daemon.lines(&["list", "--json"]), "");

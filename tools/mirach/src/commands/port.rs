@@ -26,6 +26,7 @@ pub(crate) fn execute(arguments: PortArguments) -> anyhow::Result<ExitCode> {
             ("port.add", add_params(add)?)
         }
         PortCommand::Del { name } => ("port.del", json!({ "name": name })),
+        PortCommand::Join { name, join } => ("port.join", json!({ "name": name, "join": join })),
         PortCommand::List => ("port.list", json!({})),
         PortCommand::Stats { name } => ("port.stats", json!({ "name": name })),
     };
@@ -93,6 +94,7 @@ fn output_text(command: &PortCommand, result: &Value) -> std::io::Result<()> {
             text
         }
         PortCommand::Del { .. } => format!("deleted port {name}\n"),
+        PortCommand::Join { join, .. } => format!("joined port {name} to {join}\n"),
         PortCommand::List => list(result),
         PortCommand::Stats { .. } => stats(result),
     };

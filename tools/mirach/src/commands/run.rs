@@ -49,12 +49,12 @@ pub(crate) fn execute(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     let shown =
         announce(&forwarder, control.as_ref(), &config, json).and_then(|()| watch(&forwarder, &signals, &config, json));
     signals.release();
-    // Nobody adds ports to a forwarder that stops.
     drop(control);
-    let forwarder = Arc::into_inner(forwarder).context("the forwarder is still in use")?;
-    let forwarder = forwarder.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let clock = forwarder.clock();
-    let stopped = forwarder.stop();
+    // A request may still be under way. It finds that the forwarder has stopped.
+    let (clock, stopped) = {
+        let mut forwarder = lock(&forwarder);
+        (forwarder.clock(), forwarder.halt())
+    };
     let summed = shown.and_then(|()| summarise(&stopped, clock, json));
     for problem in &stopped.problems {
         eprintln!("error: {problem}");
@@ -190,7 +190,7 @@ fn watch(forwarder: &Mutex<Forwarder>, signals: &Signals, config: &Config, json:
         if end.is_some_and(|end| now >= end) {
             return Ok(());
         }
-        // Whoever opens a port may have the forwarder for a while; signals are taken meanwhile.
+        // Signals are taken whoever has the forwarder.
         let free = match forwarder.try_lock() {
             Ok(free) => Some(free),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -199,44 +199,49 @@ fn watch(forwarder: &Mutex<Forwarder>, signals: &Signals, config: &Config, json:
         if free.as_ref().is_some_and(|forwarder| forwarder.is_exhausted()) {
             return Ok(());
         }
-        if let Some(mut forwarder) = free
-            && now >= tick
-        {
-            tick = report::next_tick(tick, now);
-            let statistics = forwarder.statistics();
-            let health = forwarder.check();
+        if let Some(mut forwarder) = free {
+            let statistics = (now >= tick).then(|| forwarder.statistics());
+            let health = if statistics.is_some() { forwarder.tend() } else { forwarder.collect() };
             drop(forwarder);
-            let interval = statistics.since(&before);
-            before = statistics;
-            let seconds = start.elapsed().as_secs_f64();
-            // A reader who pauses misses lines. Devices do not wait for it.
-            if !output::is_ready() {
-                tracing::debug!("nobody reads the report; left out a line of it");
-            } else if json {
-                output::json(&report::object("statistics", seconds, &interval, clock))?;
-            } else {
-                output::line(&report::text(seconds, &interval, clock))?;
-            }
-            match health {
-                Health::Well => {}
-                Health::Changed { restarted, lost } => {
-                    for reason in restarted {
-                        tracing::warn!("{reason}; the port was started anew");
-                    }
-                    for reason in lost {
-                        tracing::error!(
-                            "{reason}; nothing is forwarded from or to this port any more, other ports go on"
-                        );
-                    }
+            if let Some(statistics) = statistics {
+                tick = report::next_tick(tick, now);
+                let interval = statistics.since(&before);
+                before = statistics;
+                let seconds = start.elapsed().as_secs_f64();
+                // A reader who pauses misses lines. Devices do not wait for it.
+                if !output::is_ready() {
+                    tracing::debug!("nobody reads the report; left out a line of it");
+                } else if json {
+                    output::json(&report::object("statistics", seconds, &interval, clock))?;
+                } else {
+                    output::line(&report::text(seconds, &interval, clock))?;
                 }
-                Health::Broken => return Ok(()),
             }
-            continue;
+            if !is_well(health) {
+                return Ok(());
+            }
         }
         let until = end.map_or(tick, |end| end.min(tick)).max(now + SHORTEST);
         if signals.wait(until.saturating_duration_since(now).min(LOOK)) {
             return Ok(());
         }
+    }
+}
+
+/// Says what happened to ports. `false` when only stopping is left.
+fn is_well(health: Health) -> bool {
+    match health {
+        Health::Well => true,
+        Health::Changed { restarted, lost } => {
+            for reason in restarted {
+                tracing::warn!("{reason}; the port was started anew");
+            }
+            for reason in lost {
+                tracing::error!("{reason}; nothing is forwarded from or to this port any more, other ports go on");
+            }
+            true
+        }
+        Health::Broken => false,
     }
 }
 
