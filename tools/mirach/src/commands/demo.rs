@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use dataplane::config::{CoreList, EngineConfig, Poll};
 use dataplane::forwarder::{Forwarder, Health, Stopped};
+use dataplane::stats::Statistics;
 use serde_json::{Map, Value, json};
 
 use super::demo_machines;
@@ -73,7 +74,6 @@ pub(crate) fn execute(arguments: &DemoArguments) -> anyhow::Result<ExitCode> {
 fn show(forwarder: &mut Forwarder, cards: &Cards, signals: &Signals, arguments: &DemoArguments) -> io::Result<()> {
     let clock = forwarder.clock();
     let start = Instant::now();
-    let end = start + Duration::from_secs(arguments.seconds);
     if arguments.json {
         output::json(&json!({
             "type": "demo",
@@ -99,6 +99,31 @@ fn show(forwarder: &mut Forwarder, cards: &Cards, signals: &Signals, arguments: 
             ))?;
         }
     }
+    follow(forwarder, signals, start, arguments.seconds, |seconds, interval| {
+        if arguments.json {
+            let mut object = report::object("statistics", seconds, interval, clock);
+            object.insert("latency_ns".into(), latency(cards));
+            return output::json(&object);
+        }
+        output::line(&format!(
+            "{seconds:>6.1} s  {}{}\n{}",
+            report::headline(interval, clock),
+            latency_text(cards),
+            report::queues(interval, clock)
+        ))
+    })
+}
+
+/// Says what was counted since the last time, about once a second, for so many `seconds` since `start`; until told to end, or
+/// nothing works any more.
+pub(super) fn follow(
+    forwarder: &mut Forwarder,
+    signals: &Signals,
+    start: Instant,
+    seconds: u64,
+    mut say: impl FnMut(f64, &Statistics) -> io::Result<()>,
+) -> io::Result<()> {
+    let end = start + Duration::from_secs(seconds);
     let mut tick = start + report::TICK;
     let mut before = forwarder.statistics();
     loop {
@@ -111,19 +136,7 @@ fn show(forwarder: &mut Forwarder, cards: &Cards, signals: &Signals, arguments: 
             let statistics = forwarder.statistics();
             let interval = statistics.since(&before);
             before = statistics;
-            let seconds = start.elapsed().as_secs_f64();
-            if arguments.json {
-                let mut object = report::object("statistics", seconds, &interval, clock);
-                object.insert("latency_ns".into(), latency(cards));
-                output::json(&object)?;
-            } else {
-                output::line(&format!(
-                    "{seconds:>6.1} s  {}{}\n{}",
-                    report::headline(&interval, clock),
-                    latency_text(cards),
-                    report::queues(&interval, clock)
-                ))?;
-            }
+            say(start.elapsed().as_secs_f64(), &interval)?;
             if forwarder.check() == Health::Broken {
                 return Ok(());
             }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use dataplane::clock::CycleClock;
 use dataplane::config::{CoreList, EngineConfig, Poll};
-use dataplane::forwarder::{Forwarder, Health, Stopped};
+use dataplane::forwarder::{Forwarder, Stopped};
 use dataplane::histogram::Histogram;
 use dataplane::port::MemoryOptions;
 use serde_json::{Map, Value, json};
 
+use super::demo::follow;
 use crate::cli::DemoArguments;
 use crate::machines::{Folder, Machines, Record};
 use crate::output;
@@ -62,7 +63,6 @@ fn show(
 ) -> io::Result<()> {
     let clock = forwarder.clock();
     let start = Instant::now();
-    let end = start + Duration::from_secs(arguments.seconds);
     if arguments.json {
         output::json(&json!({
             "type": "demo",
@@ -85,37 +85,16 @@ fn show(
             ))?;
         }
     }
-    let mut tick = start + report::TICK;
-    let mut before = forwarder.statistics();
-    loop {
-        let now = Instant::now();
-        if signals.wait(end.min(tick).saturating_duration_since(now)) {
-            return Ok(());
+    follow(forwarder, signals, start, arguments.seconds, |seconds, interval| {
+        let latency = Sums::of(&machines.records()).latency;
+        if arguments.json {
+            let mut object = report::object("statistics", seconds, interval, clock);
+            object.insert("latency_ns".into(), json!(latency.as_ref().and_then(Latency::of)));
+            return output::json(&object);
         }
-        let now = Instant::now();
-        if now >= tick || now >= end {
-            let statistics = forwarder.statistics();
-            let interval = statistics.since(&before);
-            before = statistics;
-            let seconds = start.elapsed().as_secs_f64();
-            let latency = Sums::of(&machines.records()).latency;
-            if arguments.json {
-                let mut object = report::object("statistics", seconds, &interval, clock);
-                object.insert("latency_ns".into(), json!(latency.as_ref().and_then(Latency::of)));
-                output::json(&object)?;
-            } else {
-                let headline = report::headline(&interval, clock);
-                output::line(&format!("{seconds:>6.1} s  {headline}{}", latency_text(latency.as_ref())))?;
-            }
-            if forwarder.check() == Health::Broken {
-                return Ok(());
-            }
-            tick = report::next_tick(tick, now);
-        }
-        if now >= end {
-            return Ok(());
-        }
-    }
+        let headline = report::headline(interval, clock);
+        output::line(&format!("{seconds:>6.1} s  {headline}{}", latency_text(latency.as_ref())))
+    })
 }
 
 fn latency_text(latency: Option<&Histogram>) -> String {
