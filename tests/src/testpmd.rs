@@ -1,6 +1,7 @@
 //! DPDK's testpmd on this host, which sends on what it receives.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 use std::process::{ChildStdin, Stdio};
 use std::time::Duration;
@@ -17,20 +18,21 @@ const START: Duration = Duration::from_secs(180);
 /// A running testpmd, killed on drop.
 pub struct Testpmd {
     process: Running,
-    /// It ends with its standard input.
-    _input: Option<ChildStdin>,
+    /// It takes commands from it, and ends with it.
+    _input: ChildStdin,
     folder: TempDir,
 }
 
 impl Testpmd {
-    /// Starts it with these devices and these arguments, joined in pairs, and waits until it sends on.
+    /// Starts it with these devices and these arguments, joined in pairs, and waits until it sends on. With commands it is told these first,
+    /// while its ports are stopped.
     ///
     /// Call it from a thread that lives as long as it is wanted.
     ///
     /// # Errors
     ///
     /// It is missing, or ends.
-    pub fn start(devices: &[String], more: &[&str]) -> Result<Self> {
+    pub fn start(devices: &[String], more: &[&str], commands: &[&str]) -> Result<Self> {
         let folder = leftovers::folder("testpmd")?;
         let prefix = folder.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut command = bound_to_us(Path::new("stdbuf"));
@@ -45,16 +47,25 @@ impl Testpmd {
         for device in devices {
             command.args(["--vdev", device]);
         }
-        command.args(["--", "--auto-start", "--forward-mode=io", "--port-topology=paired", "--nb-cores=1"]);
-        command.arg("--total-num-mbufs=16384").args(more);
+        command.args(["--", "--forward-mode=io", "--port-topology=paired", "--nb-cores=1", "--total-num-mbufs=16384"]);
+        command.args(if commands.is_empty() { ["--auto-start"].as_slice() } else { &["-i", "--disable-device-start"] });
+        command.args(more);
         let log = File::create(folder.path().join("log"))?;
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         let mut child = command.spawn().context("cannot start dpdk-testpmd: run `cargo xtask setup`")?;
-        let input = child.stdin.take();
+        let mut input = child.stdin.take().context("testpmd has no input")?;
+        if !commands.is_empty() {
+            for command in commands.iter().chain(&["port start all", "start"]) {
+                writeln!(input, "{command}").context("testpmd takes no commands")?;
+            }
+        }
         let mut testpmd = Self { process: Running(child), _input: input, folder };
         wait::until("testpmd", START, || {
             testpmd.must_run()?;
-            Ok(testpmd.log().contains("Press enter to exit").then_some(()))
+            if testpmd.log().contains("Not all ports were started") {
+                bail!("it does not start its ports");
+            }
+            Ok(testpmd.log().contains(" packet forwarding - ports=").then_some(()))
         })
         .with_context(|| testpmd.last_lines())?;
         Ok(testpmd)

@@ -264,6 +264,12 @@ impl Layout {
         frame[self.field()].copy_from_slice(&value.to_be_bytes());
         Checksum::Partial { start: low16(self.transport), offset: low16(self.protocol.checksum_offset()) }
     }
+
+    /// Leaves the length out of a partial checksum, as cards want it that cut segments: each of these has another one.
+    pub(crate) fn leave_out_length(&self, frame: &mut [u8]) {
+        let value = !complement(self.pseudo_sum(frame, 0));
+        frame[self.field()].copy_from_slice(&value.to_be_bytes());
+    }
 }
 
 /// The sum of 16-bit words (RFC 1071), not folded.

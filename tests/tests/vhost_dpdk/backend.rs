@@ -9,7 +9,7 @@ use lab::testpmd::Testpmd;
 use lab::vm::{Plan, Vm};
 use tempfile::TempDir;
 
-use crate::passages::{JUMBO, Load, SHORT, USUAL, both_ways};
+use crate::passages::{JUMBO, LARGE_V6, Load, SHORT, USUAL, both_ways};
 
 /// A way in which testpmd is attached.
 struct Way {
@@ -18,6 +18,8 @@ struct Way {
     options: &'static str,
     /// Of the program.
     arguments: &'static [&'static str],
+    /// What it is told first.
+    commands: &'static [&'static str],
     /// What it says about the functions that it has chosen.
     says: &'static [&'static str],
     loads: &'static [Load],
@@ -28,12 +30,27 @@ const MERGEABLE: &[&str] = &["--max-pkt-len=9100", "--mbuf-size=2176", "--rx-off
 /// Each frame in one buffer.
 const WHOLE: &[&str] = &["--max-pkt-len=9100", "--mbuf-size=9728"];
 
-const WAYS: [Way; 10] = [
+/// Segments of 64 KiB are taken whole (`RTE_ETH_RX_OFFLOAD_TCP_LRO` and `TCP_CKSUM`) and sent on whole (`RTE_ETH_TX_OFFLOAD_TCP_TSO` and `TCP_CKSUM`), besides
+/// what is above.
+const SEGMENTS: &[&str] =
+    &["--max-pkt-len=9100", "--mbuf-size=2176", "--rx-offloads=0x2018", "--tx-offloads=0x8028", "--forward-mode=csum"];
+/// Its engine for checksums is the one that asks for segmentation; addresses stay as they are.
+const CUT: &[&str] = &[
+    "csum set tcp hw 0",
+    "csum set tcp hw 1",
+    "csum mac-swap off 0",
+    "csum mac-swap off 1",
+    "tso set 1448 0",
+    "tso set 1448 1",
+];
+
+const WAYS: [Way; 12] = [
     Way {
         name: "split",
         options: "in_order=0",
         arguments: MERGEABLE,
         says: &["using mergeable buffer Rx path"],
+        commands: &[],
         loads: &[SHORT, USUAL, JUMBO],
     },
     Way {
@@ -41,6 +58,7 @@ const WAYS: [Way; 10] = [
         options: "in_order=1",
         arguments: MERGEABLE,
         says: &["using inorder Rx path", "using inorder Tx path"],
+        commands: &[],
         loads: &[SHORT, USUAL, JUMBO],
     },
     Way {
@@ -48,6 +66,7 @@ const WAYS: [Way; 10] = [
         options: "in_order=0,mrg_rxbuf=0",
         arguments: WHOLE,
         says: &["using standard Rx path"],
+        commands: &[],
         loads: &[SHORT, USUAL, JUMBO],
     },
     Way {
@@ -55,6 +74,7 @@ const WAYS: [Way; 10] = [
         options: "in_order=0,mrg_rxbuf=0,vectorized=1",
         arguments: &["--max-pkt-len=1518"],
         says: &["using vectorized Rx path"],
+        commands: &[],
         loads: &[SHORT, USUAL],
     },
     Way {
@@ -62,6 +82,7 @@ const WAYS: [Way; 10] = [
         options: "in_order=0,queues=4",
         arguments: MERGEABLE,
         says: &[],
+        commands: &[],
         loads: &[SHORT, USUAL],
     },
     Way {
@@ -69,6 +90,7 @@ const WAYS: [Way; 10] = [
         options: "packed_vq=1,in_order=0",
         arguments: MERGEABLE,
         says: &["using packed ring mergeable buffer Rx path"],
+        commands: &[],
         loads: &[SHORT, USUAL, JUMBO],
     },
     Way {
@@ -76,6 +98,7 @@ const WAYS: [Way; 10] = [
         options: "packed_vq=1,in_order=1",
         arguments: MERGEABLE,
         says: &["using packed ring"],
+        commands: &[],
         loads: &[SHORT, USUAL, JUMBO],
     },
     Way {
@@ -83,6 +106,7 @@ const WAYS: [Way; 10] = [
         options: "packed_vq=1,in_order=0,mrg_rxbuf=0",
         arguments: WHOLE,
         says: &["using packed ring standard Rx path"],
+        commands: &[],
         loads: &[SHORT, USUAL, JUMBO],
     },
     Way {
@@ -90,6 +114,7 @@ const WAYS: [Way; 10] = [
         options: "packed_vq=1,in_order=1,mrg_rxbuf=0,vectorized=1",
         arguments: &["--max-pkt-len=1518"],
         says: &["using packed ring vectorized Rx path", "using packed ring vectorized Tx path"],
+        commands: &[],
         loads: &[SHORT, USUAL],
     },
     Way {
@@ -97,7 +122,24 @@ const WAYS: [Way; 10] = [
         options: "packed_vq=1,in_order=0,queues=4",
         arguments: MERGEABLE,
         says: &[],
+        commands: &[],
         loads: &[SHORT, USUAL],
+    },
+    Way {
+        name: "split::whole-segments",
+        options: "in_order=0",
+        arguments: SEGMENTS,
+        commands: CUT,
+        says: &["TSO segment size for non-tunneled packets is 1448"],
+        loads: &[LARGE_V6],
+    },
+    Way {
+        name: "packed::whole-segments",
+        options: "packed_vq=1,in_order=0",
+        arguments: SEGMENTS,
+        commands: CUT,
+        says: &["TSO segment size for non-tunneled packets is 1448"],
+        loads: &[LARGE_V6],
     },
 ];
 
@@ -148,7 +190,7 @@ impl Scene {
         if way.options.contains("queues=4") {
             arguments.extend(["--rxq=4", "--txq=4"]);
         }
-        Testpmd::start(&[device(0), device(1)], &arguments)
+        Testpmd::start(&[device(0), device(1)], &arguments, way.commands)
     }
 }
 

@@ -40,10 +40,13 @@ impl Scene {
                 let _ = std::fs::remove_file(&path);
             }
             let client = u8::from(way.listens);
-            format!("net_vhost{number},iface={},queues={},client={client},tso=1", path.display(), way.pairs)
+            // With its older flags, packets that it receives carry what it needs to send them on: otherwise it forgets in between
+            // that a frame is to be cut into segments.
+            let path = path.display();
+            format!("net_vhost{number},iface={path},queues={},client={client},tso=1,legacy-ol-flags=1", way.pairs)
         };
         let [rx, tx] = ["rx", "tx"].map(|queue| format!("--{queue}q={}", way.pairs));
-        Testpmd::start(&[device(0), device(1)], &[&rx, &tx, "--mbuf-size=2176"])
+        Testpmd::start(&[device(0), device(1)], &[&rx, &tx, "--mbuf-size=2176"], &[])
     }
 
     fn machines(&self, way: &Way) -> Result<[Vm; 2]> {
