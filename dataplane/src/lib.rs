@@ -19,4 +19,5 @@ pub mod overlay;
 pub mod port;
 mod socket;
 pub mod stats;
+pub mod switch;
 mod whole;

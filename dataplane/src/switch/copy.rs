@@ -1,0 +1,49 @@
+//! Copies of packets for further destinations.
+
+use drivers::nic::DropReason;
+use hugemem::{Packet, PacketPool};
+
+use super::elements::Context;
+use super::outputs::PortSlot;
+use super::reason::Reason;
+use crate::whole::{self, Shortage};
+
+/// A copy of a packet in buffers of ours.
+pub(super) fn whole(packet: &Packet, pool: &mut PacketPool) -> Result<Packet, Reason> {
+    whole::copy(pool, packet, packet.len()).map_err(|shortage| match shortage {
+        Shortage::Now | Shortage::Never(DropReason::NoBuffer) => Reason::NoBuffer,
+        Shortage::Never(DropReason::TooLong) => Reason::TooLong,
+        Shortage::Never(_) => Reason::MemoryLost,
+    })
+}
+
+/// Sends a copy of a packet to `port`, after `prepare` has changed it. A copy that does not get there is counted as made and dropped.
+pub(super) fn send(
+    packet: &Packet,
+    port: PortSlot,
+    context: &mut Context<'_>,
+    prepare: impl FnOnce(&mut Packet) -> Result<(), Reason>,
+) {
+    let copy = whole(packet, context.pool).and_then(|mut copy| prepare(&mut copy).map(|()| copy));
+    context.statistics.flowing.copied += 1;
+    match copy.map(|copy| context.outputs.push(port, copy)) {
+        Ok(Ok(())) => context.statistics.flowing.delivered += 1,
+        Ok(Err(_)) => {
+            let reason = no_room(port, context);
+            context.statistics.drop(reason);
+        }
+        Err(reason) => context.statistics.drop(reason),
+    }
+}
+
+/// Counts a copy that is not made.
+pub(super) fn refuse(reason: Reason, context: &mut Context<'_>) {
+    context.statistics.flowing.copied += 1;
+    context.statistics.drop(reason);
+}
+
+/// Why the outputs did not take a packet for `port`.
+#[cold]
+pub(super) fn no_room(port: PortSlot, context: &Context<'_>) -> Reason {
+    if usize::from(port.0) < context.outputs.ports() { Reason::OutputFull } else { Reason::NoPort }
+}

@@ -1,0 +1,28 @@
+//! Copies packets to the mirror port.
+
+use super::{Context, Element};
+use crate::switch::copy;
+use crate::switch::set::Set;
+use crate::switch::slots::Slots;
+use crate::switch::stage::Stage;
+
+/// Copies packets to the mirror port.
+#[derive(Debug)]
+pub(in crate::switch) struct Mirror;
+
+impl Element for Mirror {
+    const STAGE: Stage = Stage::Mirror;
+
+    #[inline]
+    fn wanted(&self, slots: &Slots) -> Set {
+        slots.live.and(slots.wants.mirror)
+    }
+
+    fn process(&mut self, set: Set, slots: &mut Slots, context: &mut Context<'_>) {
+        let Some(port) = context.layout.mirror else { return };
+        for place in set.places() {
+            let Some(packet) = slots.packets.as_slice().get(place) else { continue };
+            copy::send(packet, port, context, |_| Ok(()));
+        }
+    }
+}

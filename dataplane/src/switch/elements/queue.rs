@@ -1,0 +1,121 @@
+//! Puts packets on the queue of their destination, sends them up, or lets them wait.
+
+use hugemem::{Batch, Packet};
+
+use super::{Context, Element};
+use crate::flow::{FlowIndex, FlowKey};
+use crate::switch::copy;
+use crate::switch::reason::Reason;
+use crate::switch::set::{MOST, Set};
+use crate::switch::slots::{Slot, Slots, Verdict};
+use crate::switch::stage::Stage;
+use crate::switch::upcall::{Held, Hold, Link, Why};
+
+/// The end of the pipeline.
+#[derive(Debug)]
+pub(in crate::switch) struct Queue {
+    pub(in crate::switch) link: Link,
+    pub(in crate::switch) hold: Hold,
+    /// What is dropped goes home together.
+    trash: Batch,
+}
+
+impl Queue {
+    pub(in crate::switch) fn new(link: Link, hold: Hold) -> Self {
+        Self { link, hold, trash: Batch::new(MOST) }
+    }
+
+    /// Drops a packet.
+    #[inline]
+    fn discard(&mut self, packet: Packet, reason: Reason, context: &mut Context<'_>) {
+        context.statistics.drop(reason);
+        self.bin(packet);
+    }
+
+    #[inline]
+    fn bin(&mut self, packet: Packet) {
+        if let Err(packet) = self.trash.push(packet) {
+            self.trash.clear();
+            drop(packet);
+        }
+    }
+
+    /// Makes a packet whole that outlives its batch.
+    fn keep(&mut self, packet: Packet, context: &mut Context<'_>) -> Option<Packet> {
+        if packet.foreign().is_empty() {
+            return Some(packet);
+        }
+        match copy::whole(&packet, context.pool) {
+            Ok(whole) => {
+                self.bin(packet);
+                Some(whole)
+            }
+            Err(reason) => {
+                self.discard(packet, reason, context);
+                None
+            }
+        }
+    }
+
+    #[cold]
+    fn raise(&mut self, packet: Packet, slot: &Slot, why: Why, context: &mut Context<'_>) {
+        let quota = context.layout.port(slot.from).map_or(0, |port| port.upcalls);
+        if let Err(reason) = self.link.admits(slot.from, quota) {
+            return self.discard(packet, reason, context);
+        }
+        let key = FlowKey::of(&slot.headers, packet.bytes(), slot.domain);
+        let Some(packet) = self.keep(packet, context) else { return };
+        match self.link.raise(packet, (slot.from, slot.domain), key, why, context.now) {
+            Ok(()) => context.statistics.flowing.raised += 1,
+            Err(packet) => self.discard(packet, Reason::UpcallFull, context),
+        }
+    }
+
+    #[cold]
+    fn hold(&mut self, packet: Packet, slot: &Slot, index: FlowIndex, context: &mut Context<'_>) {
+        let Some(packet) = self.keep(packet, context) else { return };
+        let held = Held { packet, from: slot.from, domain: slot.domain, since: context.now };
+        match self.hold.push(index, held) {
+            Ok(()) => context.statistics.flowing.waited += 1,
+            Err(held) => self.discard(held.packet, Reason::HoldFull, context),
+        }
+    }
+
+    #[cold]
+    fn hand_over(&mut self, packet: Packet, slot: &Slot, number: u16, context: &mut Context<'_>) {
+        let Some(packet) = self.keep(packet, context) else { return };
+        match context.coprocessors.hand_over(number, packet, slot) {
+            Ok(()) => context.statistics.flowing.handed_over += 1,
+            Err(packet) => self.discard(packet, Reason::CoprocessorFull, context),
+        }
+    }
+}
+
+impl Element for Queue {
+    const STAGE: Stage = Stage::Queue;
+
+    #[inline]
+    fn wanted(&self, slots: &Slots) -> Set {
+        Set::first(slots.packets.len())
+    }
+
+    #[inline]
+    fn process(&mut self, _: Set, slots: &mut Slots, context: &mut Context<'_>) {
+        let mut delivered = 0;
+        slots.drain(|slot, packet| match slot.verdict {
+            Verdict::Port(port) => match context.outputs.push(port, packet) {
+                Ok(()) => delivered += 1,
+                Err(packet) => self.discard(packet, copy::no_room(port, context), context),
+            },
+            Verdict::Drop(reason) => self.discard(packet, reason, context),
+            Verdict::Up(why) => self.raise(packet, slot, why, context),
+            Verdict::Hold(index) => self.hold(packet, slot, index, context),
+            Verdict::Coprocessor(number) => self.hand_over(packet, slot, number, context),
+            // Nobody knew what to do with it.
+            Verdict::Open | Verdict::Replicate(_) => self.discard(packet, Reason::NoPort, context),
+        });
+        context.statistics.flowing.delivered += delivered;
+        context.statistics.flowing.held = self.hold.len() as u64;
+        self.trash.clear();
+    }
+}

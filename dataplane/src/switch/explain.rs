@@ -1,0 +1,148 @@
+//! What happens to a packet, element by element, in words.
+
+use hugemem::{Batch, Packet};
+
+use super::layout::Layout;
+use super::outputs::{Outputs, PortSlot};
+use super::pipeline::{Observer, Pipeline};
+use super::slots::{Slots, Verdict};
+use super::stage::Stage;
+use crate::flow::Output;
+
+/// What an element did to a packet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Explained {
+    /// The element.
+    pub stage: Stage,
+    /// What it did, as a sentence without its full stop.
+    pub text: String,
+}
+
+impl Pipeline {
+    /// Takes one packet through the pipeline and says what each element did to it. Elements that have nothing to do with it are left out.
+    ///
+    /// For a pipeline of control's own, which looks flows up in the table that the engines use: nothing is counted for the flow. It allocates. What the
+    /// packet's journey ends in, a packet in `outputs` or an upcall at the desk, really happens.
+    pub fn explain(&mut self, packet: Packet, from: PortSlot, now: u64, outputs: &mut Outputs) -> Vec<Explained> {
+        let mut batch = Batch::new(1);
+        let _ = batch.push(packet);
+        let mut writer = Writer { steps: Vec::new(), over: false };
+        let before = std::mem::replace(&mut self.explaining, true);
+        self.observed(&mut batch, from, now, outputs, &mut writer);
+        self.explaining = before;
+        writer.steps
+    }
+}
+
+/// Writes down what happens to the first packet.
+struct Writer {
+    steps: Vec<Explained>,
+    /// What becomes of the packet is settled.
+    over: bool,
+}
+
+impl Observer for Writer {
+    fn passed(&mut self, stage: Stage, did: bool, slots: &Slots, layout: &Layout) {
+        if !did || (self.over && stage != Stage::Queue) {
+            return;
+        }
+        let slot = slots.get(0);
+        let text = match stage {
+            Stage::Queue => end(slot.verdict),
+            _ if !slots.live.contains(0) => {
+                self.over = true;
+                end(slot.verdict)
+            }
+            Stage::Decapsulate => {
+                format!("it came in a tunnel, and is a frame of network {} now", slot.domain.number())
+            }
+            Stage::Parse => headers(slots),
+            Stage::LookUp => match slot.index {
+                Some(index) => format!("flow {} knows it: {}", index.number(), action(slots, layout)),
+                None => action(slots, layout),
+            },
+            Stage::Policy => "the decision holds".to_owned(),
+            Stage::Meter => format!("it passes meter {} (limits of this moment are not asked)", slot.action.meter),
+            Stage::Coprocessor => format!("it goes to coprocessor {}", slot.action.coprocessor),
+            Stage::Mirror => match layout.mirror {
+                Some(port) => format!("a copy goes to {port}"),
+                None => "it would be mirrored, and there is no mirror port".to_owned(),
+            },
+            Stage::Rewrite => rewritten(slots),
+            Stage::Encapsulate => {
+                let len = slots.packets.as_slice().first().map_or(0, Packet::len);
+                format!("it has a tunnel header in front now, {len} bytes in all")
+            }
+            Stage::Replicate => "copies go to the others of its set".to_owned(),
+            Stage::Sample => "its latency is noted".to_owned(),
+        };
+        self.steps.push(Explained { stage, text });
+    }
+}
+
+fn end(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Open | Verdict::Replicate(_) => "it is dropped: nobody knew what to do with it".to_owned(),
+        Verdict::Port(port) => format!("it goes to {port}"),
+        Verdict::Coprocessor(number) => format!("it goes to coprocessor {number}"),
+        Verdict::Up(why) => format!("it goes to control: {why}"),
+        Verdict::Hold(index) => {
+            format!("it waits: control has just decided on flow {}, whose first packets are underway", index.number())
+        }
+        Verdict::Drop(reason) => format!("it is dropped: {reason}"),
+    }
+}
+
+fn headers(slots: &Slots) -> String {
+    let headers = &slots.get(0).headers;
+    let mut text = format!("ether_type {:#06x}", headers.ether_type);
+    if let Some(vlan) = headers.vlan_id() {
+        text += &format!(", vlan {vlan}");
+    }
+    if headers.ttl > 0 {
+        text += &format!(", {:?}, protocol {}, ttl {}", headers.network, headers.protocol, headers.ttl);
+    }
+    if headers.fragment != crate::headers::Fragment::Whole {
+        text += &format!(", {:?} fragment", headers.fragment);
+    }
+    text
+}
+
+fn action(slots: &Slots, layout: &Layout) -> String {
+    let action = &slots.get(0).action;
+    match action.output {
+        Output::Drop(code) => format!("drop it, because {}", super::Reason::of_code(code)),
+        Output::Port(port) => format!("to {}", PortSlot(port)),
+        Output::Tunnel(number) => format!("into tunnel {number}"),
+        Output::Replicate(set) => {
+            let members = layout.sets.get(usize::from(set)).map_or(0, |set| set.len());
+            format!("to the {members} members of set {set}")
+        }
+        Output::Up => "to control, each packet of it".to_owned(),
+        Output::Local => "control answers it".to_owned(),
+    }
+}
+
+fn rewritten(slots: &Slots) -> String {
+    let rewrite = &slots.get(0).action.rewrite;
+    let mut parts = Vec::new();
+    if let Some(mac) = rewrite.source_mac {
+        parts.push(format!("source {mac}"));
+    }
+    if let Some(mac) = rewrite.destination_mac {
+        parts.push(format!("destination {mac}"));
+    }
+    match rewrite.vlan {
+        crate::flow::VlanRewrite::Keep => {}
+        crate::flow::VlanRewrite::Push(tag) => parts.push(format!("vlan {} put in", tag & 0xfff)),
+        crate::flow::VlanRewrite::Pop => parts.push("vlan taken out".to_owned()),
+        crate::flow::VlanRewrite::Set(tag) => parts.push(format!("vlan {}", tag & 0xfff)),
+    }
+    if rewrite.decrement_ttl {
+        parts.push("one hop less to live".to_owned());
+    }
+    if let Some(number) = rewrite.translation {
+        parts.push(format!("addresses of translation {number}"));
+    }
+    parts.join(", ")
+}

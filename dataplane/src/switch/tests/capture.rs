@@ -1,0 +1,74 @@
+//! Captures.
+
+use super::*;
+
+fn request(points: &[Point]) -> CaptureRequest {
+    CaptureRequest { number: 1, points: points.to_vec(), from: None, domain: None, bytes: 20 }
+}
+
+#[test]
+fn packets_are_captured_where_asked_with_the_reason_of_drops() {
+    let mut world = World::new(layout());
+    let rewrite = crate::flow::Rewrite { source_mac: Some(mac(8)), ..Default::default() };
+    world.learn(&numbered(1, 0), 0, &Action { rewrite, ..to(1) });
+    world.learn(&numbered(2, 0), 0, &Action::to(Output::Drop(Reason::NoRoute as u8)));
+    let points = [Point::Receive, Point::After(Stage::Rewrite), Point::Drop];
+    let (tap, mut capture) = Tap::new(&request(&points), pool(16));
+    world.desk.begin_capture(tap);
+    world.attend();
+    world.run(&[&numbered(1, 0), &numbered(2, 0)], 0);
+    let mut seen = Vec::new();
+    while let Ok(captured) = capture.packets.pop() {
+        assert_eq!((captured.packet.len(), captured.len, captured.from), (20, 50, PortSlot(0)));
+        seen.push((captured.point, captured.packet.bytes()[11], captured.reason));
+    }
+    assert_eq!(
+        seen,
+        [
+            (Point::Receive, 1, None),
+            (Point::Receive, 1, None),
+            (Point::After(Stage::Rewrite), 8, None),
+            (Point::Drop, 1, Some(Reason::NoRoute)),
+        ]
+    );
+    assert_eq!((capture.counters.taken(), capture.counters.missed()), (4, 0));
+}
+
+#[test]
+fn a_writer_that_does_not_keep_up_loses_captures_and_nothing_else() {
+    let mut world = World::new(layout());
+    world.learn(&numbered(1, 0), 0, &to(1));
+    let (tap, mut capture) = Tap::new(&request(&[Point::Receive]), pool(5));
+    world.desk.begin_capture(tap);
+    world.attend();
+    world.run(&vec![numbered(1, 0).as_slice(); 12], 0);
+    assert_eq!(world.sent().len(), 12);
+    assert_eq!((capture.counters.taken(), capture.counters.missed()), (5, 7));
+    world.desk.end_capture(1);
+    world.attend();
+    let Some(Event::Back(Back { tap: Some(tap), .. })) = world.desk.next_event() else { panic!("no tap") };
+    assert_eq!(tap.number(), 1);
+    drop(tap);
+    assert!(capture.packets.is_abandoned());
+    assert!(std::iter::from_fn(|| capture.packets.pop().ok()).count() == 5);
+    world.run(&[&numbered(1, 0)], 0);
+    assert_eq!(capture.counters.taken(), 5);
+}
+
+#[test]
+fn a_capture_can_be_of_one_port_and_there_is_room_for_some() {
+    let mut world = World::new(layout());
+    let mut captures = Vec::new();
+    for number in 0..=MOST_TAPS as u32 {
+        let from = Some(PortSlot(number as u16));
+        let (tap, capture) = Tap::new(&CaptureRequest { number, from, ..request(&[Point::Receive]) }, pool(5));
+        world.desk.begin_capture(tap);
+        captures.push(capture);
+    }
+    world.attend();
+    let Some(Event::Back(Back { tap: Some(tap), .. })) = world.desk.next_event() else { panic!("no tap") };
+    assert_eq!(tap.number(), MOST_TAPS as u32);
+    world.run(&[&numbered(1, 0)], 2);
+    let taken: Vec<u64> = captures.iter().map(|capture| capture.counters.taken()).collect();
+    assert_eq!(taken, [0, 0, 1, 0, 0]);
+}
