@@ -112,6 +112,8 @@ pub(crate) const LINKS: [Link; 14] = [
 pub(crate) const PAIRED: std::ops::Range<usize> = 0..10;
 /// A link with four queue pairs and every offload, on which things are done to guests.
 pub(crate) const BUSY: usize = 6;
+/// The links with one pair of packed rings.
+pub(crate) const PACKED_PAIRS: [usize; 2] = [4, 5];
 /// A link that looks on meanwhile.
 pub(crate) const BYSTANDER: usize = 0;
 /// The links of the guest with testpmd.
@@ -184,7 +186,13 @@ pub(crate) fn address(link: usize, who: Who) -> String {
 pub(crate) struct Network {
     pub(crate) nodes: BTreeMap<Who, Node>,
     pub(crate) switch: Switch,
+    ports: Vec<Port>,
     folder: TempDir,
+}
+
+fn start_switch(ports: &[Port]) -> Result<Switch> {
+    // Each port holds some for its queues.
+    Switch::start(Program::chosen(), ports, &["--memory", "256M"])
 }
 
 impl Network {
@@ -200,11 +208,17 @@ impl Network {
                 mtu: None,
             })
             .collect();
-        // Each port holds some for its queues.
-        let switch = Switch::start(Program::chosen(), &ports, &["--memory", "256M"])?;
-        let mut network = Self { nodes: BTreeMap::new(), switch, folder };
+        let mut network = Self { nodes: BTreeMap::new(), switch: start_switch(&ports)?, ports, folder };
         network.boot(who)?;
         Ok(network)
+    }
+
+    /// Kills the switch and starts another one, as a service manager would.
+    pub(crate) fn replace_switch(&mut self) -> Result<()> {
+        self.switch.must_run()?;
+        self.switch.kill()?;
+        self.switch = start_switch(&self.ports)?;
+        Ok(())
     }
 
     /// Boots guests, at the same time.
@@ -301,7 +315,7 @@ impl Lazy {
     /// Ends the switch, and then the guests.
     pub(crate) fn end(&mut self) -> Result<()> {
         let network = self.0.take().context("nothing was started")?.map_err(|error| anyhow!("{error}"))?;
-        let Network { nodes, switch, folder } = network;
+        let Network { nodes, switch, folder, .. } = network;
         let summary = switch.end()?;
         drop((nodes, folder));
         if !summary.is_null() {
