@@ -15,6 +15,7 @@ pub mod forwarder;
 pub mod guest;
 pub mod headers;
 pub mod histogram;
+pub mod network;
 pub mod overlay;
 pub mod port;
 mod socket;

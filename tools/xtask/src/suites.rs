@@ -33,7 +33,7 @@ pub(crate) enum Meaning {
 }
 
 /// All suites, the quick ones first.
-pub(crate) const SUITES: [Suite; 16] = [
+pub(crate) const SUITES: [Suite; 17] = [
     Suite { name: "lint", about: "formatting, clippy", needs: &[Need::Targets], steps: lint },
     Suite {
         name: "unit",
@@ -42,6 +42,12 @@ pub(crate) const SUITES: [Suite; 16] = [
         steps: unit,
     },
     Suite { name: "loom", about: "lock-free code under every interleaving", needs: &[], steps: loom },
+    Suite {
+        name: "rules",
+        about: "security groups beside a slow model: a million rules and packets, and conversations through flows",
+        needs: &[],
+        steps: rules,
+    },
     Suite {
         name: "lying-device",
         about: "the virtio-net driver against a device that lies",
@@ -175,6 +181,10 @@ fn loom() -> Vec<Step> {
         .env("CARGO_TARGET_DIR", target().join("loom"))
         .env("CARGO_PROFILE_RELEASE_LTO", "off");
     vec![Step { command, meaning: Meaning::Tests }]
+}
+
+fn rules() -> Vec<Step> {
+    vec![step(Meaning::Tests, &["test", "-p", "mirach-dataplane", "--test", "rules"])]
 }
 
 fn lying_device() -> Vec<Step> {
