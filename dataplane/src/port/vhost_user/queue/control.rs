@@ -90,6 +90,14 @@ impl Vring {
         either!(self, shared => shared.set_call(call))
     }
 
+    /// Sets whether the VM never kicks, so that an engine which does not look misses what is there.
+    ///
+    /// # Errors
+    /// [`RingError::Busy`].
+    pub(in super::super) fn set_polled(&self, polled: bool) -> Result<(), RingError> {
+        either!(self, shared => shared.set_polled(polled))
+    }
+
     /// Sets where writes are noted.
     ///
     /// # Errors

@@ -43,6 +43,8 @@ pub(crate) struct Link {
     log: Option<RingLog>,
     fault: Option<RingFault>,
     enabled: bool,
+    /// Nobody kicks: the engine must not sleep on the ring.
+    pub(super) polled: bool,
     /// The session is about to change something: nothing is taken.
     paused: bool,
     /// Frames go through the ring: it is there, enabled, not paused, and has no fault.
@@ -60,6 +62,7 @@ impl Link {
             log: None,
             fault: None,
             enabled: false,
+            polled: false,
             paused: false,
             live: false,
             owed: false,
@@ -247,7 +250,14 @@ impl<W: Work> Shared<W> {
         }
         queue.ring = Some(ring);
         let link = &mut queue.link;
-        *link = Link { memory, call, log, enabled: link.enabled, ..Link::new(Arc::clone(&link.attention)) };
+        *link = Link {
+            memory,
+            call,
+            log,
+            enabled: link.enabled,
+            polled: link.polled,
+            ..Link::new(Arc::clone(&link.attention))
+        };
         // Whoever had the ring before may have died between showing chains and signalling them.
         link.signal();
         queue.work.begin(features);
@@ -275,7 +285,7 @@ impl<W: Work> Shared<W> {
             self.keeps.store(true, Ordering::Relaxed);
         }
         let link = &mut queue.link;
-        *link = Link { enabled: link.enabled, ..Link::new(Arc::clone(&link.attention)) };
+        *link = Link { enabled: link.enabled, polled: link.polled, ..Link::new(Arc::clone(&link.attention)) };
         queue.work.abandon();
         queue.refresh();
         self.offloads.store(Offloads::all().bits(), Ordering::Relaxed);
@@ -329,6 +339,11 @@ impl<W: Work> Shared<W> {
         queue.link.call = call;
         // A signal to the one before may be lost.
         queue.link.signal();
+        Ok(())
+    }
+
+    pub(super) fn set_polled(&self, polled: bool) -> Result<(), RingError> {
+        self.gate.enter()?.link.polled = polled;
         Ok(())
     }
 

@@ -431,7 +431,7 @@ impl RxQueue for VmRx {
             link.settle(ring);
             let quiet = work.underway() == 0 && !link.owes();
             // Armed in any case: whoever starts or enables the ring later wakes the engine.
-            let nothing = ring.arm() || !link.live;
+            let nothing = (ring.arm() && !link.polled) || !link.live;
             if !(quiet && nothing) {
                 ring.disarm();
                 work.armed = false;

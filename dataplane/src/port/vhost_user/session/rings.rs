@@ -199,10 +199,10 @@ impl Session<'_> {
             R::SET_VRING_KICK => {
                 let is_polled = file.is_none();
                 if let Some(mut kick) = self.device.kick(queue) {
-                    if is_polled && queue % 2 == 1 {
-                        return Err(unfit(&"there is none, and a queue that is never kicked cannot be served"));
-                    }
                     kick.set(file).map_err(|error| unfit(&error))?;
+                }
+                if let Some(vring) = self.device.vring(queue) {
+                    vring.set_polled(is_polled).map_err(|error| Breach::Ring { queue, error })?;
                 }
                 self.ring(queue)?.wanted = true;
                 let started = self.start(queue);

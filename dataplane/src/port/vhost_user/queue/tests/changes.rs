@@ -256,6 +256,21 @@ fn an_engine_sleeps_only_when_nothing_is_there_and_kicks_are_on() {
 }
 
 #[test]
+fn an_engine_does_not_sleep_on_a_queue_that_is_never_kicked() {
+    let (mut from, _) = pair(USUAL);
+    from.vring.set_polled(true).unwrap();
+    assert!(!from.queue.arm());
+    assert!(from.driver.is_kick_off(), "the guest is not asked for kicks that nobody hears");
+    from.vring.stop(STOP_LIMIT).unwrap();
+    assert!(from.queue.arm(), "there is nothing to miss");
+    from.queue.disarm();
+    from.vring.start(config(&from.driver, USUAL)).unwrap();
+    assert!(!from.queue.arm());
+    from.vring.set_polled(false).unwrap();
+    assert!(from.queue.arm());
+}
+
+#[test]
 fn what_is_written_during_migration_is_logged() {
     let (mut from, mut to) = pair(USUAL);
     let file = testing::file(4096);
