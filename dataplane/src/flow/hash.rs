@@ -2,8 +2,11 @@
 //!
 //! Two universal families in a row. NH (Black, Halevi, Krawczyk, Krovetz, Rogaway, "UMAC", 1999) over words of 64 bits brings eight words to 128 bits,
 //! where two different keys collide with probability 2^-64. Multilinear hashing (Carter and Wegman; Lemire and Kaser, "Strongly universal
-//! string hashing is fast", 2014) brings these to 64 bits of which any are as good as any other. Both hold for whoever does not
+//! string hashing is fast", 2014) brings these to 64 bits, of which any are as good as any other. Both hold for whoever does not
 //! know the secret words, whatever flows they choose.
+//!
+//! Both are linear in parts, so flows that are numbered one after the other would lie on a grid, which can be finer or coarser than chance. A
+//! mixing step at the end, which brings different values to different values and so takes nothing away, breaks that up.
 
 use std::fmt;
 use std::io;
@@ -75,7 +78,9 @@ impl KeyedHash {
             .wrapping_add(self.high.wrapping_mul(u128::from(high)));
         #[expect(clippy::cast_possible_truncation, reason = "the upper half fits")]
         let upper = (sum >> 64) as u64;
-        upper
+        // Two thirds of the finalizer of MurmurHash3 (Appleby 2011).
+        let mixed = (upper ^ upper >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        mixed ^ mixed >> 33
     }
 }
 

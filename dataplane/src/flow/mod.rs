@@ -24,6 +24,8 @@ mod bucket;
 mod grace;
 mod hash;
 mod key;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod memory;
 mod reader;
 mod segment;

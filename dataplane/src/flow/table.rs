@@ -267,6 +267,15 @@ impl Table {
         Some(())
     }
 
+    /// Writer: moves a flow to its other bucket.
+    #[cfg(all(test, loom))]
+    pub(super) fn shift(&self, index: FlowIndex) -> Option<()> {
+        let home = self.home_of(index)?;
+        let (from, place) = self.locate(index, home)?;
+        let to = if from == home.first { home.second } else { home.first };
+        self.move_flow((from, place), (to, bucket::free_place(self.bucket(to))?))
+    }
+
     /// Flows in each bucket, for tests and statistics of the hash.
     #[cfg(all(test, not(loom)))]
     pub(super) fn occupancy(&self) -> impl Iterator<Item = usize> {

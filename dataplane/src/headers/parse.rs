@@ -173,7 +173,8 @@ fn ipv6(headers: &mut Headers, view: View<'_>, at: usize) -> Result<(), Malforme
             | extension::AUTHENTICATION => {
                 let &[_, units] = within(headers, view, at)?;
                 match next {
-                    // RFC 4302: in words of four bytes, less two.
+                    // RFC 4302: in words of four bytes, less two; there are at least three.
+                    extension::AUTHENTICATION if units == 0 => return Err(Malformed::BadExtension),
                     extension::AUTHENTICATION => (usize::from(units) + 2) * 4,
                     _ => (usize::from(units) + 1) * 8,
                 }
@@ -200,6 +201,9 @@ fn ipv6(headers: &mut Headers, view: View<'_>, at: usize) -> Result<(), Malforme
             at += len;
             if at > view.end {
                 return Err(cut(headers));
+            }
+            if at > view.bytes.len() {
+                return Err(Malformed::BeyondView);
             }
         }
     }

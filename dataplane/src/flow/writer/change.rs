@@ -6,14 +6,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::super::action::Action;
+use super::super::action::{Action, FlowState};
 use super::super::hash::KeyedHash;
 use super::super::segment::Segment;
 use super::super::table::Table;
 use super::super::{FlowIndex, FlowKey};
 use super::{Flow, MOST_FLOWS, TableError, Writer, segments_for};
 
-/// What becomes of a flow when many are changed.
+/// What becomes of a flow when many are changed. A pending flow goes or gets another action when it is active: a change is not ready before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
     /// It stays as it is.
@@ -56,6 +56,8 @@ pub(super) struct Building {
     /// Where flows that get another action will be.
     moved: HashMap<FlowIndex, FlowIndex>,
     gone: HashSet<FlowIndex>,
+    /// Flows that are pending, and are to go or to get another action.
+    later: HashSet<FlowIndex>,
     /// A flow that came meanwhile had no room in it.
     crowded: bool,
 }
@@ -77,6 +79,7 @@ impl Building {
     pub(super) fn removed(&mut self, index: FlowIndex, key: &FlowKey) -> Option<FlowIndex> {
         let successor = self.moved.remove(&index);
         self.gone.remove(&index);
+        self.later.remove(&index);
         if let Some(table) = &self.table {
             table.withdraw(successor.unwrap_or(index), key);
         }
@@ -105,6 +108,7 @@ impl Writer {
             cursor: 0,
             moved: HashMap::new(),
             gone: HashSet::new(),
+            later: HashSet::new(),
             crowded: false,
         });
         Ok(())
@@ -146,42 +150,68 @@ impl Writer {
             building.segments.push(Arc::new(Segment::new(self.readers.count())?));
             return Ok(Progress::Building);
         }
-        let Some(table) = &building.table else {
+        if building.table.is_none() {
             let segments = building.segments.as_slice().into();
             building.table = Some(Table::new(building.capacity, KeyedHash::random()?, segments)?);
             return Ok(Progress::Building);
-        };
-        let crowded = || TableError::Crowded(building.capacity);
-        for _ in 0..budget {
-            if building.cursor >= self.fresh {
-                building.cursor = DONE;
-                break;
-            }
+        }
+        let crowded = TableError::Crowded(building.capacity);
+        let mut left = budget;
+        while left > 0 && building.cursor < self.fresh {
             let index = FlowIndex(building.cursor);
             building.cursor += 1;
-            let Some(flow) = self.get(index) else { continue };
-            let entry = match fate(index, &flow) {
-                Fate::Stay => Some(index),
-                Fate::Go => None,
-                Fate::Become(action) => {
-                    let entry = self.prepare(&flow.key, &action, flow.state);
-                    if let Some(entry) = entry {
-                        building.moved.insert(index, entry);
-                    }
-                    entry
-                }
-            };
-            match entry {
-                Some(entry) => table.publish(entry, &flow.key).map_err(|_| crowded())?,
-                None => {
-                    building.gone.insert(index);
+            left -= 1;
+            if !self.decide(building, index, fate) {
+                return Err(crowded);
+            }
+        }
+        if building.cursor >= self.fresh {
+            building.cursor = DONE;
+            let waited: Vec<_> = building.later.iter().copied().take(left as usize).collect();
+            for index in waited {
+                building.later.remove(&index);
+                if !self.decide(building, index, fate) {
+                    return Err(crowded);
                 }
             }
         }
         if building.crowded {
-            return Err(crowded());
+            return Err(crowded);
         }
-        Ok(if building.cursor == DONE { Progress::Ready } else { Progress::Building })
+        let ready = building.cursor == DONE && building.later.is_empty();
+        Ok(if ready { Progress::Ready } else { Progress::Building })
+    }
+
+    /// Decides on the flow of an index, if there is one; `false` when there is no room for it.
+    fn decide(
+        &mut self,
+        building: &mut Building,
+        index: FlowIndex,
+        fate: &mut impl FnMut(FlowIndex, &Flow) -> Fate,
+    ) -> bool {
+        let Some(flow) = self.get(index) else { return true };
+        let entry = match fate(index, &flow) {
+            Fate::Stay => Some(index),
+            // The engine that holds its packets knows it by this index.
+            Fate::Go | Fate::Become(_) if flow.state != FlowState::Active => {
+                building.later.insert(index);
+                return true;
+            }
+            Fate::Go => None,
+            Fate::Become(action) => self.prepare(&flow.key, &action, FlowState::Active),
+        };
+        match entry {
+            None => {
+                building.gone.insert(index);
+                true
+            }
+            Some(entry) => {
+                if entry != index {
+                    building.moved.insert(index, entry);
+                }
+                building.table.as_ref().is_some_and(|table| table.publish(entry, &flow.key).is_ok())
+            }
+        }
     }
 
     /// Ends a change that was begun; nothing has happened.
@@ -207,7 +237,7 @@ impl Writer {
                 self.free.extend(moved.into_values());
                 Err(TableError::Crowded(capacity))
             }
-            Some(Building { cursor: DONE, table: Some(table), moved, gone, .. }) => {
+            Some(Building { cursor: DONE, table: Some(table), moved, gone, later, .. }) if later.is_empty() => {
                 let table = Arc::new(table);
                 self.retired.push(std::mem::replace(&mut self.table, table.clone()));
                 for (&old, &new) in &moved {

@@ -120,7 +120,7 @@ struct Parked {
 ///
 /// None of its calls waits for readers. Work is bounded in each but [`Writer::new`]; those that go over the table take a budget.
 pub struct Writer {
-    table: Arc<Table>,
+    pub(super) table: Arc<Table>,
     readers: Arc<Readers>,
     records: Records,
     /// Free indices that were used before, and the first that never was.
@@ -331,6 +331,12 @@ impl Writer {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// A change is being built: [`Writer::begin`] was called, and neither [`Writer::commit`] nor [`Writer::abandon`].
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        self.building.is_some()
     }
 
     /// Flows that `owner` has.

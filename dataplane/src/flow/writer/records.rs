@@ -14,6 +14,8 @@ const NONE: u32 = u32::MAX;
 struct Record {
     /// What had been counted at this index when the flow came, less what the flow had counted at another index.
     before: Counts,
+    /// When the flow had last been seen when it came to this index.
+    seen: u64,
     created: u64,
     /// When the flow had last been seen when eviction last came by.
     visited: u64,
@@ -86,7 +88,16 @@ impl Records {
     pub(super) fn insert(&mut self, index: FlowIndex, owner: u16, now: u64, counted: Counts) {
         self.put(
             index,
-            Record { before: counted, created: now, visited: 0, previous: NONE, next: NONE, owner, live: true },
+            Record {
+                before: counted,
+                seen: now,
+                created: now,
+                visited: 0,
+                previous: NONE,
+                next: NONE,
+                owner,
+                live: true,
+            },
         );
     }
 
@@ -167,9 +178,9 @@ impl Records {
         let before = Counts {
             packets: new_counted.packets.wrapping_sub(counts.packets),
             bytes: new_counted.bytes.wrapping_sub(counts.bytes),
-            last_seen: counts.last_seen,
+            last_seen: new_counted.last_seen,
         };
-        self.put(new, Record { before, owner, ..record });
+        self.put(new, Record { before, seen: counts.last_seen, owner, ..record });
     }
 
     /// When the flow came, and what it has counted, given what was counted at its index.
@@ -209,11 +220,11 @@ impl Records {
 
 /// What the flow of `record` has counted, given what was counted at its index.
 fn since(counted: Counts, record: Record) -> Counts {
-    let packets = counted.packets.wrapping_sub(record.before.packets);
+    // The index may have been another flow's before, which was seen earlier.
+    let here = counted.last_seen > record.before.last_seen;
     Counts {
-        packets,
+        packets: counted.packets.wrapping_sub(record.before.packets),
         bytes: counted.bytes.wrapping_sub(record.before.bytes),
-        // The index may have been another flow's before, which was seen earlier.
-        last_seen: counted.last_seen.max(record.before.last_seen).max(record.created),
+        last_seen: if here { counted.last_seen } else { record.seen },
     }
 }
