@@ -61,7 +61,7 @@ impl Lane {
     pub fn new(receiver: Receiver, to: QueueId, burst: usize, cells: Arc<PortCells>) -> Self {
         let Receiver { id, rx, wake } = receiver;
         let published = cells.rx.get(id.queue).map(|cell| cell.read()).unwrap_or_default();
-        let gives = Gives { foreign: rx.gives_foreign(), large: rx.gives_large(), tunnels: false };
+        let gives = Gives { foreign: rx.gives_foreign(), large: rx.gives_large(), tunnels: rx.gives_tunnels() };
         Self {
             base: published.since(&QueueStatistics { counters: rx.counters(), ..QueueStatistics::default() }),
             id,

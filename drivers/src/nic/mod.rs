@@ -48,6 +48,12 @@ pub trait RxQueue: Send {
         true
     }
 
+    /// Packets from this queue may have been put into tunnels with work on them left to do ([`Metadata::inner`](hugemem::Metadata::inner)). The same for
+    /// the queue's whole life.
+    fn gives_tunnels(&self) -> bool {
+        false
+    }
+
     /// What has been counted since the queue was made.
     fn counters(&self) -> Counters;
 }
