@@ -33,7 +33,7 @@ pub(crate) enum Meaning {
 }
 
 /// All suites, the quick ones first.
-pub(crate) const SUITES: [Suite; 17] = [
+pub(crate) const SUITES: [Suite; 18] = [
     Suite { name: "lint", about: "formatting, clippy", needs: &[Need::Targets], steps: lint },
     Suite {
         name: "unit",
@@ -85,6 +85,12 @@ pub(crate) const SUITES: [Suite; 17] = [
         about: "the binary between two software 82599 cards in QEMU guests, and the conformance suite there",
         needs: &[Need::Targets, Need::Guests],
         steps: guest_ixgbe,
+    },
+    Suite {
+        name: "overlay-linux",
+        about: "our tunnels against VXLAN devices of the kernel, over IPv4 and IPv6",
+        needs: &[],
+        steps: overlay_linux,
     },
     Suite {
         name: "vhost-restart",
@@ -241,6 +247,10 @@ fn guest_ixgbe() -> Vec<Step> {
     let mut steps = guest_programs(&["conformance"]);
     steps.push(step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "guest_ixgbe"]));
     steps
+}
+
+fn overlay_linux() -> Vec<Step> {
+    vec![step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "overlay_linux"])]
 }
 
 fn vhost_restart() -> Vec<Step> {
