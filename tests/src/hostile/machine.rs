@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::event::EventfdFlags;
 
 use super::channel::{Channel, PLAIN, request, words32, words64};
+use super::iommu::Iommu;
 use super::memory::{Memory, Pages, USER};
 use super::ring::{Descriptor, Format, Ring, WRITE};
 
@@ -35,9 +36,12 @@ pub mod feature {
     pub const INDIRECT_DESC: u64 = 1 << 28;
     pub const PROTOCOL: u64 = 1 << 30;
     pub const VERSION_1: u64 = 1 << 32;
+    pub const ACCESS_PLATFORM: u64 = 1 << 33;
     pub const RING_PACKED: u64 = 1 << 34;
     /// Of the protocol: all that the back-end has, but the connection for its own requests.
     pub const ALL_OF_PROTOCOL: u64 = 0x1b21f;
+    /// Of the protocol: that connection.
+    pub const BACKEND_REQ: u64 = 1 << 5;
 }
 
 /// Where the areas of a ring lie, as offsets into the memory.
@@ -85,6 +89,16 @@ impl Setup {
         self.features | packed | feature::VERSION_1 | feature::PROTOCOL
     }
 
+    /// The same, behind an IOMMU.
+    #[must_use]
+    pub fn behind_iommu(self) -> Self {
+        Self { features: self.features | feature::ACCESS_PLATFORM, ..self }
+    }
+
+    fn is_behind_iommu(self) -> bool {
+        self.features & feature::ACCESS_PLATFORM != 0
+    }
+
     /// Where an empty ring stands.
     #[must_use]
     pub fn base(self) -> u32 {
@@ -106,6 +120,8 @@ pub struct Machine {
     pub rings: [Ring; 2],
     /// How it is set up.
     pub setup: Setup,
+    /// Its IOMMU, when it is behind one.
+    pub iommu: Option<Iommu>,
     kicks: [OwnedFd; 2],
     calls: [OwnedFd; 2],
     numbers: [u64; 2],
@@ -131,6 +147,7 @@ impl Machine {
             memory: Memory::new(MEMORY, setup.pages)?,
             rings: [0, 1].map(|number| Ring::new(setup.format, number, SIZE)),
             setup,
+            iommu: setup.is_behind_iommu().then(Iommu::new).transpose()?,
             kicks: [event()?, event()?],
             calls: [event()?, event()?],
             numbers: [0; 2],
@@ -163,15 +180,17 @@ impl Machine {
     #[must_use]
     pub fn steps(&self) -> Vec<Step<'_>> {
         use request as r;
+        let more = if self.iommu.is_some() { feature::BACKEND_REQ } else { 0 };
         let mut steps: Vec<Step<'_>> = vec![
             (r::GET_FEATURES, vec![], vec![]),
             (r::GET_PROTOCOL_FEATURES, vec![], vec![]),
-            (r::SET_PROTOCOL_FEATURES, words64(&[feature::ALL_OF_PROTOCOL]), vec![]),
+            (r::SET_PROTOCOL_FEATURES, words64(&[feature::ALL_OF_PROTOCOL | more]), vec![]),
             (r::GET_QUEUE_NUM, vec![], vec![]),
             (r::SET_OWNER, vec![], vec![]),
             (r::SET_FEATURES, words64(&[self.setup.all_features()]), vec![]),
-            (r::SET_MEM_TABLE, self.table(), vec![self.memory.file()]),
         ];
+        steps.extend(self.iommu.iter().map(|iommu| (r::SET_BACKEND_REQ_FD, vec![], vec![iommu.socket()])));
+        steps.push((r::SET_MEM_TABLE, self.table(), vec![self.memory.file()]));
         for ((number, kick), call) in (0..).zip(&self.kicks).zip(&self.calls) {
             let index = words64(&[number]);
             let number = u32::try_from(number).unwrap_or(0);
@@ -235,6 +254,7 @@ impl Machine {
 
     /// Takes frames in and sends more, once, as a well-behaved machine.
     pub fn turn(&mut self) {
+        self.translate();
         self.take();
         self.refill();
         let mut posted = false;
@@ -244,6 +264,15 @@ impl Machine {
         }
         if posted {
             self.kick(1);
+        }
+    }
+
+    /// Answers what its IOMMU is asked.
+    fn translate(&mut self) {
+        let Self { iommu: Some(iommu), channel, memory, .. } = self else { return };
+        for reply in iommu.replies(memory.size()) {
+            // The session may have ended, which is for others to notice.
+            let _ = channel.tell(request::IOTLB_MSG, &reply, &[]);
         }
     }
 

@@ -7,11 +7,13 @@
 //! It shares no code with the back-end that it is to test, nor with mirach's own front-end.
 
 mod channel;
+mod iommu;
 mod machine;
 mod memory;
 mod ring;
 
 pub use channel::{Channel, HEADER, NEED_REPLY, PLAIN, header, request, words32, words64};
+pub use iommu::{CHUNK, INVALIDATE, Iommu, MISS, READ, READ_WRITE, UPDATE, translation};
 pub use machine::{Areas, LAYOUT_BUFFERS, Machine, SIZE, Setup, Step, feature, layout};
 pub use memory::{Memory, Pages, USER, huge_pages};
 pub use ring::{Descriptor, Format, INDIRECT, NEXT, Ring, WRITE};

@@ -6,6 +6,7 @@
 
 mod bystanders;
 mod changes;
+mod engine;
 mod files;
 mod frames;
 mod memory;
@@ -14,6 +15,7 @@ mod rings;
 mod scene;
 mod session;
 mod signals;
+mod translations;
 
 use std::process::ExitCode;
 
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         ("memory", memory::ALL),
         ("session", session::ALL),
         ("signals", signals::ALL),
+        ("translations", translations::ALL),
         ("changes", changes::ALL),
     ];
     for (group, offences) in groups {
@@ -61,6 +64,9 @@ fn main() -> ExitCode {
             }
         }
     }
-    suite.check("bystanders-lost-nothing", || scene.map_or(Ok(()), Scene::close));
+    suite.check("bystanders-notice-pauses", || {
+        scene.as_ref().context("there is no scene after the last case")?.notices_pauses()
+    });
+    suite.check("bystanders-lost-nothing", || scene.context("there is no scene after the last case")?.close());
     suite.finish()
 }

@@ -12,10 +12,12 @@ use lab::leftovers;
 use lab::switch::{Program, Switch};
 use lab::vm::{Content, Passage, Plan, Series, Vm};
 use lab::wait;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::bystanders::Bystanders;
+use crate::engine::Engine;
 use crate::partner::Partner;
 
 /// The port of the offender.
@@ -25,8 +27,11 @@ const NEIGHBOURS: [&str; 2] = ["bystander0", "bystander1"];
 
 /// How long anything may take that takes milliseconds on a machine with nothing else to do.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-/// The longest that a bystander's frame may be on its way: a generous bound, for machines whose processors are busy with other things.
-const PAUSE: Duration = Duration::from_secs(2);
+/// The longest pause of a bystander's that may be mirach's fault.
+const PAUSE: Duration = Duration::from_millis(1);
+/// So often a case may be done again when a bystander had a longer one. What else this machine does, below what its kernel can tell, comes
+/// and goes; what a case does to bystanders comes each time.
+const ATTEMPTS: u32 = 6;
 /// What the heap may grow by while hundreds of sessions come and go, in KiB.
 const GROWTH: u64 = 8 << 10;
 /// Frames that a well-behaved visitor exchanges with the partner after a case: more than a queue has buffers for.
@@ -95,8 +100,8 @@ impl Scene {
             Vm::attach(name, &plan).with_context(|| switch.log())
         };
         let partner = Partner::new(attach(PARTNER, RingChoice::Split)?);
-        let bystanders =
-            Bystanders::start([attach(NEIGHBOURS[0], RingChoice::Split)?, attach(NEIGHBOURS[1], RingChoice::Packed)?])?;
+        let neighbours = [attach(NEIGHBOURS[0], RingChoice::Split)?, attach(NEIGHBOURS[1], RingChoice::Packed)?];
+        let bystanders = Bystanders::start(neighbours, Engine::of(switch.id())?)?;
         let control = Mutex::new(Client::connect(&control)?);
         let heap = 0;
         let mut scene = Self { switch, control, partner, bystanders, heap, folder, cases: 0 };
@@ -125,7 +130,32 @@ impl Scene {
     }
 
     /// Has an offender do what it does, which `offend` ends without it; then sees that the law holds.
-    pub(crate) fn case(&mut self, offend: impl FnOnce(&Case<'_>) -> Result<()>) -> Result<()> {
+    pub(crate) fn case(&mut self, offend: impl Fn(&Case<'_>) -> Result<()>) -> Result<()> {
+        let mut pauses = Vec::new();
+        for _ in 0..ATTEMPTS {
+            self.bystanders.pause();
+            self.attempt(&offend)?;
+            let pause = self.bystanders.pause();
+            if pause <= PAUSE {
+                return Ok(());
+            }
+            println!("  a bystander had a pause of {pause:?}: once more");
+            pauses.push(pause);
+        }
+        bail!("each time a bystander had a pause: {pauses:?}")
+    }
+
+    /// Stops mirach for a moment, which is a pause that the bystanders have to notice.
+    pub(crate) fn notices_pauses(&self) -> Result<()> {
+        let process = Pid::from_raw(i32::try_from(self.switch.id())?).context("mirach has no process")?;
+        self.bystanders.pause();
+        kill_process(process, Signal::STOP)?;
+        std::thread::sleep(100 * PAUSE);
+        kill_process(process, Signal::CONT)?;
+        wait::until("the pause to be noticed", PATIENCE, || Ok((self.bystanders.pause() > PAUSE).then_some(())))
+    }
+
+    fn attempt(&mut self, offend: impl Fn(&Case<'_>) -> Result<()>) -> Result<()> {
         self.cases += 1;
         let process = self.switch.id();
         let before = Holdings::of(process)?;
@@ -192,8 +222,10 @@ impl Scene {
 
     /// A counter of a port's device.
     pub(crate) fn device(&self, port: &str, name: &str) -> Result<u64> {
-        // Zeroes may be left out.
-        Ok(number(&self.statistics(port)?, "device", name).unwrap_or(0))
+        // They are gathered once a second, and there are none before that.
+        wait::until(&format!("the counter {name}"), PATIENCE, || {
+            Ok(number(&self.statistics(port)?, "device", name).ok())
+        })
     }
 
     /// A counter of a port.
@@ -221,11 +253,11 @@ impl Scene {
     /// Ends everybody, and prints what the bystanders saw.
     pub(crate) fn close(self) -> Result<()> {
         let (frames, longest) = self.bystanders.end()?;
-        println!("bystanders: {frames} frames, none lost; the longest was on its way for {longest:?}");
+        println!(
+            "bystanders: {frames} frames, none lost; the longest was on its way for {longest:?}, whoever kept it waiting"
+        );
         self.partner.end()?;
-        self.switch.end()?;
-        ensure!(longest <= PAUSE, "a bystander's frame was on its way for {longest:?}");
-        Ok(())
+        self.switch.end().map(drop)
     }
 }
 
@@ -263,24 +295,22 @@ impl Case<'_> {
 
     /// The same, in what was printed after the first `start` bytes of the case.
     pub(crate) fn says_since(&self, start: usize, words: &[&str]) -> Result<()> {
-        let name = format!("port `{OFFENDER}`");
-        wait::until(&format!("a line with {words:?}"), PATIENCE, || {
-            let printed = self.printed();
-            let printed = printed.get(start..).unwrap_or_default();
-            let found =
-                printed.lines().any(|line| line.contains(&name) && words.iter().all(|word| line.contains(word)));
-            Ok(found.then_some(()))
-        })
+        wait::until(&format!("a line with {words:?}"), PATIENCE, || Ok(self.has_said(start, words).then_some(())))
     }
 
-    /// Lets a machine go on until a line is there as for [`says`](Self::says).
-    pub(crate) fn turn_until_said(&self, machine: &mut Machine, words: &[&str]) -> Result<()> {
+    /// Whether such a line is there.
+    pub(crate) fn has_said(&self, start: usize, words: &[&str]) -> bool {
+        let name = format!("port `{OFFENDER}`");
+        let printed = self.printed();
+        let mut lines = printed.get(start..).unwrap_or_default().lines();
+        lines.any(|line| line.contains(&name) && words.iter().all(|word| line.contains(word)))
+    }
+
+    /// Lets a machine go on until a line is there as for [`says_since`](Self::says_since).
+    pub(crate) fn turn_until_said(&self, machine: &mut Machine, start: usize, words: &[&str]) -> Result<()> {
         wait::until(&format!("a line with {words:?}"), PATIENCE, || {
             machine.turn();
-            let printed = self.printed();
-            let found =
-                printed.lines().any(|line| line.contains(OFFENDER) && words.iter().all(|word| line.contains(word)));
-            Ok(found.then_some(()))
+            Ok(self.has_said(start, words).then_some(()))
         })
     }
 
