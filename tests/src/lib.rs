@@ -16,6 +16,7 @@ pub mod card;
 pub mod checks;
 pub mod conformance;
 pub mod ethtool;
+pub mod flow_bench;
 pub mod forwarder;
 pub mod frames;
 pub mod guest;

@@ -76,7 +76,6 @@ impl KeyedHash {
             .sum
             .wrapping_add(self.low.wrapping_mul(u128::from(low)))
             .wrapping_add(self.high.wrapping_mul(u128::from(high)));
-        #[expect(clippy::cast_possible_truncation, reason = "the upper half fits")]
         let upper = (sum >> 64) as u64;
         // Two thirds of the finalizer of MurmurHash3 (Appleby 2011).
         let mixed = (upper ^ upper >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);

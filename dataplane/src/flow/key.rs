@@ -190,7 +190,6 @@ impl FlowKey {
 
     /// The EtherType behind all tags.
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "the topmost 16 bits")]
     pub const fn ether_type(&self) -> u16 {
         (self.0[0] >> 48) as u16
     }

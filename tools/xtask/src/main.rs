@@ -25,6 +25,7 @@ usage: cargo xtask TASK
   lint                formatting and clippy, warnings are errors (the suite `lint` of `test`)
   miri                run the unit tests of hugemem under Miri (needs the nightly toolchain)
   bench [ARGUMENT..]  build the release binary and run `mirach bench`
+  bench flows         look-ups, inserts and swaps of the flow table with 1 to a million flows (`--json`)
   bench vhost         packets between VM ports, beside DPDK's testpmd (`--json`, `--runs N`, `--case NAME`)
   fuzz [TARGET..] [--seconds N]
                       look for scripts that break rings or sessions (see fuzz/README.md)
@@ -57,6 +58,9 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
         ["test", names @ ..] => test(names),
         ["lint"] => test(&["lint"]),
         ["miri"] => command::passed(&mut suites::miri()?).map(|()| ExitCode::SUCCESS),
+        ["bench", "flows", arguments @ ..] => {
+            command::passed(&mut suites::bench_flows(arguments)).map(|()| ExitCode::SUCCESS)
+        }
         ["bench", "vhost", arguments @ ..] => suites::bench_vhost(arguments).map(|()| ExitCode::SUCCESS),
         ["bench", arguments @ ..] => command::passed(&mut suites::bench(arguments)).map(|()| ExitCode::SUCCESS),
         ["fuzz", arguments @ ..] => fuzz::run(arguments).map(|()| ExitCode::SUCCESS),

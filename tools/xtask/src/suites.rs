@@ -33,7 +33,7 @@ pub(crate) enum Meaning {
 }
 
 /// All suites, the quick ones first.
-pub(crate) const SUITES: [Suite; 18] = [
+pub(crate) const SUITES: [Suite; 19] = [
     Suite { name: "lint", about: "formatting, clippy", needs: &[Need::Targets], steps: lint },
     Suite {
         name: "unit",
@@ -42,6 +42,12 @@ pub(crate) const SUITES: [Suite; 18] = [
         steps: unit,
     },
     Suite { name: "loom", about: "lock-free code under every interleaving", needs: &[], steps: loom },
+    Suite {
+        name: "flow",
+        about: "the flow table with a million flows and under attack, and a million mutated frames",
+        needs: &[],
+        steps: flow,
+    },
     Suite {
         name: "rules",
         about: "security groups beside a slow model: a million rules and packets, and conversations through flows",
@@ -180,12 +186,22 @@ fn integration_tests(package: &str) -> Vec<String> {
 }
 
 fn loom() -> Vec<Step> {
-    let mut command = cargo(&["test", "-p", "mirach-hugemem", "--release", "--lib", "loom"]);
-    command
-        .env("RUSTFLAGS", "--cfg loom")
-        // Other flags would make cargo build everything again each time the folder were shared.
-        .env("CARGO_TARGET_DIR", target().join("loom"))
-        .env("CARGO_PROFILE_RELEASE_LTO", "off");
+    let step = |package| {
+        let mut command = cargo(&["test", "-p", package, "--release", "--lib", "loom"]);
+        command
+            .env("RUSTFLAGS", "--cfg loom")
+            // Other flags would make cargo build everything again each time the folder were shared.
+            .env("CARGO_TARGET_DIR", target().join("loom"))
+            .env("CARGO_PROFILE_RELEASE_LTO", "off");
+        Step { command, meaning: Meaning::Tests }
+    };
+    vec![step("mirach-hugemem"), step("mirach-dataplane")]
+}
+
+/// At full speed: threads meet more often.
+fn flow() -> Vec<Step> {
+    let mut command = cargo(&["test", "-p", "mirach-dataplane", "--release", "--lib", "--", "flow::", "headers::"]);
+    command.env("CARGO_PROFILE_RELEASE_LTO", "off");
     vec![Step { command, meaning: Meaning::Tests }]
 }
 
@@ -300,6 +316,13 @@ pub(crate) fn miri() -> Result<Command> {
 /// The release binary's own benchmark.
 pub(crate) fn bench(arguments: &[&str]) -> Command {
     let mut command = cargo(&["run", "--release", "-p", "mirach", "--", "bench"]);
+    command.args(arguments);
+    command
+}
+
+/// The flow table by itself.
+pub(crate) fn bench_flows(arguments: &[&str]) -> Command {
+    let mut command = cargo(&["run", "--release", "-q", "-p", "mirach-tests", "--bin", "flow-bench", "--"]);
     command.args(arguments);
     command
 }
