@@ -60,6 +60,7 @@ impl fmt::Debug for CoprocessorRings {
 /// The coprocessors of an engine.
 #[derive(Debug)]
 pub(super) struct Coprocessors {
+    #[expect(clippy::vec_box, reason = "the box goes back to control as it came: nothing is freed here")]
     rings: Vec<Box<CoprocessorRings>>,
     /// The one that is asked first for what comes back.
     turn: usize,

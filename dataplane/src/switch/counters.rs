@@ -197,8 +197,8 @@ mod tests {
 
     #[test]
     fn what_is_published_is_read() {
-        let mut statistics = SwitchStatistics::default();
-        statistics.flowing = Flowing::of(std::array::from_fn(|number| number as u64 + 1));
+        let flowing = Flowing::of(std::array::from_fn(|number| number as u64 + 1));
+        let mut statistics = SwitchStatistics { flowing, ..SwitchStatistics::default() };
         statistics.drop(Reason::OutputFull);
         statistics.malformed[3] = 9;
         statistics.stages[Stage::Queue as usize] =

@@ -14,7 +14,7 @@ pub struct PortFacts {
     pub domain: Domain,
     /// Frames in tunnels come from it, and control gets the others.
     pub underlay: bool,
-    /// Packets of it that may be with control at a time.
+    /// Packets of it that may be with control at a time, and as many may wait for their flow.
     pub upcalls: u16,
 }
 

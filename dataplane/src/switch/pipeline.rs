@@ -118,7 +118,7 @@ impl Pipeline {
             encapsulate: Encapsulate,
             replicate: Replicate,
             sample: Sample,
-            queue: Queue::new(link, Hold::new(options.held, options.held, ACTIVATIONS)),
+            queue: Queue::new(link, Hold::new(options.held, options.held, ACTIVATIONS, options.ports)),
         };
         (pipeline, desk)
     }

@@ -75,7 +75,8 @@ impl Queue {
     fn hold(&mut self, packet: Packet, slot: &Slot, index: FlowIndex, context: &mut Context<'_>) {
         let Some(packet) = self.keep(packet, context) else { return };
         let held = Held { packet, from: slot.from, domain: slot.domain, since: context.now };
-        match self.hold.push(index, held) {
+        let quota = context.layout.port(slot.from).map_or(0, |port| port.upcalls);
+        match self.hold.push(index, held, quota) {
             Ok(()) => context.statistics.flowing.waited += 1,
             Err(held) => self.discard(held.packet, Reason::HoldFull, context),
         }

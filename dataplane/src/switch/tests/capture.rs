@@ -41,7 +41,7 @@ fn a_writer_that_does_not_keep_up_loses_captures_and_nothing_else() {
     let (tap, mut capture) = Tap::new(&request(&[Point::Receive]), pool(5));
     world.desk.begin_capture(tap);
     world.attend();
-    world.run(&vec![numbered(1, 0).as_slice(); 12], 0);
+    world.run(&[numbered(1, 0).as_slice(); 12], 0);
     assert_eq!(world.sent().len(), 12);
     assert_eq!((capture.counters.taken(), capture.counters.missed()), (5, 7));
     world.desk.end_capture(1);

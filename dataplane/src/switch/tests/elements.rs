@@ -104,7 +104,7 @@ fn a_full_output_is_counted() {
     let mut world = World::new(layout());
     world.outputs = Outputs::new(2, 3);
     world.learn(&frame(), 0, &to(1));
-    world.run(&vec![frame().as_slice(); 5], 0);
+    world.run(&[frame().as_slice(); 5], 0);
     assert_eq!((world.sent().len(), world.drops(Reason::OutputFull)), (3, 2));
     world.assert_balanced();
 }
@@ -158,10 +158,10 @@ fn a_meter_lets_its_rate_through() {
     world.learn(&frame(), 0, &Action { meter: 3, ..to(1) });
     world.desk.set_meter(3, Rate { packets: 10, burst_packets: 4, ..Rate::default() });
     world.attend();
-    world.run(&vec![frame().as_slice(); 10], 0);
+    world.run(&[frame().as_slice(); 10], 0);
     assert_eq!((world.sent().len(), world.drops(Reason::RateLimited)), (4, 6));
     world.now += SECOND / 5;
-    world.run(&vec![frame().as_slice(); 10], 0);
+    world.run(&[frame().as_slice(); 10], 0);
     assert_eq!(world.sent().len(), 2);
     world.assert_balanced();
 }
@@ -311,7 +311,7 @@ fn a_coprocessor_gets_packets_once_and_gives_them_back() {
     world.desk.attach_coprocessor(rings);
     world.desk.set_meter(1, Rate { packets: 1, burst_packets: 6, ..Rate::default() });
     world.attend();
-    world.run(&vec![frame().as_slice(); 7], 0);
+    world.run(&[frame().as_slice(); 7], 0);
     assert!(world.sent().is_empty());
     assert_eq!((world.drops(Reason::RateLimited), world.drops(Reason::CoprocessorFull)), (1, 2));
     while let Ok(handed) = end.packets.pop() {

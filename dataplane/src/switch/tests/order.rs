@@ -94,9 +94,9 @@ impl Scene {
     fn control(&mut self, most: u64) {
         let Self { writer, engines, random, late, now, wide, .. } = self;
         let all = (1_u64 << engines.len()) - 1;
-        for engine in 0..engines.len() {
+        for (engine, (_, desk, _)) in engines.iter_mut().enumerate() {
             for _ in 0..random.below(most + 1) {
-                let Some(Event::Upcall(ticket)) = engines[engine].1.next_event() else { break };
+                let Some(Event::Upcall(ticket)) = desk.next_event() else { break };
                 assert_eq!(ticket.why, Why::Miss);
                 let key = if *wide { ticket.key.wide() } else { ticket.key };
                 let (index, new) = match writer.find(&key) {
@@ -106,7 +106,7 @@ impl Scene {
                         (writer.insert(&key, &to(1), state, 0).unwrap(), true)
                     }
                 };
-                engines[engine].1.inject(ticket, to(1), Some(index));
+                desk.inject(ticket, to(1), Some(index));
                 if new {
                     late.push_back((index, *now + random.below(40)));
                 }

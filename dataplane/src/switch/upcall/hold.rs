@@ -54,13 +54,15 @@ pub(in crate::switch) struct Hold {
     ripe: VecDeque<(FlowIndex, u64)>,
     ripe_room: usize,
     count: usize,
+    /// Packets of each port that wait.
+    by_port: Box<[u16]>,
     /// Where [`Hold::expired`] goes on.
     hand: usize,
 }
 
 impl Hold {
-    /// Room for `packets` packets of `flows` flows, and for `activations` that wait.
-    pub(in crate::switch) fn new(packets: u16, flows: u16, activations: usize) -> Self {
+    /// Room for `packets` packets of `flows` flows, and for `activations` that wait. Packets come from `ports` ports.
+    pub(in crate::switch) fn new(packets: u16, flows: u16, activations: usize, ports: u16) -> Self {
         let next = |number: u16, count: u16| if number + 1 < count { number + 1 } else { NONE };
         let (packets, flows) = (packets.min(NONE - 1), flows.min(NONE - 1));
         Self {
@@ -74,6 +76,7 @@ impl Hold {
             ripe: VecDeque::with_capacity(activations),
             ripe_room: activations,
             count: 0,
+            by_port: vec![0; usize::from(ports)].into_boxed_slice(),
             hand: 0,
         }
     }
@@ -101,11 +104,15 @@ impl Hold {
         None
     }
 
-    /// Puts a packet behind those of the flow.
+    /// Puts a packet behind those of the flow. Its port may have `quota` packets here.
     ///
     /// # Errors
     /// Gives the packet back when there is no room.
-    pub(in crate::switch) fn push(&mut self, index: FlowIndex, held: Held) -> Result<(), Held> {
+    pub(in crate::switch) fn push(&mut self, index: FlowIndex, held: Held, quota: u16) -> Result<(), Held> {
+        let port = usize::from(held.from.0);
+        if self.by_port.get(port).is_none_or(|count| *count >= quota) {
+            return Err(held);
+        }
         let number = match self.find(index) {
             Some((number, _)) => number,
             None => match self.enter(index, held.since) {
@@ -121,6 +128,9 @@ impl Hold {
         self.free_cell = std::mem::replace(&mut cell.next, NONE);
         cell.held = Some(held);
         self.count += 1;
+        if let Some(count) = self.by_port.get_mut(port) {
+            *count += 1;
+        }
         let Some(flow) = self.flows.get_mut(usize::from(number)) else { return Ok(()) };
         let last = std::mem::replace(&mut flow.last, place);
         if last == NONE {
@@ -155,7 +165,12 @@ impl Hold {
             flow.last = NONE;
             self.leave_if_empty(index);
         }
-        self.count -= usize::from(held.is_some());
+        if let Some(held) = &held {
+            self.count -= 1;
+            if let Some(count) = self.by_port.get_mut(usize::from(held.from.0)) {
+                *count -= 1;
+            }
+        }
         held
     }
 

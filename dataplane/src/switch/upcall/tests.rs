@@ -44,7 +44,7 @@ proptest! {
     fn packets_come_out_in_the_order_of_their_flow(steps in prop::collection::vec((0_usize..9, 0_u8..3), 1..200)) {
         let mut pool = pool(64);
         let indices = indices(9);
-        let mut hold = Hold::new(20, 6, 4);
+        let mut hold = Hold::new(20, 6, 4, 1);
         let mut model: HashMap<usize, VecDeque<u64>> = HashMap::new();
         let mut number = 0;
         for (flow, step) in steps {
@@ -53,7 +53,7 @@ proptest! {
                 let flows = model.values().filter(|queue| !queue.is_empty()).count();
                 let is_new = model.get(&flow).is_none_or(VecDeque::is_empty);
                 let fits = all < 20 && !(is_new && flows == 6);
-                prop_assert_eq!(hold.push(indices[flow], held(&mut pool, number)).is_ok(), fits);
+                prop_assert_eq!(hold.push(indices[flow], held(&mut pool, number), 99).is_ok(), fits);
                 if fits {
                     model.entry(flow).or_default().push_back(number);
                 }
@@ -77,7 +77,7 @@ proptest! {
 #[test]
 fn flows_are_ripe_when_all_that_went_before_is_back() {
     let indices = indices(3);
-    let mut hold = Hold::new(4, 4, 2);
+    let mut hold = Hold::new(4, 4, 2, 1);
     assert!(hold.ripen(indices[0], 5) && hold.ripen(indices[1], 7));
     assert!(!hold.ripen(indices[2], 7));
     assert_eq!(hold.ripe(3), None);
@@ -88,12 +88,26 @@ fn flows_are_ripe_when_all_that_went_before_is_back() {
 }
 
 #[test]
+fn a_port_leaves_room_for_others() {
+    let mut pool = pool(8);
+    let indices = indices(2);
+    let mut hold = Hold::new(8, 8, 2, 2);
+    let of = |from, held: Held| Held { from: PortSlot(from), ..held };
+    assert!((0..3).all(|_| hold.push(indices[0], of(0, held(&mut pool, 0)), 3).is_ok()));
+    assert!(hold.push(indices[1], of(0, held(&mut pool, 0)), 3).is_err());
+    assert!(hold.push(indices[0], of(1, held(&mut pool, 0)), 3).is_ok());
+    assert!(hold.push(indices[0], of(2, held(&mut pool, 0)), 3).is_err());
+    assert!(hold.pop(indices[0]).is_some());
+    assert!(hold.push(indices[1], of(0, held(&mut pool, 0)), 3).is_ok());
+}
+
+#[test]
 fn a_flow_that_waits_too_long_is_found() {
     let mut pool = pool(4);
     let indices = indices(2);
-    let mut hold = Hold::new(4, 200, 2);
-    hold.push(indices[0], held(&mut pool, 100)).unwrap();
-    hold.push(indices[1], held(&mut pool, 200)).unwrap();
+    let mut hold = Hold::new(4, 200, 2, 1);
+    hold.push(indices[0], held(&mut pool, 100), 9).unwrap();
+    hold.push(indices[1], held(&mut pool, 200), 9).unwrap();
     let expired = |hold: &mut Hold, now| (0..10).find_map(|_| hold.expired(now, 50));
     assert_eq!(expired(&mut hold, 150), None);
     assert_eq!(expired(&mut hold, 151), Some(indices[0]));
