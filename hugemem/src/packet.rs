@@ -157,6 +157,16 @@ impl Packet {
         prefetch::at(self.header().pointer());
     }
 
+    /// Fetches the start of the frame, and what is in front of it for a header, to be written soon.
+    #[inline]
+    pub fn prefetch_to_write(&self) {
+        let header = self.header();
+        prefetch::at_to_write(header.pointer());
+        if header.start > 0 {
+            prefetch::at_to_write(header.data.map_addr(|data| data.saturating_add(usize::from(header.start) - 1)));
+        }
+    }
+
     /// The bytes of each segment in turn. Foreign pieces, which follow, are not among them.
     #[must_use]
     pub fn segments(&self) -> Segments<'_> {

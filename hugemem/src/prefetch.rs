@@ -25,11 +25,17 @@ pub(crate) fn at(pointer: NonNull<u8>) {
 /// Fetches the cache line where `place` starts from whoever has it, to be written soon.
 #[inline(always)]
 pub fn prefetch_to_write<T>(place: &T) {
+    at_to_write(NonNull::from(place).cast());
+}
+
+/// Fetches the cache line at `pointer` from whoever has it, to be written soon.
+#[inline(always)]
+pub(crate) fn at_to_write(pointer: NonNull<u8>) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         // The intrinsic may prefetch for reading.
-        let place: *const T = place;
+        let pointer = pointer.as_ptr();
         // SAFETY: prefetching neither faults nor changes memory, whatever the address; processors without it do nothing.
-        unsafe { core::arch::asm!("prefetchw [{}]", in(reg) place, options(nostack, preserves_flags, readonly)) };
+        unsafe { core::arch::asm!("prefetchw [{}]", in(reg) pointer, options(nostack, preserves_flags, readonly)) };
     }
 }

@@ -57,15 +57,22 @@ impl Template {
         self.length
     }
 
-    /// Makes a frame with the mark `number` and `time`; `None` when the pool is dry.
+    /// Takes an empty frame, whose first bytes start to travel to this core; `None` when the pool is dry.
     #[inline]
-    pub fn make(&self, pool: &mut PacketPool, number: u64, time: u64) -> Option<Packet> {
-        let mut frame = pool.take()?;
+    pub fn take(pool: &mut PacketPool) -> Option<Packet> {
+        let frame = pool.take()?;
+        frame.prefetch_to_write();
+        Some(frame)
+    }
+
+    /// Makes an empty frame one with the mark `number` and `time`. `None` when it is too short, or the pool is dry.
+    #[inline]
+    pub fn fill(&self, frame: &mut Packet, pool: &mut PacketPool, number: u64, time: u64) -> Option<()> {
         frame.resize(self.length.min(PIECE)).ok()?;
         let head = frame.bytes_mut().first_chunk_mut::<SHORTEST>()?;
         *head = self.head;
         if self.large {
-            self.enlarge(&mut frame, pool)?;
+            self.enlarge(frame, pool)?;
             let head = frame.bytes_mut().first_chunk_mut::<{ SHORTEST + MARK_LENGTH }>()?;
             head[SHORTEST..SHORTEST + 8].copy_from_slice(&number.to_le_bytes());
             head[SHORTEST + 8..].copy_from_slice(&time.to_le_bytes());
@@ -73,6 +80,14 @@ impl Template {
             head[MARK..MARK + 8].copy_from_slice(&number.to_le_bytes());
             head[MARK + 8..].copy_from_slice(&time.to_le_bytes());
         }
+        Some(())
+    }
+
+    /// Takes a frame and fills it.
+    #[inline]
+    pub fn make(&self, pool: &mut PacketPool, number: u64, time: u64) -> Option<Packet> {
+        let mut frame = Self::take(pool)?;
+        self.fill(&mut frame, pool, number, time)?;
         Some(frame)
     }
 

@@ -128,17 +128,39 @@ impl Direction {
             }
             room = room.min(usize::try_from(most - out).unwrap_or(room));
         }
+        // All are taken before the first is written, so that their lines travel together.
+        let before = self.waiting.len();
         for _ in 0..room {
-            let Some(frame) = self.template.make(&mut self.pool, self.next, now) else { break };
-            self.next += 1;
+            let Some(frame) = Template::take(&mut self.pool) else { break };
             // There is room.
             let _ = self.waiting.push(frame);
         }
+        let mut made = before;
+        for frame in self.waiting.as_mut_slice().get_mut(before..).unwrap_or_default() {
+            if self.template.fill(frame, &mut self.pool, self.next, now).is_none() {
+                break;
+            }
+            self.next += 1;
+            made += 1;
+        }
+        self.keep(made);
         let sent = self.tx.transmit(&mut self.waiting);
         self.sent += sent as u64;
         self.tries += 1;
         self.full += u64::from(!self.waiting.is_empty());
         sent > 0
+    }
+
+    /// Drops what waits behind the first `made` frames: the pool ran dry before it was whole.
+    #[inline]
+    fn keep(&mut self, made: usize) {
+        if made < self.waiting.len() {
+            let mut index = 0;
+            self.waiting.retain(|_| {
+                index += 1;
+                index <= made
+            });
+        }
     }
 }
 
