@@ -19,7 +19,7 @@ use crate::nic::{Counters, DropReason};
 use crate::stopped::Stopped;
 
 /// Buffers that are handled together.
-const GROUP: usize = 16;
+const GROUP: usize = 32;
 /// Free descriptors at which the ring is filled up again: one cache line of the available ring, so that doorbells and
 /// lines are shared by many.
 const REFILL: u16 = 32;

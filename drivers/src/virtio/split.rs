@@ -10,7 +10,7 @@
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering, fence};
 
-use hugemem::{DmaArray, OutOfMemory, Region};
+use hugemem::{DmaArray, OutOfMemory, Region, prefetch, prefetch_to_write};
 
 use super::masked::{at, at_mut, event_passed, ring_of};
 use super::ring::{Addresses, Descriptor, Part, Parts, Returned, Ring, Tables, descriptors_for, write};
@@ -23,6 +23,12 @@ const NEXT: u64 = 1;
 const WRITE: u64 = 2;
 /// Descriptor flag: the buffer is a table of descriptors.
 const INDIRECT: u64 = 4;
+/// Descriptors in a cache line.
+const LINE: u16 = 4;
+/// Entries of the used ring in a cache line.
+const USED_LINE: u16 = 8;
+/// How many descriptors ahead of the one that is written lines are fetched.
+const AHEAD: u16 = 32;
 /// `flags` of the available ring: no interrupts, please.
 const NO_INTERRUPT: u16 = 1;
 /// `flags` of the used ring: no notifications, please.
@@ -209,6 +215,10 @@ impl<T: Parts + Send> Ring<T> for Split<T> {
             return Err(Returned::new(token, 0));
         }
         let head = self.take_identifier();
+        if head.is_multiple_of(LINE) && self.free > AHEAD {
+            // The device has read what was there; now it is ours again, unless nearly everything is with the device.
+            prefetch_to_write(at(&self.descriptors, head.wrapping_add(AHEAD)));
+        }
         write(at(&self.descriptors, head), part.iova, word(part.len, access(part), 0));
         self.offer(head, 1, token);
         Ok(())
@@ -271,6 +281,11 @@ impl<T: Parts + Send> Ring<T> for Split<T> {
             return Err(Fault::IndexJump);
         }
         self.used_seen = index;
+        // The next entries travel together.
+        let (entries, _) = self.used.get(1..).unwrap_or_default().as_chunks::<2>();
+        for line in 0..index.wrapping_sub(self.used_next).min(AHEAD).div_ceil(USED_LINE) {
+            prefetch(at(entries, self.used_next.wrapping_add(line * USED_LINE)));
+        }
         Ok(())
     }
 
