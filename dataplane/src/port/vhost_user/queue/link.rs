@@ -249,6 +249,7 @@ impl<W: Work> Shared<W> {
             let _ = each!(&mut ring, inner => inner.arm());
         }
         queue.ring = Some(ring);
+        queue.chains.clear();
         let link = &mut queue.link;
         *link = Link {
             memory,
@@ -303,6 +304,7 @@ impl<W: Work> Shared<W> {
         queue.link.paused = false;
         let Some(ring) = &mut queue.ring else { return Ok(true) };
         let outcome = each!(ring, inner => inner.set_memory(&memory));
+        queue.chains.clear();
         let link = &mut queue.link;
         let old = std::mem::replace(&mut link.memory, memory);
         if !home {

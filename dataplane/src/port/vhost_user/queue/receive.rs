@@ -22,8 +22,9 @@ use crate::port::vhost_user::ring::{Chain, Chains, Element, Ring, RingFault};
 
 /// Shortest frame: an Ethernet header.
 const SHORTEST: usize = 14;
-/// Chains that are handled together: their cache misses overlap.
-const GROUP: usize = 32;
+/// How many chains ahead of the one at hand frames start to travel, so that their cache misses overlap; and how many at a time.
+const DISTANCE: usize = 24;
+const STEP: usize = 8;
 /// Flags and kind of segmentation (5.1.6): the bits of a header's first bytes without which the rest says nothing.
 const SAYS_SOMETHING: u64 = 0xffff;
 /// In place of a buffer's number: the frame was dropped, and its chain may go back.
@@ -76,6 +77,8 @@ pub(crate) struct Receiver {
     kept: Vec<Kept>,
     /// What headers may say; when nothing, they are not even read.
     receivable: Features,
+    /// How many chains, of those that were not taken yet, have frames that are on their way.
+    foreseen: usize,
     armed: bool,
 }
 
@@ -91,6 +94,7 @@ impl Receiver {
             home: vec![false; capacity].into(),
             kept: Vec::new(),
             receivable: Features::empty(),
+            foreseen: 0,
             armed: false,
             pool,
         }
@@ -164,36 +168,41 @@ impl Receiver {
         let memory = &*link.memory;
         let mut taken = 0;
         let mut bytes = 0;
-        'groups: for group in chains.as_slice().chunks(GROUP) {
-            let mut whole = [const { None }; GROUP];
-            for (chain, place) in group.iter().zip(&mut whole) {
-                *place = self.foresee(memory, chain);
-            }
-            for (chain, whole) in group.iter().zip(whole) {
-                let frame = match whole {
-                    Some(piece) => self.frame(piece),
-                    None => self.scattered(memory, chain, chains.readable(chain)),
-                };
-                match frame {
-                    Ok(packet) => {
-                        bytes += packet.len() as u64;
-                        self.remember(chain, packet.slot());
-                        // There is room: no more chains were looked at.
-                        let _ = batch.push(packet);
-                    }
-                    Err(Refusal::Drop(reason)) => {
-                        counters.drop_packets(reason, 1);
-                        self.remember(chain, DROPPED);
-                    }
-                    Err(Refusal::Fault(fault)) => {
-                        outcome = Err(fault);
-                        break 'groups;
-                    }
-                    Err(Refusal::Dry) => break 'groups,
+        let coming = chains.with_ahead();
+        let mut foreseen = self.foreseen.min(coming.len());
+        for (index, chain) in chains.as_slice().iter().enumerate() {
+            if foreseen < index + DISTANCE {
+                // A window of frames is on its way, into the chains that were read ahead.
+                let edge = coming.len().min(index + DISTANCE + STEP);
+                for chain in coming.get(foreseen..edge).unwrap_or_default() {
+                    self.foresee(memory, chain);
                 }
-                taken += 1;
+                foreseen = foreseen.max(edge);
             }
+            let frame = match whole(memory, chain) {
+                Some(piece) => self.frame(piece),
+                None => self.scattered(memory, chain, chains.readable(chain)),
+            };
+            match frame {
+                Ok(packet) => {
+                    bytes += packet.len() as u64;
+                    self.remember(chain, packet.slot());
+                    // There is room: no more chains were looked at.
+                    let _ = batch.push(packet);
+                }
+                Err(Refusal::Drop(reason)) => {
+                    counters.drop_packets(reason, 1);
+                    self.remember(chain, DROPPED);
+                }
+                Err(Refusal::Fault(fault)) => {
+                    outcome = Err(fault);
+                    break;
+                }
+                Err(Refusal::Dry) => break,
+            }
+            taken += 1;
         }
+        self.foreseen = foreseen.saturating_sub(taken);
         ring.take(chains, taken);
         if guest::faults() != faults && link.memory.is_lost() {
             // Nobody knows which of these frames are what the VM sent.
@@ -209,21 +218,19 @@ impl Receiver {
         batch.len() - before
     }
 
-    /// The piece of memory that a chain of a single buffer is, when header and frame have good lengths; on its way into the cache.
+    /// Fetches the first bytes of a frame, to be read soon.
     #[inline(always)]
-    fn foresee<'m>(&self, memory: &'m Memory, chain: &Chain) -> Option<Piece<'m>> {
-        let element = chain.sole_readable()?;
-        if !(PLAIN + SHORTEST..=PLAIN + LONGEST).contains(&(element.len as usize)) {
-            return None;
-        }
-        let piece = memory.whole(GuestAddress(element.address), element.len)?;
+    fn foresee(&self, memory: &Memory, chain: &Chain) {
+        let Some(piece) = whole(memory, chain) else { return };
         let (_, frame) = piece.split_at(PLAIN as u32);
         if !self.receivable.is_empty() {
             piece.prefetch();
         }
         frame.prefetch();
-        frame.split_at(64).1.prefetch();
-        Some(piece)
+        let (_, second) = frame.split_at(64);
+        if !second.is_empty() {
+            second.prefetch();
+        }
     }
 
     /// Makes a packet of a header and a frame in one piece, of good length.
@@ -306,6 +313,17 @@ impl Receiver {
     }
 }
 
+/// The piece of memory that a chain of a single buffer is, when header and frame have good lengths.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a length of 32 bits")]
+fn whole<'m>(memory: &'m Memory, chain: &Chain) -> Option<Piece<'m>> {
+    let element = chain.sole_readable()?;
+    if !(PLAIN + SHORTEST..=PLAIN + LONGEST).contains(&(element.len as usize)) {
+        return None;
+    }
+    memory.whole(GuestAddress(element.address), element.len)
+}
+
 /// Drops all packets of `batch` behind the first `keep`.
 #[cold]
 fn forget(batch: &mut Batch, keep: usize) {
@@ -331,6 +349,7 @@ impl Work for Receiver {
 
     fn begin(&mut self, features: Features) {
         self.receivable = offload::receivable(features);
+        self.foreseen = 0;
         // Buffers of an earlier ring that came home late.
         self.sweep();
     }
@@ -340,16 +359,30 @@ impl Work for Receiver {
         if self.first == self.last {
             return;
         }
-        self.sweep();
-        let Self { home, taken, .. } = self;
+        let Self { pool, home, taken, .. } = self;
         let mask = taken.len() - 1;
-        while self.first != self.last {
-            let Some(chain) = taken.get(self.first as usize & mask) else { break };
+        let (mut first, last) = (self.first, self.last);
+        pool.sweep(|slot| {
+            // Mostly they come home in the order in which they were taken.
+            let next = taken.get(first as usize & mask).filter(|chain| chain.slot == slot && first != last);
+            if let Some(chain) = next {
+                ring.give_back(chain.id, chain.descriptors, 0);
+                first = first.wrapping_add(1);
+            } else if let Some(home) = home.get_mut(slot as usize) {
+                *home = true;
+            }
+        });
+        while first != last {
+            let Some(chain) = taken.get(first as usize & mask) else { break };
             if home.get(chain.slot as usize).is_some_and(|home| !home) {
                 break;
             }
             ring.give_back(chain.id, chain.descriptors, 0);
-            self.first = self.first.wrapping_add(1);
+            first = first.wrapping_add(1);
+        }
+        self.first = first;
+        if !self.kept.is_empty() {
+            self.strike();
         }
         link.publish(ring);
     }

@@ -21,8 +21,9 @@ use super::source::Source;
 use crate::guest::{self, Access, GuestAddress, Memory, Piece};
 use crate::port::vhost_user::ring::{Chain, Chains, Element, MOST_CHAINS, Ring, RingFault};
 
-/// Chains that are prepared together: their cache misses overlap.
-const GROUP: usize = 32;
+/// How many chains ahead of the one that is filled buffers start to travel, so that their cache misses overlap; and how many at a time.
+const DISTANCE: usize = 24;
+const STEP: usize = 8;
 /// Where the header has the number of buffers (5.1.6).
 const BUFFERS: usize = 10;
 
@@ -39,7 +40,9 @@ pub(crate) struct Transmitter {
     mergeable: bool,
     /// Chains that can ever be looked at together.
     most: usize,
-    /// Bytes written into each of the chains that were looked at.
+    /// How many chains, of those that were not taken yet, have buffers that are on their way.
+    foreseen: usize,
+    /// Bytes written into each of the chains that the last frame took.
     written: Box<[u32]>,
 }
 
@@ -70,6 +73,7 @@ impl Transmitter {
             sender: offload::sender(Features::empty()),
             mergeable: false,
             most: MOST_CHAINS,
+            foreseen: 0,
             written: vec![0; MOST_CHAINS].into(),
         }
     }
@@ -92,11 +96,8 @@ impl Transmitter {
         while done < batch.len() {
             let looked = ring.look(&link.memory, limit, chains);
             let frames = batch.as_mut_slice().get_mut(done..).unwrap_or_default();
-            let progress = self.deliver(link, chains, frames, counters);
+            let progress = self.deliver(ring, link, chains, frames, counters);
             ring.take(chains, progress.chains);
-            for (chain, written) in chains.as_slice().iter().zip(&self.written).take(progress.chains) {
-                ring.give_back(chain.id, chain.descriptors, *written);
-            }
             done += progress.frames;
             if let Some(fault) = progress.fault.or(looked.err()) {
                 link.fail(fault);
@@ -118,34 +119,47 @@ impl Transmitter {
         done
     }
 
-    /// Writes frames into the chains that were looked at, as far as they go.
+    /// Writes frames into the chains that were looked at, as far as they go, and gives these back.
     #[inline(always)]
-    fn deliver(&mut self, link: &Link, chains: &Chains, frames: &mut [Packet], counters: &mut Counters) -> Progress {
+    fn deliver<R: Ring>(
+        &mut self,
+        ring: &mut R,
+        link: &Link,
+        chains: &Chains,
+        frames: &mut [Packet],
+        counters: &mut Counters,
+    ) -> Progress {
         let memory = &*link.memory;
         let mut progress = Progress::default();
         let mut bytes = 0;
         let mut dropped = 0;
-        let mut whole = [const { None }; GROUP];
-        let mut ready = 0;
+        let (asked, coming) = (chains.as_slice(), chains.with_ahead());
+        let mut foreseen = self.foreseen.min(coming.len());
         for frame in frames {
-            if progress.chains >= ready {
-                // The next group of targets starts travelling.
-                let group = chains.as_slice().get(progress.chains..).unwrap_or_default();
-                let (targets, beyond) = whole.split_at_mut(group.len().min(GROUP));
-                for (chain, place) in group.iter().zip(targets) {
-                    *place = foresee(memory, chain);
+            if foreseen < progress.chains + DISTANCE {
+                // A window of buffers is on its way, into the chains that were read ahead.
+                let edge = coming.len().min(progress.chains + DISTANCE + STEP);
+                for chain in coming.get(foreseen..edge).unwrap_or_default() {
+                    foresee(memory, chain);
                 }
-                // What is left of the group before was filled already.
-                beyond.fill(None);
-                ready = progress.chains + GROUP;
+                foreseen = foreseen.max(edge);
             }
-            let target = whole.get(progress.chains + GROUP - ready).copied().flatten();
             let length = frame.len();
-            let outcome = match target {
-                Some(target) if self.sender.is_plain(frame) && fits(target, frame) => {
-                    self.send_plain(link, progress.chains, target, frame)
+            let next = asked.get(progress.chains);
+            let target = next.and_then(|chain| whole(memory, chain));
+            let outcome = match (next, target) {
+                (Some(chain), Some(target)) if self.sender.is_plain(frame) && fits(target, frame) => {
+                    send_plain(link, target, frame).map(|written| {
+                        ring.give_back(chain.id, chain.descriptors, written);
+                        1
+                    })
                 }
-                _ => self.send(link, chains, progress.chains, frame),
+                _ => self.send(link, chains, progress.chains, frame).inspect(|used| {
+                    let used = asked.iter().skip(progress.chains).take(*used);
+                    for (chain, written) in used.zip(&self.written) {
+                        ring.give_back(chain.id, chain.descriptors, *written);
+                    }
+                }),
             };
             match outcome {
                 Ok(used) => {
@@ -164,51 +178,24 @@ impl Transmitter {
             }
             progress.frames += 1;
         }
+        self.foreseen = foreseen.saturating_sub(progress.chains);
         counters.packets += progress.frames as u64 - dropped;
         counters.bytes += bytes;
         progress
     }
 
-    /// Writes a frame without offloads to `target`, which is chain number `index` and has room for it.
-    #[inline(always)]
-    fn send_plain(&mut self, link: &Link, index: usize, target: Piece<'_>, frame: &Packet) -> Result<usize, Refusal> {
-        // Mostly the header is there from the frame before, and its line stays shared when it is not written to.
-        if target.word(0) != Some(0) || target.word(4) != Some(ONE_BUFFER) {
-            target.copy_out(&PLAIN_HEADER);
-        }
-        self.write(link, index, target, frame);
-        if guest::lost() != 0 {
-            survived(&link.memory, frame)?;
-        }
-        Ok(1)
-    }
-
-    /// Writes a frame behind its header.
-    #[inline(always)]
-    fn write(&mut self, link: &Link, index: usize, target: Piece<'_>, frame: &Packet) {
-        let bytes = frame.bytes();
-        let (_, place) = target.split_at(PLAIN as u32);
-        place.copy_out(bytes);
-        let mut done = bytes.len() as u32;
-        for piece in frame.foreign() {
-            done += guest::copy_foreign(piece, 0, place.split_at(done).1);
-        }
-        let total = PLAIN as u32 + done;
-        if let Some(written) = self.written.get_mut(index) {
-            *written = total;
-        }
-        link.wrote(target, total);
-    }
-
-    /// Writes any frame into the chains from number `first` on. Gives how many it took.
+    /// Writes any frame into the chains from number `first` on. Gives how many it took; [`Self::written`] says how much is in each.
     #[inline(never)]
     fn send(&mut self, link: &Link, chains: &Chains, first: usize, frame: &mut Packet) -> Result<usize, Refusal> {
         let header = self.header(frame)?;
-        let target = chains.as_slice().get(first).and_then(|chain| foresee(&link.memory, chain));
+        let target = chains.as_slice().get(first).and_then(|chain| whole(&link.memory, chain));
         let used = match target {
             Some(target) if fits(target, frame) => {
                 target.copy_out(&header);
-                self.write(link, first, target, frame);
+                let written = write(link, target, frame);
+                if let Some(place) = self.written.first_mut() {
+                    *place = written;
+                }
                 1
             }
             _ => self.scatter(link, chains, first, header, frame)?,
@@ -266,8 +253,7 @@ impl Transmitter {
         header[BUFFERS] = low;
         header[BUFFERS + 1] = high;
         let mut source = Source::new(&header, frame);
-        let places = self.written.get_mut(first..).unwrap_or_default();
-        for (chain, place) in available.iter().zip(places).take(needed.into()) {
+        for (chain, place) in available.iter().zip(&mut self.written).take(needed.into()) {
             let before = left;
             for Element { address, len } in chains.writable(chain).iter().copied() {
                 let len = len.min(left as u32);
@@ -287,16 +273,52 @@ impl Transmitter {
     }
 }
 
-/// The piece of memory that a chain of a single buffer is; on its way into the cache.
+/// Writes a frame without offloads to `target`, which has room for it. Gives the bytes written.
+#[inline(always)]
+fn send_plain(link: &Link, target: Piece<'_>, frame: &Packet) -> Result<u32, Refusal> {
+    // Mostly the header is there from the frame before, and its line stays shared when it is not written to.
+    if target.word(0) != Some(0) || target.word(4) != Some(ONE_BUFFER) {
+        target.copy_out(&PLAIN_HEADER);
+    }
+    let written = write(link, target, frame);
+    if guest::lost() != 0 {
+        survived(&link.memory, frame)?;
+    }
+    Ok(written)
+}
+
+/// Writes a frame behind its header, for which `target` has room. Gives the bytes of both.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "lengths of frames and headers")]
+fn write(link: &Link, target: Piece<'_>, frame: &Packet) -> u32 {
+    let bytes = frame.bytes();
+    let (_, place) = target.split_at(PLAIN as u32);
+    place.copy_out(bytes);
+    let mut done = bytes.len() as u32;
+    for piece in frame.foreign() {
+        done += guest::copy_foreign(piece, 0, place.split_at(done).1);
+    }
+    let total = PLAIN as u32 + done;
+    link.wrote(target, total);
+    total
+}
+
+/// The piece of memory that a chain of a single buffer is.
+#[inline(always)]
+fn whole<'m>(memory: &'m Memory, chain: &Chain) -> Option<Piece<'m>> {
+    let element = chain.sole_writable()?;
+    memory.whole(GuestAddress(element.address), element.len)
+}
+
+/// Fetches the first lines of a chain's buffer, to be written soon; of the header only to be read.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "length of the header")]
-fn foresee<'m>(memory: &'m Memory, chain: &Chain) -> Option<Piece<'m>> {
-    let element = chain.sole_writable()?;
-    let piece = memory.whole(GuestAddress(element.address), element.len)?;
-    piece.prefetch();
-    piece.prefetch_to_write(PLAIN as u32);
-    piece.prefetch_to_write(64);
-    Some(piece)
+fn foresee(memory: &Memory, chain: &Chain) {
+    if let Some(piece) = whole(memory, chain) {
+        piece.prefetch();
+        piece.prefetch_to_write(PLAIN as u32);
+        piece.prefetch_to_write(64);
+    }
 }
 
 /// `target` has room for the frame and its header, and the frame is in one segment.
@@ -335,6 +357,7 @@ impl Work for Transmitter {
     fn begin(&mut self, features: Features) {
         self.sender = offload::sender(features);
         self.mergeable = features.contains(Features::MRG_RXBUF);
+        self.foreseen = 0;
     }
 
     fn collect<R: Ring>(&mut self, _: &mut R, _: &mut Link) {}

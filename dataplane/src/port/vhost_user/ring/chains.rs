@@ -4,6 +4,8 @@
 pub(super) const LONGEST_CHAIN: usize = 72;
 /// Most chains that are looked at in one go.
 pub(in super::super) const MOST_CHAINS: usize = 256;
+/// Most chains that are read beyond what was asked for.
+pub(super) const AHEAD: usize = 32;
 /// Descriptors of chains of several for which there is room in all.
 const MOST_ELEMENTS: usize = 1024;
 
@@ -54,11 +56,15 @@ impl Chain {
     }
 }
 
-/// A run of chains, read once from the driver's memory. Allocates only when it is made.
+/// A run of chains, read once from the driver's memory: those that were asked for, and behind them some that were read ahead. Allocates
+/// only when it is made.
 #[derive(Debug)]
 pub(in super::super) struct Chains {
-    chains: Box<[Chain; MOST_CHAINS]>,
+    chains: Box<[Chain; MOST_CHAINS + AHEAD]>,
+    /// Chains in all.
     count: usize,
+    /// Chains that were asked for.
+    asked: usize,
     elements: Vec<Element>,
     /// Descriptors in the ring itself that the chains of several took.
     descriptors: usize,
@@ -66,18 +72,44 @@ pub(in super::super) struct Chains {
 
 impl Default for Chains {
     fn default() -> Self {
-        let chains = Box::new([Chain::default(); MOST_CHAINS]);
-        Self { chains, count: 0, elements: Vec::with_capacity(MOST_ELEMENTS), descriptors: 0 }
+        let chains = Box::new([Chain::default(); MOST_CHAINS + AHEAD]);
+        Self { chains, count: 0, asked: 0, elements: Vec::with_capacity(MOST_ELEMENTS), descriptors: 0 }
     }
 }
 
 impl Chains {
     /// Forgets all chains.
     #[inline(always)]
-    pub(super) fn clear(&mut self) {
+    pub(in super::super) fn clear(&mut self) {
         self.count = 0;
+        self.asked = 0;
         self.elements.clear();
         self.descriptors = 0;
+    }
+
+    /// Forgets the first `count` chains, which were taken. Gives how many are left; chains of several are not kept.
+    #[inline(always)]
+    pub(super) fn advance(&mut self, count: usize) -> usize {
+        if count >= self.count || !self.elements.is_empty() {
+            self.clear();
+        } else if count > 0 {
+            self.chains.copy_within(count..self.count, 0);
+            self.count -= count;
+        }
+        self.asked = 0;
+        self.count
+    }
+
+    /// The first `limit` chains are those that were asked for.
+    #[inline(always)]
+    pub(super) fn show(&mut self, limit: usize) {
+        self.asked = self.count.min(limit);
+    }
+
+    /// Chains, those read ahead included.
+    #[inline(always)]
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 
     /// Descriptors in the ring itself that chains of several took. No honest driver has more of them available than the ring has.
@@ -89,7 +121,7 @@ impl Chains {
     /// One more chain has room, however long it is.
     #[inline(always)]
     pub(super) fn has_room(&self) -> bool {
-        self.count < MOST_CHAINS && self.elements.len() + LONGEST_CHAIN <= MOST_ELEMENTS
+        self.count < self.chains.len() && self.elements.len() + LONGEST_CHAIN <= MOST_ELEMENTS
     }
 
     /// Adds a chain of a single descriptor. Only when there is room.
@@ -114,16 +146,36 @@ impl Chains {
         Building { chain: Chain { id, first, ..Chain::default() }, chains: self }
     }
 
-    /// The chains, in the order of the ring.
+    /// Adds a chain of a single descriptor for each of `ids`, as long as `read` finds one. Gives how many.
+    #[inline(always)]
+    pub(super) fn push_singles(&mut self, ids: &[u16], mut read: impl FnMut(u16) -> Option<(Element, bool)>) -> usize {
+        let places = self.chains.get_mut(self.count..).unwrap_or_default();
+        let mut added = 0;
+        for (id, place) in ids.iter().zip(places) {
+            let Some((element, writable)) = read(*id) else { break };
+            *place = Chain::single(*id, element, writable);
+            added += 1;
+        }
+        self.count += added;
+        added
+    }
+
+    /// The chains that were asked for, in the order of the ring.
     #[inline(always)]
     pub(in super::super) fn as_slice(&self) -> &[Chain] {
+        self.chains.get(..self.asked).unwrap_or_default()
+    }
+
+    /// These, and behind them what was read ahead.
+    #[inline(always)]
+    pub(in super::super) fn with_ahead(&self) -> &[Chain] {
         self.chains.get(..self.count).unwrap_or_default()
     }
 
-    /// Number of chains.
+    /// Number of chains that were asked for.
     #[inline(always)]
     pub(in super::super) fn len(&self) -> usize {
-        self.count
+        self.asked
     }
 
     /// What `chain`, one of these, has to read.

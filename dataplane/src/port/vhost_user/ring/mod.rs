@@ -3,7 +3,7 @@
 //! A [`Ring`] is polled in four steps, the same for both formats: [`Ring::look`] reads the chains that the driver made
 //! available into [`Chains`], host memory in which they stand still; [`Ring::take`] says how many of them are taken;
 //! [`Ring::give_back`] stages used chains, in the order in which they were taken; [`Ring::publish`] shows them to the driver. What is looked
-//! at and not taken is simply read anew the next time.
+//! at and not taken is there at the next look, or is read anew.
 //!
 //! Every word of the driver's is read once and checked as it was read. Positions are our own counters. The work of one
 //! call is bounded by the size of the ring. What breaks the rules is a [`RingFault`]: it stops this queue and nothing else.
@@ -99,8 +99,9 @@ pub(super) trait Ring: Sized + Send {
     /// Descriptors in the ring.
     fn size(&self) -> u16;
 
-    /// Clears `chains` and reads up to `limit` chains into them that are available and not taken yet. Fewer when no more are
-    /// there, or `chains` has no room for more. Reads in groups, so that cache misses overlap.
+    /// Puts up to `limit` chains into `chains` that are available and not taken yet. Fewer when no more are there, or `chains` has no
+    /// room for more. Reads in groups, so that cache misses overlap; and ahead, where it is known that the driver is far ahead,
+    /// so that nothing has to be waited for at the next look: then `chains` has to be the same, or empty.
     ///
     /// # Errors
     /// When the driver broke a rule. The chains before the broken one are in `chains` and good.

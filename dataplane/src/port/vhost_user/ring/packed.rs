@@ -21,10 +21,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use place::{Place, Rounds};
 
-use super::chains::LONGEST_CHAIN;
+use super::chains::{AHEAD, LONGEST_CHAIN};
 use super::inflight::Inflight;
 use super::table::Table;
-use super::{Addresses, Base, Chains, Element, Layout, Ring, RingFault, words};
+use super::{Addresses, Base, Chains, Element, Layout, MOST_CHAINS, Ring, RingFault, words};
 use crate::guest::{Access, Memory, Words};
 
 /// Descriptor flag: the chain goes on.
@@ -76,6 +76,8 @@ pub(in super::super) struct Packed {
     addresses: Addresses,
     /// Next place to take.
     available: Place,
+    /// Chains that were taken since the last look.
+    taken: usize,
     /// Next place to make used: what is staged begins there.
     used: Place,
     /// Behind what is staged.
@@ -256,6 +258,62 @@ impl Packed {
         Ok(count)
     }
 
+    /// Reads chains until `limit` are there, of which `have` are there already, and then those of a single descriptor that are ahead of them.
+    #[inline(always)]
+    fn fill(&mut self, memory: &Memory, limit: usize, have: usize, chains: &mut Chains) -> Result<(), RingFault> {
+        // What is kept from the last look are chains of one descriptor.
+        #[expect(clippy::cast_possible_truncation, reason = "a look gives some hundred chains")]
+        let mut place = self.rounds.after(self.available, have as u32);
+        let mut room = self.rounds.size().saturating_sub(self.rounds.distance(self.used, place));
+        if have == 0 {
+            // As many lines as last time: further on the driver may still be writing, and would lose the line to us.
+            self.approach(place, self.lines.min(limit / LINE));
+        }
+        while chains.count() < limit + AHEAD && chains.has_room() {
+            let Some((rest, address)) = self.areas.available(self.rounds, place) else {
+                self.lines = chains.count().saturating_sub(have) / LINE;
+                return Ok(());
+            };
+            let id = identifier(rest);
+            if room == 0 {
+                return if chains.count() < limit { Err(RingFault::InUse { head: id }) } else { Ok(()) };
+            }
+            let mut count = 1;
+            if flags(rest) & (NEXT | INDIRECT) == 0 {
+                if let Err(fault) = self.check(id) {
+                    return if chains.count() < limit { Err(fault) } else { Ok(()) };
+                }
+                let address = u64::from_le(address.load(Ordering::Relaxed));
+                chains.push_single(id, Element { address, len: length(rest) }, flags(rest) & WRITE != 0);
+            } else if chains.count() < limit {
+                let address = u64::from_le(address.load(Ordering::Relaxed));
+                count = self.walk(memory, place, (address, rest), room, chains)?.into();
+            } else {
+                // Chains of several would not be kept.
+                return Ok(());
+            }
+            place = self.rounds.after(place, count);
+            room = room.saturating_sub(count);
+        }
+        self.lines = chains.count() / LINE;
+        // The driver is far ahead.
+        self.approach(place, AHEAD / LINE);
+        Ok(())
+    }
+
+    /// Fetches `count` cache lines of the ring from behind `place` on: to be written where every descriptor is, so that they travel once.
+    #[inline(always)]
+    fn approach(&self, place: Place, count: usize) {
+        let first = self.rounds.index(place);
+        for line in 1..=count {
+            if self.skip_used {
+                self.areas.descriptors.prefetch(first + line * LINE);
+            } else {
+                self.areas.descriptors.prefetch_to_write(first + line * LINE);
+            }
+        }
+    }
+
     /// Whether the driver, as it says now, waits for one of the chains used since the last certain look.
     #[inline(always)]
     fn is_wished(&self) -> bool {
@@ -318,6 +376,7 @@ impl Ring for Packed {
             rounds: Rounds::new(size),
             addresses,
             available: Place::default(),
+            taken: 0,
             used: Place::default(),
             staged_end: Place::default(),
             staged: Vec::with_capacity(usize::from(size)),
@@ -346,44 +405,18 @@ impl Ring for Packed {
 
     #[inline(always)]
     fn look(&mut self, memory: &Memory, limit: usize, chains: &mut Chains) -> Result<(), RingFault> {
-        chains.clear();
-        let mut place = self.available;
-        let mut room = self.rounds.size().saturating_sub(self.rounds.distance(self.used, place));
-        let first = self.rounds.index(place);
-        // As many lines as last time: further on the driver may still be writing, and would lose the line to us. They are fetched to
-        // be written where every descriptor is, so that they travel once.
-        for line in 1..=self.lines.min(limit / LINE) {
-            if self.skip_used {
-                self.areas.descriptors.prefetch(first + line * LINE);
-            } else {
-                self.areas.descriptors.prefetch_to_write(first + line * LINE);
-            }
-        }
-        while chains.len() < limit && chains.has_room() {
-            let Some((rest, address)) = self.areas.available(self.rounds, place) else { break };
-            let id = identifier(rest);
-            if room == 0 {
-                return Err(RingFault::InUse { head: id });
-            }
-            let address = u64::from_le(address.load(Ordering::Relaxed));
-            let mut count = 1;
-            if flags(rest) & (NEXT | INDIRECT) == 0 {
-                self.check(id)?;
-                chains.push_single(id, Element { address, len: length(rest) }, flags(rest) & WRITE != 0);
-            } else {
-                count = self.walk(memory, place, (address, rest), room, chains)?.into();
-            }
-            place = self.rounds.after(place, count);
-            room = room.saturating_sub(count);
-        }
-        self.lines = chains.len() / LINE;
-        Ok(())
+        let limit = limit.min(MOST_CHAINS);
+        let have = chains.advance(std::mem::take(&mut self.taken));
+        let outcome = self.fill(memory, limit, have, chains);
+        chains.show(limit);
+        outcome
     }
 
     #[inline(always)]
     fn take(&mut self, chains: &Chains, count: usize) {
         let descriptors = chains.as_slice().iter().take(count).map(|chain| u32::from(chain.descriptors)).sum();
         self.available = self.rounds.after(self.available, descriptors);
+        self.taken += count;
     }
 
     #[inline(always)]
@@ -396,8 +429,14 @@ impl Ring for Packed {
             // One used descriptor for the run, where its first would be, with the identifier of its last (2.8.9).
             run.descriptors = run.descriptors.saturating_add(descriptors);
             run.word = used_word(id, 0, self.rounds.wrap(run.place));
+            return;
+        }
+        let word = used_word(id, written, self.rounds.wrap(place));
+        if descriptors == 1 && !self.staged.is_empty() && self.inflight.is_none() {
+            // Nobody looks at it before the first one of the batch.
+            self.areas.store(self.rounds, place, word);
         } else if self.staged.len() < self.staged.capacity() {
-            self.staged.push(Staged { place, descriptors, word: used_word(id, written, self.rounds.wrap(place)) });
+            self.staged.push(Staged { place, descriptors, word });
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
+use super::chains::AHEAD;
 use super::table::Table;
 use super::{Addresses, Base, Chains, Element, Layout, MOST_CHAINS, Ring, RingFault, event_passed, words};
 use crate::guest::{Access, Memory, Words};
@@ -21,6 +22,8 @@ const NO_NOTIFY: u16 = 1;
 const LARGEST: u16 = 1 << 15;
 /// Chains whose descriptors are fetched together.
 const GROUP: usize = 32;
+/// Used chains in a cache line.
+const USED_LINE: u16 = 8;
 /// Used chains after which the driver's wish is looked at behind a fence, rest or no rest: before the difference of two
 /// indexes becomes ambiguous.
 const UNSETTLED_LIMIT: u16 = 1 << 14;
@@ -33,6 +36,8 @@ pub(in super::super) struct Split {
     size: u16,
     /// Next index to take from the available ring.
     next: u16,
+    /// Chains that were taken since the last look.
+    taken: u16,
     /// The driver's index when last read.
     available: u16,
     /// Next index to fill in the used ring.
@@ -94,16 +99,64 @@ impl Areas {
 
 #[expect(clippy::cast_possible_truncation, reason = "words are taken apart; a ring has at most 32768 descriptors")]
 impl Split {
-    /// Reads the chain of `head`. `false` when there is no room for it.
+    /// Reads chains until `limit` are there and those ahead of them, of `ready` that are available; `have` are there already. Descriptors of
+    /// the next look are on their way then.
     #[inline(always)]
-    fn read(&self, memory: &Memory, head: u16, chains: &mut Chains) -> Result<bool, RingFault> {
-        let (address, rest) = self.descriptor(head)?;
-        let flags = (rest >> 32) as u16;
-        if flags & (NEXT | INDIRECT) == 0 {
-            chains.push_single(head, Element { address, len: rest as u32 }, flags & WRITE != 0);
-            return Ok(true);
+    fn fill(
+        &self,
+        memory: &Memory,
+        limit: usize,
+        ready: usize,
+        have: usize,
+        chains: &mut Chains,
+    ) -> Result<(), RingFault> {
+        let mut left = ready.min(limit + AHEAD).saturating_sub(have);
+        let mut index = self.next.wrapping_add(have as u16);
+        while left > 0 {
+            let mut heads = [0; GROUP];
+            let count = self.approach(index, left, &mut heads);
+            let Some(heads) = heads.get(..count).filter(|heads| !heads.is_empty()) else { return Ok(()) };
+            let mut rest = heads;
+            loop {
+                let mut other = None;
+                let added = chains.push_singles(rest, |head| match self.descriptor(head) {
+                    Ok((address, rest)) if (rest >> 32) as u16 & (NEXT | INDIRECT) == 0 => {
+                        Some((Element { address, len: rest as u32 }, (rest >> 32) as u16 & WRITE != 0))
+                    }
+                    outcome => {
+                        other = Some((head, outcome));
+                        None
+                    }
+                });
+                let (Some((head, outcome)), Some(behind)) = (other, rest.get(added + 1..)) else { break };
+                // Chains of several would not be kept.
+                if chains.count() >= limit || !self.walk(memory, head, outcome?, chains)? {
+                    return Ok(());
+                }
+                rest = behind;
+            }
+            left -= count;
+            index = index.wrapping_add(count as u16);
         }
-        self.walk(memory, head, (address, rest), chains)
+        let beyond = ready.saturating_sub(limit + AHEAD).min(AHEAD);
+        if beyond > 0 {
+            // The heads are hints here. What counts is read at the next look.
+            self.approach(index, beyond, &mut [0; GROUP]);
+        }
+        Ok(())
+    }
+
+    /// Reads up to `limit` heads from `index` on, and fetches their descriptors. Gives how many: a group ends where the ring does.
+    #[inline(always)]
+    fn approach(&self, index: u16, limit: usize, heads: &mut [u16; GROUP]) -> usize {
+        let ring = self.areas.available.get(2..2 + usize::from(self.size)).unwrap_or_default();
+        let group = ring.get(usize::from(index & (self.size - 1))..).unwrap_or_default();
+        let group = group.get(..limit.min(GROUP)).unwrap_or(group);
+        for (head, place) in group.iter().zip(heads) {
+            *place = u16::from_le(head.load(Ordering::Relaxed));
+            self.areas.descriptors.prefetch(usize::from(*place));
+        }
+        group.len()
     }
 
     /// The two words of a descriptor, each read once.
@@ -226,6 +279,7 @@ impl Ring for Split {
             addresses,
             size,
             next,
+            taken: 0,
             available: next,
             used_next: next,
             published: next,
@@ -253,45 +307,29 @@ impl Ring for Split {
 
     #[inline(always)]
     fn look(&mut self, memory: &Memory, limit: usize, chains: &mut Chains) -> Result<(), RingFault> {
-        chains.clear();
-        let mut ready = self.available.wrapping_sub(self.next);
-        if usize::from(ready) < limit {
+        let limit = limit.min(MOST_CHAINS);
+        let have = chains.advance(std::mem::take(&mut self.taken).into());
+        let seen = self.available.wrapping_sub(self.next);
+        if usize::from(seen) < limit {
             let index = self.areas.available_index();
             // Taken chains and available ones together fill the ring at most (2.7.13).
-            if index.wrapping_sub(self.used_next) > self.size || index.wrapping_sub(self.next) < ready {
+            if index.wrapping_sub(self.used_next) > self.size || index.wrapping_sub(self.next) < seen {
                 return Err(RingFault::IndexJump { from: self.next, to: index, size: self.size });
             }
             self.available = index;
-            ready = index.wrapping_sub(self.next);
         }
-        let mut left = limit.min(usize::from(ready)).min(MOST_CHAINS);
-        let mut index = self.next;
-        let ring = self.areas.available.get(2..2 + usize::from(self.size)).unwrap_or_default();
-        while left > 0 {
-            let mut heads = [0; GROUP];
-            // A group ends where the ring does.
-            let group = ring.get(usize::from(index & (self.size - 1))..).unwrap_or_default();
-            let group = group.get(..left.min(GROUP)).unwrap_or(group);
-            for (head, place) in group.iter().zip(&mut heads) {
-                *place = u16::from_le(head.load(Ordering::Relaxed));
-                self.areas.descriptors.prefetch(usize::from(*place));
-            }
-            let Some(heads) = heads.get(..group.len()).filter(|heads| !heads.is_empty()) else { break };
-            for head in heads {
-                if !self.read(memory, *head, chains)? {
-                    return Ok(());
-                }
-            }
-            left -= heads.len();
-            index = index.wrapping_add(heads.len() as u16);
-        }
-        Ok(())
+        // What was read ahead was available then.
+        let ready = usize::from(self.available.wrapping_sub(self.next));
+        let outcome = self.fill(memory, limit, ready, have, chains);
+        chains.show(limit);
+        outcome
     }
 
     #[inline(always)]
     fn take(&mut self, _: &Chains, count: usize) {
         // At most as many as were looked at, which is no more than the size.
         self.next = self.next.wrapping_add(count as u16);
+        self.taken = self.taken.wrapping_add(count as u16);
     }
 
     #[inline(always)]
@@ -299,6 +337,11 @@ impl Ring for Split {
         if self.skip_used {
             self.last_head = id;
         } else {
+            if self.used_next.is_multiple_of(USED_LINE) {
+                // The driver has read that line, and does not look at it again before it is written.
+                let ahead = self.used_next.wrapping_add(GROUP as u16) & (self.size - 1);
+                self.areas.used.prefetch_to_write(1 + 2 * usize::from(ahead));
+            }
             self.write_used(self.used_next, id, written);
         }
         self.used_next = self.used_next.wrapping_add(1);

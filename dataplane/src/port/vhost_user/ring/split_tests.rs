@@ -56,7 +56,7 @@ fn chains_come_in_order_and_go_back_in_order() {
 }
 
 #[test]
-fn what_is_not_taken_is_read_anew() {
+fn what_is_not_taken_stays_as_it_was_read_once() {
     let driver = Driver::new(8, 8);
     let (mut ring, mut chains) = (ring(&driver), Chains::default());
     driver.offer_chain(0, &[(driver.buffer(0), 60, 0)]);
@@ -65,7 +65,53 @@ fn what_is_not_taken_is_read_anew() {
     ring.take(&chains, 1);
     driver.describe(1, driver.buffer(2), 90, 0, 0);
     look(&driver, &mut ring, &mut chains).unwrap();
+    assert_eq!(elements(&chains, &chains.as_slice()[0]), [(driver.buffer(1), 60, false)]);
+    assert_eq!(chains.len(), 1);
+    // Unless it is forgotten, as when memory changes.
+    chains.clear();
+    look(&driver, &mut ring, &mut chains).unwrap();
     assert_eq!(elements(&chains, &chains.as_slice()[0]), [(driver.buffer(2), 90, false)]);
+    assert_eq!(chains.len(), 1);
+}
+
+#[test]
+fn single_chains_are_read_ahead_and_come_in_order() {
+    let driver = Driver::new(256, 8);
+    let (mut ring, mut chains) = (ring(&driver), Chains::default());
+    for head in 0..200 {
+        driver.offer_chain(head, &[(driver.buffer(0), 60, 0)]);
+    }
+    let mut seen = Vec::new();
+    for (limit, count) in [(8, 5), (8, 8), (70, 70), (4, 0), (256, 117), (8, 0)] {
+        ring.look(&driver.memory, limit, &mut chains).unwrap();
+        assert!(chains.len() <= limit);
+        assert!(chains.with_ahead().len() <= limit + AHEAD);
+        let taken = chains.as_slice().get(..count).unwrap();
+        seen.extend(taken.iter().map(|chain| chain.id));
+        for chain in taken {
+            ring.give_back(chain.id, chain.descriptors, 0);
+        }
+        ring.take(&chains, count);
+    }
+    assert_eq!(seen, (0..200).collect::<Vec<_>>());
+    assert_eq!(chains.with_ahead().len(), 0);
+}
+
+#[test]
+fn what_is_broken_ahead_shows_when_its_turn_comes() {
+    let driver = Driver::new(64, 8);
+    let (mut ring, mut chains) = (ring(&driver), Chains::default());
+    for head in [0, 1, 2, 99] {
+        driver.offer(head);
+    }
+    for head in 0..3 {
+        driver.describe(head, driver.buffer(0), 60, 0, 0);
+    }
+    ring.look(&driver.memory, 2, &mut chains).unwrap();
+    assert_eq!((chains.len(), chains.with_ahead().len()), (2, 3));
+    ring.take(&chains, 2);
+    let broken = ring.look(&driver.memory, 2, &mut chains);
+    assert_eq!(broken, Err(RingFault::NoSuchDescriptor { index: 99, size: 64 }));
     assert_eq!(chains.len(), 1);
 }
 
