@@ -315,7 +315,6 @@ impl Receiver {
 
 /// The piece of memory that a chain of a single buffer is, when header and frame have good lengths.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "a length of 32 bits")]
 fn whole<'m>(memory: &'m Memory, chain: &Chain) -> Option<Piece<'m>> {
     let element = chain.sole_readable()?;
     if !(PLAIN + SHORTEST..=PLAIN + LONGEST).contains(&(element.len as usize)) {
