@@ -63,7 +63,7 @@ fn read(mut reader: Reader, tables: &Receiver<Arc<Table>>, back: &Sender<Arc<Tab
         while let Ok(table) = tables.try_recv() {
             back.send(reader.swap(table)).unwrap();
         }
-        if state % 61 == 0 {
+        if state.is_multiple_of(61) {
             reader.sleep();
             thread::yield_now();
             reader.wake();
@@ -93,7 +93,7 @@ fn write(writer: &mut Writer, readers: &[Sender<Arc<Table>>], back: &Receiver<Ar
                 }
                 Err(error) => panic!("{error}"),
             },
-            Some(index) if state % 3 == 0 => match writer.replace(index, &action, FlowState::Active) {
+            Some(index) if state.is_multiple_of(3) => match writer.replace(index, &action, FlowState::Active) {
                 Ok(_) | Err(Refused::Full { .. }) => {}
                 Err(error) => panic!("{error}"),
             },
@@ -102,10 +102,10 @@ fn write(writer: &mut Writer, readers: &[Sender<Arc<Table>>], back: &Receiver<Ar
                 assert!(belongs(&flow.action, number));
             }
         }
-        if step % 20_000 == 0 {
+        if step.is_multiple_of(20_000) {
             writer.begin(CAPACITY).unwrap();
         }
-        if step % 50 == 0
+        if step.is_multiple_of(50)
             && writer.step(100, |_, _| Fate::Stay).unwrap() == Progress::Ready
             && writer.commit().is_ok_and(|change| {
                 readers.iter().for_each(|reader| reader.send(change.table.clone()).unwrap());

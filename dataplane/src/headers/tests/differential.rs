@@ -148,7 +148,10 @@ fn leaves_open(bytes: &[u8], ours: &Headers) -> bool {
 fn rare_extension(bytes: &[u8], ours: &Headers) -> bool {
     let start = usize::from(ours.network_at);
     let (mut next, mut at) = (bytes.get(start + 6).copied().unwrap_or(0), start + 40);
-    while ours.network == NetworkKind::Ipv6 {
+    if ours.network != NetworkKind::Ipv6 {
+        return false;
+    }
+    loop {
         match (next, bytes.get(at..at + 2)) {
             (135 | 139 | 140, _) => return true,
             (44, Some([after, _])) => (next, at) = (*after, at + 8),
@@ -157,7 +160,6 @@ fn rare_extension(bytes: &[u8], ours: &Headers) -> bool {
             _ => return false,
         }
     }
-    false
 }
 
 #[test]
