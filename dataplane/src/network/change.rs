@@ -159,8 +159,8 @@ impl Brain {
             }
         }
         let network = origin.network;
-        let networks = self.topology.networks.get(&network).into_iter().flat_map(|network| network.routes.values());
-        let reached: BTreeSet<u16> = networks.map(|hop| hop.network).chain([network]).collect();
+        let others = self.topology.networks.get(&network).into_iter().flat_map(|network| &network.reaches);
+        let reached = others.copied().filter(|other| *other != network).chain([network]);
         for to in reached {
             if let Some(tuple) = super::judge::tuple(key, network, to) {
                 self.connections.seen(&tuple, now);
@@ -219,8 +219,8 @@ impl Brain {
 impl Topology {
     /// The network itself, and those that have routes into it.
     fn neighbourhood(&self, network: u16) -> BTreeSet<u16> {
-        let leads = |other: &super::topology::Network| other.routes.values().any(|hop| hop.network == network);
-        let others = self.networks.iter().filter(|(_, other)| leads(other)).map(|(number, _)| *number);
+        let leads = self.networks.iter().filter(|(_, other)| other.reaches.contains(&network));
+        let others = leads.map(|(number, _)| *number);
         others.chain([network]).collect()
     }
 

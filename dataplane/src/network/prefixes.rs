@@ -41,11 +41,6 @@ impl<T> Prefixes<T> {
         })
     }
 
-    /// All values.
-    pub fn values(&self) -> impl Iterator<Item = &T> {
-        self.values.values()
-    }
-
     /// The value of this one address.
     #[must_use]
     pub fn host(&self, address: IpAddr) -> Option<&T> {

@@ -1,6 +1,6 @@
 //! A configuration made ready to be asked: numbers for names, rules compiled, addresses in tables.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,6 +110,8 @@ pub struct Network {
     pub addresses: Prefixes<Station>,
     /// Where the router sends packets.
     pub routes: Prefixes<Hop>,
+    /// Numbers of the networks that its routes lead into.
+    pub reaches: BTreeSet<u16>,
     /// Everybody who gets what is for everybody.
     pub members: Vec<Place>,
     /// Those of them where unknown stations may be.
@@ -260,6 +262,7 @@ impl Topology {
             let hop = Hop { network: numbers.networks.of(&route.to), via: route.via };
             if let Some(network) = topology.networks.get_mut(&numbers.networks.of(&route.network)) {
                 network.routes.add(route.prefix, hop);
+                network.reaches.insert(hop.network);
             }
         }
         // What is next to the router needs no route, but a route to the same prefix comes first.
@@ -406,6 +409,7 @@ fn new_network(network: &NetworkConfig, numbers: &AllNumbers) -> Network {
         macs: HashMap::new(),
         addresses: Prefixes::default(),
         routes: Prefixes::default(),
+        reaches: BTreeSet::new(),
         members: Vec::new(),
         learners: Vec::new(),
         learned: network.learned_macs.unwrap_or(LEARNED_IN_NETWORK),

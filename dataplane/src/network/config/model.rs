@@ -243,6 +243,15 @@ pub enum TunnelKind {
     Geneve,
 }
 
+impl From<TunnelKind> for crate::headers::TunnelKind {
+    fn from(kind: TunnelKind) -> Self {
+        match kind {
+            TunnelKind::Vxlan => Self::Vxlan,
+            TunnelKind::Geneve => Self::Geneve,
+        }
+    }
+}
+
 /// Another host that has a part of a network.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
