@@ -80,6 +80,12 @@ fn spread(values: &[f64]) -> Option<(f64, f64, f64)> {
     Some((*values.get(values.len() / 2)?, *values.first()?, *values.last()?))
 }
 
+/// Median of ours to theirs, each pair from the same seconds: runs differ by more than devices do.
+fn paired(ours: &[f64], theirs: &[f64]) -> Option<f64> {
+    let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
+    spread(&ratios).map(|ratio| ratio.0)
+}
+
 /// What came of a case.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -90,7 +96,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// One object: rates are medians of the runs in millions of frames a second, `ratio` is ours to the peer's.
+    /// One object: rates are medians of the runs in millions of frames a second, `ratio` is ours to the peer's, the median of all runs'.
     #[must_use]
     pub fn json(&self) -> Value {
         let (Some(ours), Some(theirs)) = (spread(&self.mirach.mpps), spread(&self.peer.mpps)) else {
@@ -101,7 +107,7 @@ impl Outcome {
             "mirach_mpps": ours.0, "mirach_low": ours.1, "mirach_high": ours.2,
             "peer": Kind::Testpmd.name(),
             "peer_mpps": theirs.0, "peer_low": theirs.1, "peer_high": theirs.2,
-            "ratio": ours.0 / theirs.0,
+            "ratio": paired(&self.mirach.mpps, &self.peer.mpps),
             "mirach_ns": 1e3 / ours.0, "peer_ns": 1e3 / theirs.0,
             "runs": self.mirach.mpps.len(),
             "clean_windows": self.mirach.clean + self.peer.clean, "windows": self.mirach.windows + self.peer.windows,
@@ -115,7 +121,7 @@ impl Outcome {
         {
             fields.insert("mirach_us".into(), ours.0.into());
             fields.insert("peer_us".into(), theirs.0.into());
-            fields.insert("time_ratio".into(), (ours.0 / theirs.0).into());
+            fields.insert("time_ratio".into(), paired(&self.mirach.micros, &self.peer.micros).into());
         }
         object
     }
@@ -136,7 +142,7 @@ impl Outcome {
             theirs.0,
             theirs.1,
             theirs.2,
-            ours.0 / theirs.0,
+            paired(&self.mirach.mpps, &self.peer.mpps).unwrap_or_default(),
             1e3 / ours.0,
             1e3 / theirs.0,
             ours.0 * size * 8.0 / 1e3,
@@ -145,7 +151,8 @@ impl Outcome {
         if let (true, Some(ours), Some(theirs)) =
             (self.case.round_trip, spread(&self.mirach.micros), spread(&self.peer.micros))
         {
-            line += &format!("  {:.2} us against {:.2} us: {:.2}", ours.0, theirs.0, ours.0 / theirs.0);
+            let ratio = paired(&self.mirach.micros, &self.peer.micros).unwrap_or_default();
+            line += &format!("  {:.2} us against {:.2} us: {ratio:.2}", ours.0, theirs.0);
         }
         line
     }
@@ -245,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outcome_has_medians_and_the_ratio() {
+    fn an_outcome_has_medians_and_the_ratio_of_pairs() {
         let case = cases("rtt-split").remove(0);
         let runs = |mpps: [f64; 3], micros: f64| {
             let mut runs = Runs::default();
@@ -256,7 +263,7 @@ mod tests {
             }
             runs
         };
-        let outcome = Outcome { case, mirach: runs([3.0, 1.0, 2.0], 1.0), peer: runs([1.0, 1.0, 4.0], 2.0) };
+        let outcome = Outcome { case, mirach: runs([3.0, 1.0, 2.0], 1.0), peer: runs([1.0, 4.0, 1.0], 2.0) };
         let object = outcome.json();
         assert_eq!(
             (&object["mirach_mpps"], &object["peer_mpps"], &object["ratio"]),
