@@ -429,14 +429,10 @@ impl Ring for Packed {
             // One used descriptor for the run, where its first would be, with the identifier of its last (2.8.9).
             run.descriptors = run.descriptors.saturating_add(descriptors);
             run.word = used_word(id, 0, self.rounds.wrap(run.place));
-            return;
-        }
-        let word = used_word(id, written, self.rounds.wrap(place));
-        if descriptors == 1 && !self.staged.is_empty() && self.inflight.is_none() {
-            // Nobody looks at it before the first one of the batch.
-            self.areas.store(self.rounds, place, word);
         } else if self.staged.len() < self.staged.capacity() {
-            self.staged.push(Staged { place, descriptors, word });
+            // The driver sees nothing of a batch before its first descriptor. All of it is written at once all the same: where this device dies
+            // in between, the next one cannot always tell that the first is missing.
+            self.staged.push(Staged { place, descriptors, word: used_word(id, written, self.rounds.wrap(place)) });
         }
     }
 

@@ -367,3 +367,36 @@ fn the_frontend_is_believed_about_chains_of_which_the_rest_looks_available() {
         driver.drain();
     }
 }
+
+#[test]
+fn all_comes_back_from_a_device_that_died_in_the_middle_of_a_batch() {
+    // With single descriptors alone, and in a ring in which chains of three have left their traces.
+    for (chained, rounds) in [(false, 0), (false, 5), (true, 1), (true, 6)] {
+        for (count, given_back) in [(1, 1), (4, 1), (4, 2), (6, 5), (7, 7)] {
+            let mut driver = Driver::new(16, false);
+            let mut ring = device(&driver);
+            for _ in 0..rounds {
+                let parts = [buffer(0), buffer(1), buffer(2)];
+                driver.post(if chained { &parts } else { &parts[..1] }, false).unwrap();
+                turn_around(&mut ring, &driver, 64, 0);
+                ring.publish();
+                driver.drain();
+            }
+            let mut posted: Vec<u16> = (0..count).map(|_| driver.post(&[buffer(0)], false).unwrap()).collect();
+            let mut chains = Chains::default();
+            ring.look(&driver.memory, 64, &mut chains).unwrap();
+            ring.take(&chains, chains.len());
+            for chain in chains.as_slice().iter().take(given_back) {
+                ring.give_back(chain.id, chain.descriptors, 0);
+            }
+            drop(ring);
+            let mut next = Packed::new(&driver.memory, driver.layout(START, None)).unwrap();
+            turn_around(&mut next, &driver, 64, 0);
+            next.publish();
+            let mut came: Vec<u16> = driver.drain().into_iter().map(|(id, _)| id).collect();
+            came.sort_unstable();
+            posted.sort_unstable();
+            assert_eq!(came, posted, "chained {chained}, {rounds} rounds, {given_back} of {count} given back");
+        }
+    }
+}
