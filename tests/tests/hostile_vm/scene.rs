@@ -1,6 +1,6 @@
 //! `mirach run` with a port for the offender, one for its partner, and two bystanders; and the law that holds after every case.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// So often a case may be done again when a bystander had a longer one. What else this machine does, below what its kernel can tell, comes
 /// and goes; what a case does to bystanders comes each time.
 const ATTEMPTS: u32 = 6;
+/// How long a thread that has answered may take to end.
+const LINGER: Duration = Duration::from_secs(2);
 /// What the heap may grow by while hundreds of sessions come and go, in KiB.
 const GROWTH: u64 = 8 << 10;
 /// Frames that a well-behaved visitor exchanges with the partner after a case: more than a queue has buffers for.
@@ -54,7 +56,23 @@ impl Holdings {
         let shared = maps.lines().filter(|line| line.contains("memfd:") || line.contains("/dev/shm"));
         let mut guest_memory: Vec<u64> = shared.filter_map(length).collect();
         guest_memory.sort_unstable();
-        Ok(Self { files: count("fd")?, guest_memory, threads: count("task")? })
+        let threads = threads(&folder.join("task"))?;
+        Ok(Self { files: count("fd")?, guest_memory, threads })
+    }
+}
+
+/// Threads of a process. The one that answered our own last question ends a moment after its answer, which is waited for.
+fn threads(folder: &Path) -> Result<usize> {
+    let deadline = Instant::now() + LINGER;
+    loop {
+        let tasks = std::fs::read_dir(folder)?.collect::<std::io::Result<Vec<_>>>()?;
+        // A thread that has ended meanwhile has no name any more.
+        let is_answering = |name: &str| name.trim_end() == "request";
+        let mut names = tasks.iter().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        if !names.any(|name| is_answering(&name)) || Instant::now() >= deadline {
+            return Ok(tasks.len());
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
