@@ -1,6 +1,6 @@
 //! Traffic between guests, made by programs in them: ping and iperf3 in `/tools`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -11,6 +11,9 @@ use crate::wait;
 
 /// Guests are slow, and several of them share the processors of the host.
 const SLACK: Duration = Duration::from_secs(120);
+
+/// How long a series of echo requests takes at least: enough for some dozen of them.
+const LEAST: Duration = Duration::from_secs(2);
 
 /// For a path to come up.
 const PATH: Duration = Duration::from_secs(90);
@@ -46,7 +49,10 @@ pub fn wait_for_path(guest: &mut Guest, within: &str, address: &str) -> Result<(
 
 /// A series of echo requests that goes on in the background of a guest.
 #[derive(Clone, Copy, Debug)]
-pub struct Pings(&'static str);
+pub struct Pings {
+    name: &'static str,
+    since: Instant,
+}
 
 impl Pings {
     /// Starts them; `name` is that of no other program in the background of this guest.
@@ -56,7 +62,7 @@ impl Pings {
     /// The guest did not answer.
     pub fn start(guest: &mut Guest, name: &'static str, address: &str) -> Result<Self> {
         guest.must(&format!("start {name} /tools/ping -n -q -i 0.05 -W 20 {address}"))?;
-        Ok(Self(name))
+        Ok(Self { name, since: Instant::now() })
     }
 
     /// Ends them; every one has to have been answered, but the one that may be on its way.
@@ -65,7 +71,9 @@ impl Pings {
     ///
     /// One was not, or there were hardly any.
     pub fn end(self, guest: &mut Guest) -> Result<()> {
-        let name = self.0;
+        let Self { name, since } = self;
+        // What happened meanwhile may have been quick, and has to be followed by some, too.
+        std::thread::sleep(LEAST.saturating_sub(since.elapsed()));
         guest.must(&format!("kill -INT $(cat /tmp/{name}.pid)"))?;
         wait::until("the end of ping", SLACK, || {
             Ok((guest.run(&format!("cat /tmp/{name}.status"), SLACK)?.status == 0).then_some(()))
