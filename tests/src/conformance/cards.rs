@@ -139,7 +139,11 @@ pub struct Expected {
 /// What is expected of an 82599, wherever it is.
 pub const IXGBE: Expected = Expected {
     not_offered: &[],
-    offloads: Offloads::all().difference(Offloads::LRO4).difference(Offloads::LRO6).difference(Offloads::URO),
+    offloads: Offloads::all()
+        .difference(Offloads::LRO4)
+        .difference(Offloads::LRO6)
+        .difference(Offloads::URO)
+        .difference(Offloads::TUNNEL_CUTTING),
     speed: Some(10_000),
     frames: 30_000,
     largest_mtu: 9710,
