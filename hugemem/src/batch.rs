@@ -97,6 +97,11 @@ impl Batch {
         self.packets.retain(keep);
     }
 
+    /// Keeps the first `count` packets and sends the others home.
+    pub fn truncate(&mut self, count: usize) {
+        recycle(self.packets.drain(count.min(self.packets.len())..));
+    }
+
     /// Sends all packets home, with one atomic operation for each run of one pool.
     pub fn clear(&mut self) {
         recycle(self.packets.drain(..));

@@ -319,6 +319,11 @@ fn a_batch_keeps_order_and_capacity() {
     batch.retain(|packet| packet.bytes()[0] != 2);
     assert_eq!(batch.iter().map(|packet| packet.bytes()[0]).collect::<Vec<_>>(), [3]);
     assert_eq!((batch.len(), batch.room()), (1, 3));
+    batch.push(packet(&mut pool, &[4])).unwrap();
+    batch.truncate(9);
+    batch.truncate(1);
+    assert_eq!(batch.iter().map(|packet| packet.bytes()[0]).collect::<Vec<_>>(), [3]);
+    assert_eq!(pool.available(), 4);
     batch.clear();
     assert_eq!(pool.available(), 5);
 }

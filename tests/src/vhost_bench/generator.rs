@@ -143,24 +143,13 @@ impl Direction {
             self.next += 1;
             made += 1;
         }
-        self.keep(made);
+        // The pool ran dry before the others were whole.
+        self.waiting.truncate(made);
         let sent = self.tx.transmit(&mut self.waiting);
         self.sent += sent as u64;
         self.tries += 1;
         self.full += u64::from(!self.waiting.is_empty());
         sent > 0
-    }
-
-    /// Drops what waits behind the first `made` frames: the pool ran dry before it was whole.
-    #[inline]
-    fn keep(&mut self, made: usize) {
-        if made < self.waiting.len() {
-            let mut index = 0;
-            self.waiting.retain(|_| {
-                index += 1;
-                index <= made
-            });
-        }
     }
 }
 

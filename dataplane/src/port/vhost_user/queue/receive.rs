@@ -206,7 +206,7 @@ impl Receiver {
         ring.take(chains, taken);
         if guest::faults() != faults && link.memory.is_lost() {
             // Nobody knows which of these frames are what the VM sent.
-            forget(batch, before);
+            batch.truncate(before);
             outcome = Err(RingFault::MemoryLost);
         } else {
             counters.packets += (batch.len() - before) as u64;
@@ -323,21 +323,9 @@ fn whole<'m>(memory: &'m Memory, chain: &Chain) -> Option<Piece<'m>> {
     memory.whole(GuestAddress(element.address), element.len)
 }
 
-/// Drops all packets of `batch` behind the first `keep`.
-#[cold]
-fn forget(batch: &mut Batch, keep: usize) {
-    let mut index = 0;
-    batch.retain(|_| {
-        index += 1;
-        index <= keep
-    });
-}
-
 impl Drop for Receiver {
     fn drop(&mut self) {
-        for memory in self.let_go() {
-            drop(memory);
-        }
+        drop(self.let_go());
         // See the drop of a queue.
         std::mem::take(&mut self.kept).into_iter().for_each(|kept| std::mem::forget(kept.memory));
     }
