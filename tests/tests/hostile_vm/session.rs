@@ -56,6 +56,8 @@ pub(crate) fn victim(socket: &Path) -> ExitCode {
 
 /// Counts sessions that the VMM closed.
 const CLOSED: &str = "vm_disconnects_closed";
+/// Counts sessions that it broke off, among others.
+const BROKEN: &str = "vm_disconnects_breach";
 
 fn closed_between(case: &Case<'_>, format: Format) -> Result<()> {
     let count = Machine::connect(&case.scene.socket(), Setup::new(format))?.steps().len();
@@ -66,18 +68,19 @@ fn closed_between(case: &Case<'_>, format: Format) -> Result<()> {
             ensure!(machine.play(step)?, "request {} was not taken", step.0);
         }
     }
-    closed(case, before, count as u64)
+    ended(case, CLOSED, before + count as u64)
 }
 
-/// Waits until so many more sessions ended by the VMM closing the connection.
-fn closed(case: &Case<'_>, before: u64, count: u64) -> Result<()> {
-    wait::until("the sessions end", PATIENCE, || {
-        Ok((case.scene.device(OFFENDER, CLOSED)? >= before + count).then_some(()))
+/// Waits until the counter says that so many sessions have ended.
+fn ended(case: &Case<'_>, counter: &str, count: u64) -> Result<()> {
+    wait::until(&format!("{counter} of {count}"), PATIENCE, || {
+        Ok((case.scene.device(OFFENDER, counter)? >= count).then_some(()))
     })
 }
 
 fn closed_within(case: &Case<'_>, format: Format) -> Result<()> {
     let count = Machine::connect(&case.scene.socket(), Setup::new(format))?.steps().len();
+    let mut due = case.scene.device(OFFENDER, BROKEN)?;
     for last in 0..count {
         for part in [1, HEADER - 1, HEADER, HEADER + 1] {
             let machine = Machine::connect(&case.scene.socket(), Setup::new(format))?;
@@ -90,9 +93,11 @@ fn closed_within(case: &Case<'_>, format: Format) -> Result<()> {
             bytes.extend(body);
             if let Some(bytes) = bytes.get(..part).filter(|bytes| bytes.len() < HEADER + body.len()) {
                 ensure!(machine.channel.bytes(bytes, files)?, "the session ended early");
+                due += 1;
             }
         }
     }
+    ended(case, BROKEN, due)?;
     // Not every line is there: a port says only so much at once.
     case.says(&["in the middle of SET_"])
 }
@@ -184,7 +189,7 @@ fn killed(case: &Case<'_>, format: Format) -> Result<()> {
         })?;
         process.0.kill()?;
         process.0.wait()?;
-        closed(case, before, 1)?;
+        ended(case, CLOSED, before + 1)?;
     }
     Ok(())
 }
