@@ -5,6 +5,7 @@
 //! Control (the thread that called [`forwarder::Forwarder::start`]) keeps everything that is slow: opening and stopping
 //! devices, reading statistics, messages. Engines own their queues and their counters, and nothing else is shared.
 
+pub mod bell;
 mod checksum;
 pub mod clock;
 pub mod config;
@@ -21,4 +22,5 @@ pub mod port;
 mod socket;
 pub mod stats;
 pub mod switch;
+pub mod vswitch;
 mod whole;

@@ -7,42 +7,42 @@ use drivers::nic::MacAddress;
 
 use crate::headers::{ETHERNET, Fragment, Headers, NetworkKind, TransportKind};
 
-/// Where a frame comes from: a VM's port, or a network when it comes out of a tunnel. Frames of different domains are never in one flow.
+/// Where a frame comes from: a VM's port, or the tunnel that it comes out of. Frames of different domains are never in one flow.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct Domain(u32);
 
 impl Domain {
-    const NETWORK: u32 = 1 << 31;
+    const TUNNEL: u32 = 1 << 31;
 
     /// The domain of a port's frames. The top bit of `number` is not looked at.
     #[must_use]
     pub const fn port(number: u32) -> Self {
-        Self(number & !Self::NETWORK)
+        Self(number & !Self::TUNNEL)
     }
 
-    /// The domain of frames out of tunnels of a network. The top bit of `number` is not looked at.
+    /// The domain of frames out of a tunnel. The top bit of `number` is not looked at.
     #[must_use]
-    pub const fn network(number: u32) -> Self {
-        Self(number | Self::NETWORK)
+    pub const fn tunnel(number: u32) -> Self {
+        Self(number | Self::TUNNEL)
     }
 
-    /// Number of the port or of the network.
+    /// Number of the port or of the tunnel.
     #[must_use]
     pub const fn number(self) -> u32 {
-        self.0 & !Self::NETWORK
+        self.0 & !Self::TUNNEL
     }
 
-    /// It is a network.
+    /// It is a tunnel.
     #[must_use]
-    pub const fn is_network(self) -> bool {
-        self.0 & Self::NETWORK != 0
+    pub const fn is_tunnel(self) -> bool {
+        self.0 & Self::TUNNEL != 0
     }
 }
 
 impl fmt::Debug for Domain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.is_network() { "network" } else { "port" };
+        let kind = if self.is_tunnel() { "tunnel" } else { "port" };
         write!(f, "{kind} {}", self.number())
     }
 }

@@ -112,23 +112,18 @@ impl Brain {
 
     /// Decides on a packet that no flow is there for.
     pub fn decide(&mut self, first: &First<'_>) -> Decision {
-        self.decide_saying(first, None, &mut Steps::default())
-    }
-
-    /// The same for a packet out of a tunnel, whose sender is learned behind it.
-    pub fn decide_from_tunnel(&mut self, first: &First<'_>, tunnel: u16) -> Decision {
-        self.decide_saying(first, Some(Place::Tunnel(tunnel)), &mut Steps::default())
+        self.decide_saying(first, &mut Steps::default())
     }
 
     /// What would be decided, and why, in sentences. Nothing is changed by asking.
     #[must_use]
     pub fn why(&self, first: &First<'_>) -> (Decision, Vec<String>) {
         let mut steps = Steps::kept();
-        let decision = self.clone().decide_saying(first, None, &mut steps);
+        let decision = self.clone().decide_saying(first, &mut steps);
         (decision, steps.into_sentences())
     }
 
-    fn decide_saying(&mut self, first: &First<'_>, place: Option<Place>, steps: &mut Steps) -> Decision {
+    fn decide_saying(&mut self, first: &First<'_>, steps: &mut Steps) -> Decision {
         let key = &first.key;
         if let Some(malformed) = first.headers.malformed {
             steps.say(|| format!("its headers make no sense: {malformed}"));
@@ -138,7 +133,6 @@ impl Brain {
             steps.say(|| format!("{:?} with VLAN tags {:?} is in no network", key.domain(), key.vlans()));
             return dropped(Reason::Isolated, None);
         };
-        origin.place = origin.place.or(place.filter(|place| self.topology.has(origin.network, *place)));
         let discovery = Discovery::read(key, first.headers, first.view);
         if let Err(reason) = self.admit(key, origin, discovery.as_ref(), steps) {
             // What neighbour discovery says is not in the key.
@@ -170,16 +164,18 @@ impl Brain {
     pub(super) fn origin(&self, key: &FlowKey) -> Option<Origin> {
         let number = key.domain().number();
         let [outer, inner] = key.vlans();
-        if key.domain().is_network() {
+        if key.domain().is_tunnel() {
+            let tunnel = u16::try_from(number).ok()?;
+            let network = self.topology.tunnels.get(&tunnel)?.network;
             // RFC 7348, section 6.1: frames in a tunnel have no tags.
-            let network = u16::try_from(number).ok().filter(|network| self.topology.networks.contains_key(network))?;
             let untagged = outer.is_none() && inner.is_none();
-            return untagged.then_some(Origin { network, place: None, tagged: false, quoted: None });
+            let place = Place::Tunnel(tunnel);
+            return untagged.then_some(Origin { network, place, tagged: false, quoted: None });
         }
         // A tag behind the one that is taken off would be read as one of a network's when the frame leaves.
         let attachment = self.entrances.get(&(number, outer.filter(|id| *id != 0))).filter(|_| inner.is_none())?;
         let network = self.topology.attachments.get(attachment)?.network;
-        Some(Origin { network, place: Some(Place::Port(*attachment)), tagged: outer.is_some(), quoted: None })
+        Some(Origin { network, place: Place::Port(*attachment), tagged: outer.is_some(), quoted: None })
     }
 
     /// Whether the sender may be who it says.
@@ -196,7 +192,7 @@ impl Brain {
             return Err(Reason::Spoofed);
         }
         let Some(network) = self.topology.networks.get(&origin.network) else { return Err(Reason::Isolated) };
-        let attachment = origin.place.and_then(|place| self.topology.attachment(place));
+        let attachment = self.topology.attachment(origin.place);
         if let Some(attachment) = attachment.filter(|attachment| attachment.config.anti_spoofing) {
             if let Some(sentence) = guard::spoofed(attachment, key, discovery) {
                 steps.say(|| sentence);
@@ -205,10 +201,7 @@ impl Brain {
             return Ok(());
         }
         // An address that the configuration gives to somebody is nobody else's, and the router's is nobody's.
-        let claimed = network.macs.get(&source).is_some_and(|owner| match origin.place {
-            Some(place) => place != *owner,
-            None => matches!(owner, Place::Port(_)),
-        });
+        let claimed = network.macs.get(&source).is_some_and(|owner| *owner != origin.place);
         // Each host has the router, with one address: what a router elsewhere sends comes by a tunnel.
         let router = source == network.router_mac && attachment.is_some() && !network.routers.is_empty();
         if claimed || router {
@@ -220,7 +213,7 @@ impl Brain {
 
     /// Learns from a packet of a port, or tunnel, whose addresses are not in the configuration.
     fn learn(&mut self, key: &FlowKey, origin: Origin, discovery: Option<&Discovery>, now: Duration) -> Option<Stale> {
-        let place = origin.place?;
+        let place = origin.place;
         let learns = match place {
             Place::Port(number) => !self.topology.attachments.get(&number)?.config.anti_spoofing,
             Place::Tunnel(number) => self.topology.tunnels.get(&number)?.learn,
@@ -402,7 +395,7 @@ impl Brain {
 
     /// The meter of packets that come from there.
     fn meter(&self, origin: Origin, owner: u16, many: bool) -> u16 {
-        if let Some(attachment) = origin.place.and_then(|place| self.topology.attachment(place)) {
+        if let Some(attachment) = self.topology.attachment(origin.place) {
             let [one, all] = attachment.meters;
             return if many { all } else { one };
         }

@@ -14,7 +14,7 @@ use super::rules::Question;
 use super::topology::{AllNumbers, Place, Topology, attachment_name};
 use crate::flow::{Action, Fate, FlowKey, Output};
 
-/// Connections that [`Brain::tick`] looks at.
+/// Connections that [`Brain::forget_connections`] looks at.
 const CONNECTIONS_A_TICK: usize = 4096;
 
 /// What a new configuration changes. Nothing has happened yet.
@@ -168,8 +168,8 @@ impl Brain {
         }
     }
 
-    /// Forgets what was not seen for long: bounded work, to be called a few times a second.
-    pub fn tick(&mut self, now: Duration) -> Stale {
+    /// Forgets stations that were not seen for long. To be called a few times a second.
+    pub fn forget_stations(&mut self, now: Duration) -> Stale {
         let mut stale = Stale::default();
         for (number, memory) in &mut self.memory {
             let Some(network) = self.topology.networks.get(number) else { continue };
@@ -180,6 +180,13 @@ impl Brain {
                 stale.merge(Stale { networks, stations: macs.into_iter().collect() });
             }
         }
+        stale
+    }
+
+    /// Forgets connections that were silent for long: bounded work, to be called a few times a second. Who forgets flows that were silent for
+    /// [`SHORTEST_PATIENCE`](super::connection::SHORTEST_PATIENCE) need not look for those of these connections.
+    pub fn forget_connections(&mut self, now: Duration) -> Stale {
+        let mut stale = Stale::default();
         for tuple in self.connections.forget_silent(CONNECTIONS_A_TICK, now) {
             stale.merge(self.topology.around_connection(&tuple));
         }
@@ -191,8 +198,8 @@ impl Brain {
         self.topology.neighbourhood(network)
     }
 
-    fn still_sends(&self, key: &FlowKey, place: Option<Place>) -> bool {
-        let Some(attachment) = place.and_then(|place| self.topology.attachment(place)) else { return true };
+    fn still_sends(&self, key: &FlowKey, place: Place) -> bool {
+        let Some(attachment) = self.topology.attachment(place) else { return true };
         !attachment.config.anti_spoofing || super::guard::spoofed(attachment, key, None).is_none()
     }
 
@@ -249,7 +256,7 @@ impl Topology {
     /// Whether the rules would let a connection be opened.
     fn still_allows(&self, tuple: &Tuple, (from, to): Ends) -> bool {
         let (from_network, to_network) = tuple.networks;
-        if from.is_some_and(|from| !self.has(from_network, from)) || !self.has(to_network, to) {
+        if !self.has(from_network, from) || !self.has(to_network, to) {
             return false;
         }
         let question = |remote| Question {
@@ -259,7 +266,7 @@ impl Topology {
             destination_port: tuple.destination_port,
             later_fragment: false,
         };
-        let sender = from.and_then(|from| self.attachment(from));
+        let sender = self.attachment(from);
         sender.is_none_or(|sender| sender.may_send(&question(tuple.destination)).allowed)
             && self.attachment(to).is_none_or(|receiver| receiver.may_receive(&question(tuple.source)).allowed)
     }

@@ -13,6 +13,9 @@ use super::topology::Place;
 /// Most connections of all slices together.
 const MOST: usize = 1 << 20;
 
+/// No connection is forgotten that was silent for less.
+pub const SHORTEST_PATIENCE: Duration = Duration::from_secs(60);
+
 /// The two ends of a conversation, as the packet that opened it had them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Tuple {
@@ -86,15 +89,15 @@ impl Connection {
             Protocol::TCP if self.answered => 7440,
             Protocol::TCP => 240,
             // RFC 5508, REQ-2.
-            Protocol::ICMP | Protocol::ICMPV6 => 60,
+            Protocol::ICMP | Protocol::ICMPV6 => return SHORTEST_PATIENCE,
             // RFC 4787, REQ-5: not below 2 minutes.
             _ => 180,
         })
     }
 }
 
-/// Where a connection was opened from, and where to. Frames out of tunnels do not say which one.
-pub type Ends = (Option<Place>, Place);
+/// Where a connection was opened from, and where to.
+pub type Ends = (Place, Place);
 
 /// There is no room for another connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -22,7 +22,7 @@ const ARP_REQUEST: u8 = 1;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origin {
     pub(super) network: u16,
-    pub(super) place: Option<Place>,
+    pub(super) place: Place,
     /// It has a tag, which goes.
     pub(super) tagged: bool,
     /// The packet that it reports an error about: no rule has to allow that when there is a connection.
@@ -50,7 +50,7 @@ pub(super) struct Judgement {
     /// It might be another one for other ports.
     pub(super) narrow: bool,
     /// A connection that lets the answers pass.
-    pub(super) connection: Option<(Tuple, (Option<Place>, Place))>,
+    pub(super) connection: Option<(Tuple, (Place, Place))>,
     /// The packet answers a connection, or is of one.
     pub(super) of_connection: bool,
     /// Nobody knows the destination: it went to all that might have it.
@@ -101,7 +101,7 @@ impl Brain {
             return judged;
         };
         steps.say(|| format!("network {}: {destination} is at {}", network.name, self.name_of(place)));
-        if origin.place == Some(place) {
+        if origin.place == place {
             steps.say(|| "it would go back to where it came from".into());
             return Judgement::of(Goal::Drop(Reason::Filtered));
         }
@@ -116,7 +116,7 @@ impl Brain {
 
     /// A packet for one place.
     fn judge_to(&self, key: &FlowKey, origin: Origin, (to, place): (u16, Place), steps: &mut Steps) -> Judgement {
-        let between_tunnels = matches!((origin.place, place), (None | Some(Place::Tunnel(_)), Place::Tunnel(_)));
+        let between_tunnels = matches!((origin.place, place), (Place::Tunnel(_), Place::Tunnel(_)));
         // The sender reaches that host itself, and two hosts must not send a frame round and round.
         if between_tunnels {
             steps.say(|| "what comes out of a tunnel does not go into one".into());
@@ -138,10 +138,10 @@ impl Brain {
 
     /// A packet for all of `members` whose rules let it in.
     fn judge_many(&self, key: &FlowKey, origin: Origin, members: &[Place], steps: &mut Steps) -> Judgement {
-        let from_tunnel = !matches!(origin.place, Some(Place::Port(_)));
+        let from_tunnel = matches!(origin.place, Place::Tunnel(_));
         let (mut places, mut narrow, mut denied) = (Vec::new(), false, false);
         for place in members {
-            let back = origin.place == Some(*place) || (from_tunnel && matches!(place, Place::Tunnel(_)));
+            let back = origin.place == *place || (from_tunnel && matches!(place, Place::Tunnel(_)));
             if back {
                 continue;
             }
@@ -208,7 +208,7 @@ impl Brain {
 
     /// Asks the rules of both sides, in both directions.
     fn passage(&self, key: &FlowKey, origin: Origin, to: u16, place: Place, steps: &mut Steps) -> Passage {
-        let sender = origin.place.and_then(|place| self.topology.attachment(place));
+        let sender = self.topology.attachment(origin.place);
         let receiver = self.topology.attachment(place);
         let ruled = |side: Option<&Attachment>| side.is_some_and(|side| side.rules.is_some());
         let free = Passage { allowed: true, narrow: false, stateful: false, of_connection: false };
@@ -327,8 +327,8 @@ pub(super) fn known(network: &Network, address: IpAddr, origin: Origin) -> Optio
     }
     let station = network.addresses.host(address)?;
     // Another host answers for what it has, and this one for what is here.
-    let ours = matches!(station.place, Place::Port(_)) || matches!(origin.place, Some(Place::Port(_)));
-    (Some(station.place) != origin.place && ours).then_some(station.mac)
+    let ours = matches!(station.place, Place::Port(_)) || matches!(origin.place, Place::Port(_));
+    (station.place != origin.place && ours).then_some(station.mac)
 }
 
 /// An Ethernet address as flows have it.

@@ -54,7 +54,7 @@ impl Observer for Writer {
                 end(slot.verdict)
             }
             Stage::Decapsulate => {
-                format!("it came in a tunnel, and is a frame of network {} now", slot.domain.number())
+                format!("it came in tunnel {}, whose headers are off now", slot.domain.number())
             }
             Stage::Parse => headers(slots),
             Stage::LookUp => match slot.index {

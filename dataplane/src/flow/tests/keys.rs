@@ -21,7 +21,7 @@ fn fields() -> impl Strategy<Value = KeyFields> {
         (0_u16..4096, 0_u16..4096).prop_map(|(outer, inner)| [Some(outer), Some(inner)]),
     ];
     let domain = (any::<u32>(), any::<bool>())
-        .prop_map(|(number, network)| if network { Domain::network(number) } else { Domain::port(number) });
+        .prop_map(|(number, tunnel)| if tunnel { Domain::tunnel(number) } else { Domain::port(number) });
     (domain, any::<([u8; 6], [u8; 6])>(), vlans, addresses, any::<bool>(), any::<(u16, u16)>()).prop_map(
         |(domain, (destination, source), vlans, addresses, tcp, (source_port, destination_port))| KeyFields {
             domain,
@@ -121,7 +121,7 @@ fn every_field_makes_another_key() {
     let swapped = base.destination().zip(base.source());
     let changes: [&dyn Fn(&mut KeyFields); 12] = [
         &|_| {},
-        &|fields| fields.domain = Domain::network(1),
+        &|fields| fields.domain = Domain::tunnel(1),
         &|fields| fields.domain = Domain::port(2),
         &|fields| fields.destination_mac.0[5] ^= 1,
         &|fields| fields.source_mac.0[0] ^= 1,

@@ -80,7 +80,7 @@ fn stations_are_forgotten_when_silent_and_when_their_port_goes() {
     world.now += Duration::from_secs(50);
     world.brain.seen(&flow.key.unwrap(), world.now);
     world.now += Duration::from_secs(20);
-    let stale = world.brain.tick(world.now);
+    let stale = world.brain.forget_stations(world.now);
     assert_eq!(stale.stations.iter().map(|station| station.0).collect::<Vec<_>>(), [mac(1)], "it was silent");
     assert_eq!(world.sends("c", &hello(3, 1)), "a+b+tunnel 192.0.2.7");
     assert_eq!(world.sends("c", &hello(3, 2)), "b", "its flow was used");
@@ -94,9 +94,9 @@ fn a_station_behind_a_tunnel_is_learned_there() {
     let mut world = World::new(WORLD);
     let frame = hello(5, 1);
     let headers = crate::headers::parse(&frame, frame.len());
-    let key = crate::flow::FlowKey::of(&headers, &frame, Domain::network(0));
+    let key = crate::flow::FlowKey::of(&headers, &frame, Domain::tunnel(0));
     let first = crate::network::First { key, headers: &headers, view: &frame, now: world.now };
-    world.brain.decide_from_tunnel(&first, 0);
+    world.brain.decide(&first);
     assert_eq!(world.sends("a", &hello(1, 5)), "tunnel 192.0.2.7");
     // Gratuitous ARP, by which a machine that was moved announces itself, is always heard.
     world.now += HOLD;

@@ -84,7 +84,7 @@ fn a_slice_has_its_own_number_of_connections_and_they_end() {
     world.now += Duration::from_secs(100);
     let used = world.send("server", &from(2, 1, (53, 1001)));
     world.now += Duration::from_secs(100);
-    let stale = world.brain.tick(world.now);
+    let stale = world.brain.forget_connections(world.now);
     assert_eq!(world.brain.connections().len(), 1, "the one that was used");
     assert_eq!(world.brain.fate(&used.key.unwrap(), &used.action, &stale, world.now), Fate::Stay);
     assert_eq!(world.sends("server", &from(2, 1, (53, 1000))), "Denied", "too late");

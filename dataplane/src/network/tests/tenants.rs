@@ -81,9 +81,11 @@ fn a_tag_decides_the_network_on_a_shared_port() {
 fn what_comes_out_of_a_tunnel_stays_in_its_network_and_out_of_tunnels() {
     let mut world = World::new(TENANTS);
     for (number, network) in [(0, "blue"), (1, "red")] {
-        let name = &world.brain.topology().networks.get(&number).unwrap().name;
+        let topology = world.brain.topology();
+        let inside = topology.tunnels.get(&number).unwrap().network;
+        let name = &topology.networks.get(&inside).unwrap().name;
         assert_eq!(name, network, "numbers follow names");
-        let domain = Domain::network(number.into());
+        let domain = Domain::tunnel(number.into());
         let one = world.ask(domain, &udp((mac(8), mac(1)), ("10.0.0.18", "10.0.0.11"), (5, 6)));
         assert_eq!(world.goes(&one.action), format!("{network}1"));
         let all = world.ask(domain, &udp((mac(8), EVERYBODY), ("10.0.0.18", "255.255.255.255"), (5, 6)));
@@ -91,7 +93,7 @@ fn what_comes_out_of_a_tunnel_stays_in_its_network_and_out_of_tunnels() {
         let unknown = world.ask(domain, &udp((mac(8), mac(9)), ("10.0.0.18", "10.0.0.19"), (5, 6)));
         assert_eq!(world.goes(&unknown.action), "trunk");
     }
-    let nobody = world.ask(Domain::network(77), &udp((mac(8), mac(1)), ("10.0.0.18", "10.0.0.11"), (5, 6)));
+    let nobody = world.ask(Domain::tunnel(77), &udp((mac(8), mac(1)), ("10.0.0.18", "10.0.0.11"), (5, 6)));
     assert_eq!(world.goes(&nobody.action), "Isolated");
 }
 

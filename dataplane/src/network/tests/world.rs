@@ -49,7 +49,7 @@ impl World {
         self.ask(domain, frame)
     }
 
-    /// What is decided on a frame out of a tunnel of a network.
+    /// What is decided on a frame out of a tunnel.
     pub(super) fn ask(&mut self, domain: Domain, frame: &[u8]) -> Decision {
         let headers = headers::parse(frame, frame.len());
         let key = FlowKey::of(&headers, frame, domain);

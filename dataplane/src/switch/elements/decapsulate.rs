@@ -32,7 +32,7 @@ impl Element for Decapsulate {
             }
             let headers = parse(packet.bytes(), packet.len());
             match decapsulate(packet, &headers, &context.layout.terminations) {
-                Ok(Some(arrival)) => slots.get_mut(place).domain = Domain::network(arrival.network),
+                Ok(Some(arrival)) => slots.get_mut(place).domain = Domain::tunnel(arrival.tunnel),
                 Ok(None) => {
                     slots.get_mut(place).headers = headers;
                     slots.settle(place, Verdict::Up(Why::Underlay));

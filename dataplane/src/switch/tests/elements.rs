@@ -31,7 +31,7 @@ fn tunnel(longest: u16) -> (TunnelTo, Termination) {
         vni: 77,
         addresses: Addresses::V4 { local: remote, remote: local },
         zero_checksum: false,
-        arrival: Arrival { network: 9, tunnel: 0 },
+        arrival: Arrival { network: 0, tunnel: 9 },
     };
     let tunnel = TunnelTo { template: encapsulation.template().unwrap(), port: UNDERLAY, longest };
     (tunnel, termination)
@@ -218,7 +218,7 @@ fn a_frame_goes_through_a_tunnel_to_another_host() {
     let (port, outer) = here.sent().remove(0);
     assert_eq!(port, UNDERLAY.0);
     assert_eq!(outer.len(), frame().len() + 50);
-    let inner = FlowKey::of(&parse(&frame(), frame().len()), &frame(), Domain::network(9));
+    let inner = FlowKey::of(&parse(&frame(), frame().len()), &frame(), Domain::tunnel(9));
     there.writer.insert(&inner, &to(2), FlowState::Active, 0).unwrap();
     let stray = numbered(1, 0);
     there.run(&[&outer, &stray], UNDERLAY.0);
