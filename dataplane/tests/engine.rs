@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use dataplane::bell::Bell;
 use dataplane::clock::CycleClock;
 use dataplane::config::{EngineConfig, Poll, Scheduler};
 use dataplane::engine::plan::QueueId;
-use dataplane::engine::{Engine, EngineError, Finished, Lane, Receiver, Running, Sender, Transmitter};
+use dataplane::engine::{Engine, EngineError, Finished, Lane, Load, Receiver, Running, Sender, Transmitter};
 use dataplane::port::Wake;
 use dataplane::stats::{PortCells, QueueStatistics};
 use drivers::nic::{Counters, Offloads, RxQueue, TxQueue};
@@ -197,8 +198,8 @@ impl OneWay {
         Sender::new(transmitter, Arc::clone(&self.cells[1]))
     }
 
-    fn parts(&self) -> (Vec<Lane>, Vec<Sender>) {
-        (vec![self.lane(self.receiver(None))], vec![self.sender(self.transmitter(false))])
+    fn parts(&self) -> Load {
+        load(vec![self.lane(self.receiver(None))], vec![self.sender(self.transmitter(false))])
     }
 
     fn ports(&self) -> [usize; 2] {
@@ -211,16 +212,21 @@ impl OneWay {
     }
 }
 
+fn load(lanes: Vec<Lane>, senders: Vec<Sender>) -> Load {
+    Load { lanes, senders, ..Load::default() }
+}
+
 fn start(poll: Poll, scheduler: Scheduler, ways: &[&OneWay]) -> Running {
-    let (mut lanes, mut senders) = (Vec::new(), Vec::new());
+    let mut load = Load::default();
     for way in ways {
-        let (lane, sender) = way.parts();
-        lanes.extend(lane);
-        senders.extend(sender);
+        let Load { lanes, senders, .. } = way.parts();
+        load.lanes.extend(lanes);
+        load.senders.extend(senders);
     }
     let config = EngineConfig { burst: 32, poll, hold: Duration::from_secs(60), scheduler };
     let core = cores().iter().last().unwrap();
-    let engine = Engine { number: 0, core, config, lanes, senders, clock: CycleClock::calibrate() };
+    let (clock, bell) = (CycleClock::calibrate(), Arc::new(Bell::new().unwrap()));
+    let engine = Engine { number: 0, core, config, load, clock, bell };
     engine.start().map_err(|(error, _)| error).unwrap()
 }
 
@@ -243,12 +249,12 @@ fn lanes_come_and_go_under_load_and_nothing_is_lost() {
         let bystander = OneWay::new(0, u64::MAX);
         let guest = OneWay::new(1, u64::MAX);
         let mut engine = start(poll, scheduler, &[&bystander]);
-        let (mut lane, mut sender) = guest.parts();
+        let mut parts = guest.parts();
         for _ in 0..50 {
             let (arrived, others) = (guest.link.arrived(), bystander.link.arrived());
-            engine.add(lane, sender).unwrap();
+            engine.add(parts).unwrap();
             wait_for("traffic", || guest.link.arrived() > arrived + 100);
-            let Finished { receivers, transmitters, panic, unfinished } = engine.remove(&guest.ports()).unwrap();
+            let Finished { receivers, transmitters, panic, unfinished, .. } = engine.remove(&guest.ports()).unwrap();
             assert!(panic.is_none() && !unfinished);
             let (receiver, transmitter) = (one(receivers), one(transmitters));
             let (received, sent) = (receiver.rx.counters().packets, transmitter.tx.counters().packets);
@@ -257,10 +263,9 @@ fn lanes_come_and_go_under_load_and_nothing_is_lost() {
             assert_eq!((published.0.counters.packets, published.1.counters.packets), (received, sent));
             assert_eq!(published.1.counters.dropped_total(), 0);
             wait_for("the others' traffic", || bystander.link.arrived() > others);
-            lane = vec![guest.lane(receiver)];
-            sender = vec![guest.sender(transmitter)];
+            parts = load(vec![guest.lane(receiver)], vec![guest.sender(transmitter)]);
         }
-        drop((lane, sender));
+        drop(parts);
         let finished = engine.stop();
         let (receiver, transmitter) = (one(finished.receivers), one(finished.transmitters));
         assert_eq!(receiver.rx.counters().packets, transmitter.tx.counters().packets);
@@ -275,8 +280,7 @@ fn counters_go_on_over_a_queue_that_was_made_anew() {
     wait_for("the first queue's packets", || way.link.arrived() == 1000);
     drop(engine.remove(&way.ports()).unwrap());
     // New queues count from nothing, and give the same thousand numbers once more.
-    let (lanes, senders) = way.parts();
-    engine.add(lanes, senders).unwrap();
+    engine.add(way.parts()).unwrap();
     wait_for("the second queue's packets", || way.link.arrived() == 2000);
     let _ = engine.stop();
     let (received, sent) = way.published();
@@ -289,8 +293,7 @@ fn an_engine_without_lanes_sleeps_and_serves_what_it_is_given() {
         let mut engine = start(poll, Scheduler::LeastCpu, &[]);
         assert!(engine.remove(&[7]).unwrap().receivers.is_empty(), "what is not there is not given back");
         let way = OneWay::new(0, 0);
-        let (lanes, senders) = way.parts();
-        engine.add(lanes, senders).unwrap();
+        engine.add(way.parts()).unwrap();
         for round in 1..=30 {
             // Now and then long enough for the engine to fall asleep.
             std::thread::sleep(Duration::from_micros(100 * round));
@@ -306,8 +309,7 @@ fn an_engine_without_lanes_sleeps_and_serves_what_it_is_given() {
 fn a_lane_that_has_nothing_lets_the_engine_sleep() {
     let (silent, busy) = (OneWay::new(0, 0), OneWay::new(1, 0));
     let mut engine = start(Poll::Adaptive, Scheduler::LeastCpu, &[&silent]);
-    let (lanes, senders) = busy.parts();
-    engine.add(lanes, senders).unwrap();
+    engine.add(busy.parts()).unwrap();
     drop(engine.remove(&busy.ports()).unwrap());
     wait_for("sleep", || silent.link.armed.load(Ordering::SeqCst));
     let before = silent.link.polls.load(Ordering::SeqCst);
@@ -324,7 +326,7 @@ fn removing_one_port_takes_along_what_feeds_it() {
     let ways: Vec<OneWay> = (0..3).map(|number| OneWay::new(number, 0)).collect();
     let mut engine = start(Poll::Adaptive, Scheduler::LeastCpu, &[&ways[0]]);
     let more = ways[1..].iter().map(|way| Lane::new(way.receiver(None), ways[0].to, 32, Arc::clone(&way.cells[0])));
-    engine.add(more.collect(), Vec::new()).unwrap();
+    engine.add(load(more.collect(), Vec::new())).unwrap();
     let left = engine.remove(&[ways[2].from.port]).unwrap();
     assert_eq!((one(left.receivers).id, left.transmitters.len()), (ways[2].from, 0));
     let left = engine.remove(&[ways[0].to.port]).unwrap();
@@ -341,7 +343,7 @@ fn what_is_made_whole_and_cut_on_the_way_is_conserved() {
         let vm = OneWay::new(1, 5000);
         let mut engine = start(Poll::Always, scheduler, &[&bystander]);
         // Seven segments each.
-        engine.add(vec![vm.lane(vm.receiver(Some(640)))], vec![vm.sender(vm.transmitter(true))]).unwrap();
+        engine.add(load(vec![vm.lane(vm.receiver(Some(640)))], vec![vm.sender(vm.transmitter(true))])).unwrap();
         wait_for("the last segment", || vm.link.arrived() == 5000 * 7);
         let finished = engine.remove(&vm.ports()).unwrap();
         assert_eq!(one(finished.transmitters).pool.unwrap().available(), 30, "all buffers are home");
@@ -373,11 +375,10 @@ fn an_engine_that_has_ended_says_so_and_gives_everything_back() {
     let broken = OneWay::new(1, 0);
     let receiver = Receiver { id: broken.from, rx: Box::new(Broken), wake: None };
     // It may have ended before it could answer.
-    let _ = engine.add(vec![broken.lane(receiver)], vec![broken.sender(broken.transmitter(false))]);
+    let _ = engine.add(load(vec![broken.lane(receiver)], vec![broken.sender(broken.transmitter(false))]));
     wait_for("the panic", || engine.has_failed());
     let late = OneWay::new(2, 0);
-    let (lanes, senders) = late.parts();
-    let (error, returned) = engine.add(lanes, senders).unwrap_err();
+    let (error, returned) = engine.add(late.parts()).unwrap_err();
     assert!(matches!(error, EngineError::Ended { engine: 0 }), "{error}");
     assert!(matches!(engine.remove(&way.ports()), Err(EngineError::Ended { .. })));
     let mut finished = engine.stop();

@@ -68,6 +68,11 @@ impl Desk {
         self.limit = limit;
     }
 
+    /// Control has said something.
+    pub(super) fn has_commands(&self) -> bool {
+        !self.commands.is_empty()
+    }
+
     /// Something is being removed: the engine must not fall asleep.
     pub(super) fn is_busy(&self) -> bool {
         self.leaving.is_some()
@@ -115,18 +120,18 @@ impl Desk {
 impl Leaving {
     /// Takes what leaves out of `roster`, once that has nothing to do any more or has been given `limit` cycles.
     fn finish(&mut self, roster: &mut Roster, now: u64, limit: u64) -> Option<Answer> {
-        let mut busy = roster.lanes.iter().any(|lane| lane.is_leaving() && !lane.is_empty());
+        let mut busy = roster.lanes.iter().any(|lane| lane.source.is_leaving() && !lane.waiting.is_empty());
         for sender in roster.senders.iter_mut().filter(|sender| sender.is_leaving()) {
             busy |= sender.is_underway() && sender.reclaim();
         }
         if busy && now.wrapping_sub(self.since) < limit {
             return None;
         }
-        for lane in roster.lanes.iter_mut().filter(|lane| lane.is_leaving()) {
+        for lane in roster.lanes.iter_mut().filter(|lane| lane.source.is_leaving()) {
             if let Some(sender) = roster.senders.get_mut(lane.sender) {
-                lane.drop_waiting(sender, DropReason::Stopped);
+                lane.waiting.drop_waiting(sender, DropReason::Stopped);
             }
-            lane.rest();
+            lane.source.rest();
         }
         roster.publish();
         let mut removed = std::mem::take(&mut self.room);

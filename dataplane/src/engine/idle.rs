@@ -1,13 +1,15 @@
 //! Sleeping until there is work, without missing any.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
-use super::lane::Lane;
 use super::roster::Roster;
+use super::source::Source;
+use crate::bell::Bell;
 use crate::port::Wake;
 
 /// How long to sleep when a queue can only be polled.
@@ -18,27 +20,30 @@ const YIELDS: u32 = 200;
 const RECLAIM_PAUSE: Duration = Duration::from_millis(1);
 /// Longest sleep, so that counters and the stop flag are looked at even when a wake-up fails.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-/// The token of control's own wake-up.
-const CONTROL: u64 = u64::MAX;
+/// The token of the bell.
+const BELL: u64 = u64::MAX;
 /// Wake-ups that are told apart at a time; more come with the next sleep.
 const EVENTS: usize = 16;
 
-/// The wake-up descriptors of an engine's queues, watched together. Control adds and removes them while the engine runs.
+/// The wake-up descriptors of an engine's queues and its bell, watched together. Control adds and removes queues while the engine runs.
 pub(super) struct Watch {
     epoll: OwnedFd,
-    control: OwnedFd,
+    bell: Arc<Bell>,
 }
 
 impl Watch {
-    /// Watches for control alone.
-    pub(super) fn new() -> Result<Self, Errno> {
+    /// Watches the bell alone.
+    pub(super) fn new(bell: Arc<Bell>) -> Result<Self, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let control = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &control, epoll::EventData::new_u64(CONTROL), epoll::EventFlags::IN)?;
-        Ok(Self { epoll, control })
+        epoll::add(&epoll, bell.as_fd(), epoll::EventData::new_u64(BELL), epoll::EventFlags::IN)?;
+        Ok(Self { epoll, bell })
     }
 
-    /// Watches `wake` too, of the lane known by `token`.
+    pub(super) fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+
+    /// Watches `wake` too, of the source known by `token`.
     pub(super) fn add(&self, wake: &Wake, token: u64) -> Result<(), Errno> {
         match epoll::add(&self.epoll, wake.as_fd(), epoll::EventData::new_u64(token), epoll::EventFlags::IN) {
             // Two queues may share a descriptor.
@@ -51,12 +56,6 @@ impl Watch {
     pub(super) fn remove(&self, wake: &Wake) {
         // What is not there need not go.
         let _ = epoll::delete(&self.epoll, wake.as_fd());
-    }
-
-    /// Wakes the engine.
-    pub(super) fn call(&self) {
-        // The counter cannot overflow: nobody writes to it often. A failure leaves the engine to notice by itself, within a second.
-        let _ = rustix::io::write(&self.control, &1_u64.to_ne_bytes());
     }
 }
 
@@ -77,9 +76,9 @@ impl Idle {
         *self = Self::new();
     }
 
-    /// Sleeps until a lane has packets or control wants something. Returns at once when a lane found packets while it
-    /// was being armed: arming looks once more after asking for the interrupt, so no packet falls in between.
-    pub(super) fn rest(&mut self, watch: &Watch, roster: &mut Roster, waiting: bool) {
+    /// Sleeps until packets come or the bell is called. Returns at once when there is something to do: each source that is armed looks once more after
+    /// asking for its interrupt, and `called` tells what callers may have left, so nothing falls in between.
+    pub(super) fn rest(&mut self, watch: &Watch, roster: &mut Roster, waiting: bool, called: impl FnOnce() -> bool) {
         self.rests = self.rests.saturating_add(1);
         if waiting {
             // Packets wait for room on a transmit queue, which no interrupt announces.
@@ -90,19 +89,23 @@ impl Idle {
         for sender in &mut roster.senders {
             underway |= sender.is_underway() && sender.reclaim();
         }
-        match arm(&mut roster.lanes) {
-            Armed::All => self.sleep(watch, &roster.lanes, underway),
+        match arm(roster.sources_mut()) {
+            Armed::All => {
+                watch.bell.lie_down();
+                if !called() {
+                    self.sleep(watch, roster, underway);
+                }
+                watch.bell.get_up();
+            }
             Armed::PacketsWait if self.rests < YIELDS => {}
             Armed::MustPoll if self.rests < YIELDS => std::thread::yield_now(),
             // A queue that claims packets time and again and gives none is treated as one without interrupt.
             Armed::PacketsWait | Armed::MustPoll => std::thread::sleep(NAP),
         }
-        for lane in &mut roster.lanes {
-            lane.disarm();
-        }
+        roster.sources_mut().for_each(Source::disarm);
     }
 
-    fn sleep(&mut self, watch: &Watch, lanes: &[Lane], underway: bool) {
+    fn sleep(&mut self, watch: &Watch, roster: &Roster, underway: bool) {
         let limit = if underway {
             // A device that never finishes must not cost a thousand wake-ups a second for ever.
             let pause = self.reclaim_pause;
@@ -121,30 +124,26 @@ impl Idle {
             return;
         };
         for event in events.iter().take(count) {
-            match event.data.u64() {
-                CONTROL => {
-                    let _ = rustix::io::read(&watch.control, &mut [0; 8]);
-                }
-                // A signal that comes later ends the next sleep at once, and is taken away then.
-                token => lanes.iter().filter(|lane| lane.token == token).for_each(Lane::consume),
-            }
+            // A signal that comes later ends the next sleep at once, and is taken away then. The bell's is taken away in any case.
+            let token = event.data.u64();
+            roster.sources().filter(|source| source.token == token).for_each(Source::consume);
         }
     }
 }
 
 enum Armed {
-    /// Every lane will wake the engine, or never has packets.
+    /// Every source will wake the engine, or never has packets.
     All,
-    /// A lane has packets now.
+    /// A source has packets now.
     PacketsWait,
-    /// A lane can only be polled.
+    /// A source can only be polled.
     MustPoll,
 }
 
-fn arm(lanes: &mut [Lane]) -> Armed {
-    for lane in lanes {
-        if !lane.arm() {
-            return if lane.wake().is_some() { Armed::PacketsWait } else { Armed::MustPoll };
+fn arm<'a>(sources: impl Iterator<Item = &'a mut Source>) -> Armed {
+    for source in sources {
+        if !source.arm() {
+            return if source.wake().is_some() { Armed::PacketsWait } else { Armed::MustPoll };
         }
     }
     Armed::All

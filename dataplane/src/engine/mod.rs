@@ -1,6 +1,6 @@
 //! Engines: the threads that move packets.
 //!
-//! An engine is one thread pinned to one core. It owns its queues ([`Lane`]s and [`Sender`]s) and works in rounds of two halves: it receives
+//! An engine is one thread pinned to one core. It owns its queues (those of [`Lane`]s, [`Input`]s and [`Sender`]s) and works in rounds of two halves: it receives
 //! a burst from each queue, then delivers what it received, first to whom costs least (see [`Scheduler`](crate::config::Scheduler)).
 //! While packets flow it takes no lock, allocates nothing, logs nothing and does not call
 //! the kernel. It talks to control by counters that it stores ([`crate::stats::QueueCell`]), a stop flag, and a ring of commands in each
@@ -20,12 +20,18 @@
 mod adapt;
 mod command;
 mod idle;
+mod input;
 mod lane;
+mod outlet;
+mod peers;
 pub mod plan;
 mod roster;
 mod round;
 mod running;
 mod sender;
+mod source;
+mod switching;
+mod waiting;
 mod worker;
 
 use std::fmt;
@@ -36,16 +42,21 @@ use std::time::Duration;
 use drivers::nic::{RxQueue, TxQueue};
 use hugemem::PacketPool;
 
+use crate::bell::Bell;
 use crate::clock::CycleClock;
 use crate::config::EngineConfig;
 use crate::port::Wake;
 use command::{COMMANDS, Desk};
 use idle::Watch;
+pub use input::Input;
 pub use lane::Lane;
+pub use outlet::Outlet;
+pub use peers::{Peers, peers};
 use plan::QueueId;
-use roster::Roster;
+use roster::{Counts, Roster};
 pub use running::Running;
 pub use sender::Sender;
+pub use switching::Switching;
 use worker::Ended;
 
 /// How long a stopping engine waits for its transmit queues to finish.
@@ -106,7 +117,23 @@ pub struct Transmitter {
     pub pool: Option<PacketPool>,
 }
 
-/// All that one engine works on.
+/// What an engine gets to work on. No queue may be with it twice, and every lane's and outlet's transmit queue must be among `senders` or with the engine
+/// already.
+#[derive(Default, Debug)]
+pub struct Load {
+    /// The receive queues of joined ports, each with the transmit queue that it feeds.
+    pub lanes: Vec<Lane>,
+    /// The transmit queues.
+    pub senders: Vec<Sender>,
+    /// The receive queues of switched ports.
+    pub inputs: Vec<Input>,
+    /// Where packets for switched ports go: at most one for each slot.
+    pub outlets: Vec<Outlet>,
+    /// The switch. An engine has one at most, and keeps its first.
+    pub switching: Option<Box<Switching>>,
+}
+
+/// One engine, and what it begins with.
 pub struct Engine {
     /// Number of the engine, from 0.
     pub number: usize,
@@ -114,12 +141,12 @@ pub struct Engine {
     pub core: usize,
     /// How to work.
     pub config: EngineConfig,
-    /// The receive queues, each with the transmit queue that it feeds.
-    pub lanes: Vec<Lane>,
-    /// The transmit queues.
-    pub senders: Vec<Sender>,
+    /// What to work on.
+    pub load: Load,
     /// For conversions of time.
     pub clock: CycleClock,
+    /// By which others wake it: it is called after something was left for the engine on a ring.
+    pub bell: Arc<Bell>,
 }
 
 /// What control and an engine share beside counters and commands.
@@ -146,6 +173,8 @@ pub struct Finished {
     pub receivers: Vec<Receiver>,
     /// Its transmit queues.
     pub transmitters: Vec<Transmitter>,
+    /// Its switch, when it has ended.
+    pub switching: Option<Box<Switching>>,
     /// What it said when it panicked.
     pub panic: Option<String>,
     /// Packets were still underway on a transmit queue when time ran out.
@@ -159,13 +188,12 @@ impl Engine {
     /// When the system has no thread, eventfd or epoll for it, or does not let it run on its core. The queues come back
     /// beside the error.
     pub fn start(self) -> Result<Running, (EngineError, Finished)> {
-        let Self { number, core, config, lanes, senders, clock } = self;
+        let Self { number, core, config, load, clock, bell } = self;
         let failure = |action, source: std::io::Error| EngineError::System { engine: number, action, source };
-        let mut roster = Roster::with_room(lanes.len(), senders.len());
-        let (lane_count, sender_count) = (lanes.len(), senders.len());
-        roster.absorb(&mut Roster { lanes, senders, ..Roster::default() });
+        let mut roster = Roster::of(load, Counts::default());
+        let counts = roster.counts();
         let mut tokens = 0;
-        let prepared = Watch::new().and_then(|watch| {
+        let prepared = Watch::new(bell).and_then(|watch| {
             let signals = Signals { stop: AtomicBool::new(false), failed: AtomicBool::new(false), watch };
             running::prepare(&signals, &mut roster, &mut tokens, config.scheduler)?;
             Ok(Arc::new(signals))
@@ -217,8 +245,7 @@ impl Engine {
                     commands,
                     answers,
                     scheduler: config.scheduler,
-                    lanes: lane_count,
-                    senders: sender_count,
+                    counts,
                     tokens,
                     numbers: 0,
                     unanswered: 0,
@@ -236,14 +263,8 @@ impl Engine {
 impl Finished {
     fn of(roster: Roster) -> Self {
         let mut finished = Self::default();
-        finished.take(roster);
+        roster.give_back(&mut finished);
         finished
-    }
-
-    /// Adds the queues of `roster`.
-    fn take(&mut self, roster: Roster) {
-        self.receivers.extend(roster.lanes.into_iter().map(Lane::into_receiver));
-        self.transmitters.extend(roster.senders.into_iter().map(Sender::into_transmitter));
     }
 }
 

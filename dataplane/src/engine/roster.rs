@@ -1,7 +1,12 @@
 //! All that an engine works on, and the bookkeeping between the parts.
 
+use super::input::Input;
 use super::lane::Lane;
+use super::outlet::{Outlet, To};
 use super::sender::Sender;
+use super::source::Source;
+use super::switching::Switching;
+use super::{Finished, Load};
 
 /// Each millisecond what was used fades by one part in so many (as a power of two): half of it is forgotten after 11 ms.
 const FADING: u32 = 4;
@@ -26,11 +31,43 @@ pub(super) struct Pending {
     pub(super) delivered: u64,
 }
 
-/// Lanes, senders, and who pays for them. Control makes the lists large enough, so that the engine never allocates.
+/// How much there is of each.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Counts {
+    pub(super) lanes: usize,
+    pub(super) senders: usize,
+    pub(super) inputs: usize,
+    pub(super) outlets: usize,
+}
+
+impl Counts {
+    pub(super) fn plus(self, more: Self) -> Self {
+        Self {
+            lanes: self.lanes + more.lanes,
+            senders: self.senders + more.senders,
+            inputs: self.inputs + more.inputs,
+            outlets: self.outlets + more.outlets,
+        }
+    }
+
+    pub(super) fn less(self, fewer: Self) -> Self {
+        Self {
+            lanes: self.lanes.saturating_sub(fewer.lanes),
+            senders: self.senders.saturating_sub(fewer.senders),
+            inputs: self.inputs.saturating_sub(fewer.inputs),
+            outlets: self.outlets.saturating_sub(fewer.outlets),
+        }
+    }
+}
+
+/// All that an engine has, and who pays for it. Control makes the lists large enough, so that the engine never allocates.
 #[derive(Default, Debug)]
 pub(super) struct Roster {
     pub(super) lanes: Vec<Lane>,
     pub(super) senders: Vec<Sender>,
+    pub(super) inputs: Vec<Input>,
+    pub(super) outlets: Vec<Outlet>,
+    pub(super) switching: Option<Box<Switching>>,
     pub(super) accounts: Vec<Account>,
     /// The lanes that have something to deliver in this round.
     pub(super) pending: Vec<Pending>,
@@ -40,28 +77,68 @@ pub(super) struct Roster {
 
 impl Roster {
     /// An empty roster with room for so many.
-    pub(super) fn with_room(lanes: usize, senders: usize) -> Self {
+    pub(super) fn with_room(counts: Counts) -> Self {
+        let Counts { lanes, senders, inputs, outlets } = counts;
         Self {
             lanes: Vec::with_capacity(lanes),
             senders: Vec::with_capacity(senders),
-            accounts: Vec::with_capacity(2 * lanes),
-            pending: Vec::with_capacity(lanes),
+            inputs: Vec::with_capacity(inputs),
+            outlets: Vec::with_capacity(outlets),
+            switching: None,
+            accounts: Vec::with_capacity(2 * lanes + inputs + outlets),
+            pending: Vec::with_capacity(lanes + outlets),
             long: false,
         }
     }
 
-    /// Takes over everything from `other`. There has to be room.
+    /// What `load` has, in a roster with room for what `counts` says in addition.
+    pub(super) fn of(load: Load, counts: Counts) -> Self {
+        let Load { lanes, senders, inputs, outlets, switching } = load;
+        let mut given = Self { lanes, senders, inputs, outlets, switching, ..Self::default() };
+        let mut roster = Self::with_room(counts.plus(given.counts()));
+        roster.absorb(&mut given);
+        roster
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        Counts {
+            lanes: self.lanes.len(),
+            senders: self.senders.len(),
+            inputs: self.inputs.len(),
+            outlets: self.outlets.len(),
+        }
+    }
+
+    /// Everything that receives.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.lanes.iter().map(|lane| &lane.source).chain(self.inputs.iter().map(|input| &input.source))
+    }
+
+    /// Everything that receives, to use.
+    pub(super) fn sources_mut(&mut self) -> impl Iterator<Item = &mut Source> {
+        let lanes = self.lanes.iter_mut().map(|lane| &mut lane.source);
+        lanes.chain(self.inputs.iter_mut().map(|input| &mut input.source))
+    }
+
+    /// Takes over everything from `other`. There has to be room. Of two switches the other's stays where it is.
     pub(super) fn absorb(&mut self, other: &mut Self) {
         self.lanes.append(&mut other.lanes);
         self.senders.append(&mut other.senders);
+        self.inputs.append(&mut other.inputs);
+        self.outlets.append(&mut other.outlets);
+        if self.switching.is_none() {
+            self.switching = other.switching.take();
+        }
         self.accounts.append(&mut other.accounts);
         self.link();
     }
 
     /// Moves everything that leaves to `other`, which has room for it.
     pub(super) fn part(&mut self, other: &mut Self) {
-        other.lanes.extend(self.lanes.extract_if(.., |lane| lane.is_leaving()));
+        other.lanes.extend(self.lanes.extract_if(.., |lane| lane.source.is_leaving()));
         other.senders.extend(self.senders.extract_if(.., |sender| sender.is_leaving()));
+        other.inputs.extend(self.inputs.extract_if(.., |input| input.source.is_leaving()));
+        other.outlets.extend(self.outlets.extract_if(.., |outlet| outlet.is_leaving()));
         self.link();
     }
 
@@ -74,28 +151,51 @@ impl Roster {
         }
         for lane in &mut self.lanes {
             if ports.contains(&lane.id().port) || ports.contains(&lane.to().port) {
-                lane.leave();
+                lane.source.leave();
+            }
+        }
+        for input in &mut self.inputs {
+            if ports.contains(&input.id().port) {
+                input.source.leave();
+            }
+        }
+        for outlet in &mut self.outlets {
+            if ports.contains(&outlet.port) {
+                outlet.leave();
             }
         }
     }
 
-    /// Finds each lane's sender and accounts again, after places have changed.
+    /// Finds each sender and account again, after places have changed.
     fn link(&mut self) {
-        let Self { lanes, senders, accounts, pending, .. } = self;
+        let Self { lanes, senders, inputs, outlets, accounts, pending, .. } = self;
         pending.clear();
-        accounts.retain(|account| {
-            lanes.iter().any(|lane| lane.id().port == account.port || lane.to().port == account.port)
+        accounts.retain(|Account { port, .. }| {
+            lanes.iter().any(|lane| lane.id().port == *port || lane.to().port == *port)
+                || inputs.iter().any(|input| input.id().port == *port)
+                || outlets.iter().any(|outlet| outlet.port == *port)
         });
+        let mut account = |port| {
+            let known = accounts.iter().position(|account: &Account| account.port == port);
+            known.unwrap_or_else(|| {
+                accounts.push(Account { port, used: 0 });
+                accounts.len() - 1
+            })
+        };
+        // What has no sender sends nothing: such a lane is never polled.
+        let sender = |to| senders.iter().position(|sender| sender.id() == to).unwrap_or(usize::MAX);
         for lane in lanes {
-            // A lane without a sender is never polled.
-            lane.sender = senders.iter().position(|sender| sender.id() == lane.to()).unwrap_or(usize::MAX);
-            lane.accounts = [lane.id().port, lane.to().port].map(|port| {
-                let known = accounts.iter().position(|account| account.port == port);
-                known.unwrap_or_else(|| {
-                    accounts.push(Account { port, used: 0 });
-                    accounts.len() - 1
-                })
-            });
+            lane.sender = sender(lane.to());
+            lane.accounts = [lane.id().port, lane.to().port].map(&mut account);
+        }
+        for input in inputs {
+            input.account = account(input.id().port);
+        }
+        for outlet in outlets {
+            outlet.account = account(outlet.port);
+            if let To::Queue(to) = &mut outlet.to {
+                to.sender = sender(to.queue);
+            }
         }
     }
 
@@ -113,11 +213,21 @@ impl Roster {
 
     /// Publishes all counters.
     pub(super) fn publish(&self) {
-        for lane in &self.lanes {
-            lane.publish();
+        self.sources().for_each(Source::publish);
+        self.senders.iter().for_each(Sender::publish);
+        if let Some(switching) = &self.switching {
+            switching.publish();
         }
-        for sender in &self.senders {
-            sender.publish();
+    }
+
+    /// Adds all queues to `finished`.
+    pub(super) fn give_back(self, finished: &mut Finished) {
+        let sources = self.lanes.into_iter().map(|lane| lane.source);
+        let sources = sources.chain(self.inputs.into_iter().map(|input| input.source));
+        finished.receivers.extend(sources.map(Source::into_receiver));
+        finished.transmitters.extend(self.senders.into_iter().map(Sender::into_transmitter));
+        if self.switching.is_some() {
+            finished.switching = self.switching;
         }
     }
 }

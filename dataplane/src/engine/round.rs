@@ -10,8 +10,8 @@
 
 use std::time::Duration;
 
-use super::lane::Delivery;
 use super::roster::{Account, Pending, Roster};
+use super::waiting::Delivery;
 use crate::clock::CycleClock;
 use crate::config::{EngineConfig, Scheduler};
 
@@ -102,7 +102,7 @@ fn scheduled(roster: &mut Roster, now: &mut u64, pace: &Pace) -> Round {
         let (spent, waits) = lane.poll(sender, now);
         charge(accounts, lane.accounts[0], spent);
         if waits {
-            pending.push(Pending { lane: place, account: lane.accounts[1], delivered: lane.delivered });
+            pending.push(Pending { lane: place, account: lane.accounts[1], delivered: lane.waiting.delivered });
         }
     }
 
@@ -119,7 +119,7 @@ fn scheduled(roster: &mut Roster, now: &mut u64, pace: &Pace) -> Round {
             Delivery::More => {
                 round.moved = true;
                 // There is room: it was just there.
-                pending.push(Pending { delivered: lane.delivered, ..next });
+                pending.push(Pending { delivered: lane.waiting.delivered, ..next });
             }
             Delivery::Blocked { moved } => {
                 round.moved |= moved;

@@ -8,6 +8,7 @@ use hugemem::{Batch, Iova, PacketPool, Region};
 use super::*;
 use crate::clock::cycles;
 use crate::engine::plan::QueueId;
+use crate::engine::roster::Counts;
 use crate::engine::{Lane, Receiver, Sender, Transmitter};
 use crate::stats::PortCells;
 
@@ -78,7 +79,7 @@ impl Field {
     fn new(ports: &[(usize, Duration)], scheduler: Scheduler) -> (Self, Pace) {
         let clock = CycleClock::calibrate();
         let log = Log::default();
-        let mut roster = Roster::with_room(32, 32);
+        let mut roster = Roster::with_room(Counts { lanes: 32, senders: 32, ..Counts::default() });
         for (from, (queues, cost)) in ports.iter().enumerate() {
             let to = 100 + from;
             let cells = [from, to].map(|port| Arc::new(PortCells::new(port, "", *queues)));
@@ -198,7 +199,7 @@ fn the_queues_of_a_costly_port_take_turns() {
         let polled = field.round(&pace);
         // Each slice is longer than a round may be. A queue that was served out is polled again in the next round.
         assert_eq!(polled.iter().filter(|(port, _)| *port >= 100).count(), 1, "round {round}: {polled:?}");
-        last = field.roster.lanes.iter().map(|lane| lane.delivered).collect();
+        last = field.roster.lanes.iter().map(|lane| lane.waiting.delivered).collect();
         last.sort_unstable();
         last.dedup();
     }

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use rtrb::{Consumer, Producer, PushError};
 
 use super::command::{Answer, Command, Order};
-use super::roster::Roster;
+use super::roster::{Counts, Roster};
+use super::source::Source;
 use super::worker::Ended;
-use super::{DRAIN_LIMIT, EngineError, Finished, Lane, Sender, Signals};
+use super::{DRAIN_LIMIT, EngineError, Finished, Load, Sender, Signals};
+use crate::bell::Bell;
 use crate::config::Scheduler;
 
 /// How long an engine may take to begin with more work.
@@ -32,8 +34,7 @@ pub struct Running {
     pub(super) answers: Consumer<Answer>,
     pub(super) scheduler: Scheduler,
     /// What the engine has.
-    pub(super) lanes: usize,
-    pub(super) senders: usize,
+    pub(super) counts: Counts,
     /// Given out so far.
     pub(super) tokens: u64,
     pub(super) numbers: u64,
@@ -50,55 +51,55 @@ impl Running {
         self.signals.failed.load(Ordering::Acquire)
     }
 
-    /// Gives the engine more to do, and waits until it has begun with it. Its other lanes go on. Every lane's
-    /// transmit queue must be among `senders` or with the engine already, and no queue may be with it twice.
+    /// What wakes the engine after something was left for it on a ring.
+    #[must_use]
+    pub fn bell(&self) -> &Arc<Bell> {
+        self.signals.watch.bell()
+    }
+
+    /// Gives the engine more to do, and waits until it has begun with it. What it has already goes on.
     ///
     /// # Errors
     /// When the system cannot watch a queue's wake-up: the queues come back beside the error. When the engine does not answer or has ended: it keeps the
     /// queues, and [`Running::stop`] gives them back.
-    pub fn add(&mut self, lanes: Vec<Lane>, senders: Vec<Sender>) -> Result<(), (EngineError, Finished)> {
-        let mut roster = Roster::with_room(self.lanes + lanes.len(), self.senders + senders.len());
-        let (more_lanes, more_senders) = (lanes.len(), senders.len());
-        roster.absorb(&mut Roster { lanes, senders, ..Roster::default() });
+    pub fn add(&mut self, load: Load) -> Result<(), (EngineError, Finished)> {
+        let mut roster = Roster::of(load, self.counts);
+        let more = roster.counts();
         if let Err(error) = prepare(&self.signals, &mut roster, &mut self.tokens, self.scheduler) {
             let error = EngineError::System { engine: self.engine, action: "watch a queue", source: error.into() };
             forget(&self.signals, &roster);
-            let mut finished = Finished::default();
-            finished.take(roster);
-            return Err((error, finished));
+            return Err((error, Finished::of(roster)));
         }
         match self.ask(Order::Add(roster), ADD_LIMIT) {
             Ok(_) => {
-                self.lanes += more_lanes;
-                self.senders += more_senders;
+                self.counts = self.counts.plus(more);
                 Ok(())
             }
             Err((error, order)) => {
                 let mut finished = Finished::default();
                 if let Some(Order::Add(roster)) = order.map(|order| *order) {
                     forget(&self.signals, &roster);
-                    finished.take(roster);
+                    roster.give_back(&mut finished);
                 } else {
                     // It may get them yet.
-                    self.lanes += more_lanes;
-                    self.senders += more_senders;
+                    self.counts = self.counts.plus(more);
                 }
                 Err((error, finished))
             }
         }
     }
 
-    /// Takes back everything that receives from or sends to one of `ports`, and what feeds that. What these lanes have received is sent, and their
-    /// transmit queues get time to finish, at most [`DRAIN_LIMIT`]. The other lanes go on.
+    /// Takes back everything that receives from or sends to one of `ports`, and what feeds that. What was received is sent, and
+    /// transmit queues get time to finish, at most [`DRAIN_LIMIT`]. Everything else goes on.
     ///
     /// # Errors
     /// When the engine does not answer: [`Running::late`] gives the queues back some time. When it has ended: [`Running::stop`] does.
     pub fn remove(&mut self, ports: &[usize]) -> Result<Finished, EngineError> {
-        let room = Roster::with_room(self.lanes, self.senders);
+        let room = Roster::with_room(self.counts);
         let order = Order::Remove { ports: ports.to_vec(), room };
         let answer = self.ask(order, REMOVE_LIMIT + DRAIN_LIMIT).map_err(|(error, _)| error)?;
         let mut finished = Finished { unfinished: answer.unfinished, ..Finished::default() };
-        finished.take(answer.roster);
+        answer.roster.give_back(&mut finished);
         Ok(finished)
     }
 
@@ -124,7 +125,7 @@ impl Running {
             return Err((EngineError::Silent { engine, limit }, Some(Box::new(order))));
         }
         self.unanswered += 1;
-        self.signals.watch.call();
+        self.bell().call();
         let deadline = Instant::now() + limit;
         loop {
             // Whether it has ended is asked before the last look for an answer.
@@ -146,13 +147,12 @@ impl Running {
     fn collect(&mut self, number: Option<u64>) -> Option<Answer> {
         while let Ok(answer) = self.answers.pop() {
             self.unanswered = self.unanswered.saturating_sub(1);
-            self.lanes -= answer.roster.lanes.len().min(self.lanes);
-            self.senders -= answer.roster.senders.len().min(self.senders);
+            self.counts = self.counts.less(answer.roster.counts());
             forget(&self.signals, &answer.roster);
             if Some(answer.number) == number {
                 return Some(answer);
             }
-            self.late.take(answer.roster);
+            answer.roster.give_back(&mut self.late);
         }
         None
     }
@@ -160,7 +160,7 @@ impl Running {
     /// Asks the engine to drain and end. Does not wait.
     pub fn ask_to_stop(&self) {
         self.signals.stop.store(true, Ordering::Release);
-        self.signals.watch.call();
+        self.bell().call();
     }
 
     /// Lets the engine drain, waits for its end (as a rule a little over [`DRAIN_LIMIT`] at most) and takes its queues back. One that does not
@@ -189,7 +189,7 @@ impl Running {
         if let Some(mut commands) = commands {
             while let Ok(command) = commands.pop() {
                 if let Order::Add(roster) = command.order {
-                    finished.take(roster);
+                    roster.give_back(&mut finished);
                 }
             }
         }
@@ -199,7 +199,7 @@ impl Running {
     }
 }
 
-/// Gives lanes the tokens that they are known by, and watches their wake-ups.
+/// Gives everything that receives the token that it is known by, and watches its wake-up.
 pub(super) fn prepare(
     signals: &Signals,
     roster: &mut Roster,
@@ -209,19 +209,19 @@ pub(super) fn prepare(
     if scheduler == Scheduler::Off {
         roster.senders.iter_mut().for_each(Sender::unslice);
     }
-    for lane in &mut roster.lanes {
-        lane.token = *tokens;
+    for source in roster.sources_mut() {
+        source.token = *tokens;
         *tokens += 1;
-        if let Some(wake) = lane.wake() {
-            signals.watch.add(wake, lane.token)?;
+        if let Some(wake) = source.wake() {
+            signals.watch.add(wake, source.token)?;
         }
     }
     Ok(())
 }
 
-/// Watches the wake-ups of these lanes no longer.
+/// Watches the wake-ups of these no longer.
 fn forget(signals: &Signals, roster: &Roster) {
-    for wake in roster.lanes.iter().filter_map(Lane::wake) {
+    for wake in roster.sources().filter_map(Source::wake) {
         signals.watch.remove(wake);
     }
 }
@@ -230,8 +230,7 @@ impl fmt::Debug for Running {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Running")
             .field("thread", &self.thread.thread().name())
-            .field("lanes", &self.lanes)
-            .field("senders", &self.senders)
+            .field("counts", &self.counts)
             .finish_non_exhaustive()
     }
 }

@@ -13,6 +13,7 @@ use super::command::{Command, Desk};
 use super::idle::Idle;
 use super::roster::Roster;
 use super::round::{Pace, round};
+use super::source::Source;
 use super::{DRAIN_LIMIT, Finished, Signals, Work};
 use crate::clock::{CycleClock, cycles};
 use crate::config::Poll;
@@ -58,7 +59,7 @@ pub(super) fn run(mut work: Work, mut desk: Desk, signals: &Signals) -> Ended {
         }
     };
     let mut finished = Finished { panic, unfinished, ..Finished::default() };
-    finished.take(work.roster);
+    work.roster.give_back(&mut finished);
     Ended { finished, commands: Some(desk.into_commands()) }
 }
 
@@ -95,9 +96,10 @@ fn serve(work: &mut Work, desk: &mut Desk, signals: &Signals) {
             now = cycles();
         }
         // Without lanes there is nothing to poll, and nothing that moves the clock on.
-        if (adaptive && empty_rounds >= SPIN_ROUNDS) || roster.lanes.is_empty() {
+        if (adaptive && empty_rounds >= SPIN_ROUNDS) || (roster.lanes.is_empty() && roster.inputs.is_empty()) {
             roster.publish();
-            idle.rest(&signals.watch, roster, done.waiting || desk.is_busy());
+            let called = || signals.stop.load(Ordering::Acquire) || desk.has_commands();
+            idle.rest(&signals.watch, roster, done.waiting || desk.is_busy(), called);
             now = cycles();
             desk.work(roster, now);
         }
@@ -113,9 +115,9 @@ fn drain(roster: &mut Roster, clock: CycleClock) -> bool {
         let mut left = false;
         for lane in &mut roster.lanes {
             let Some(sender) = roster.senders.get_mut(lane.sender) else { continue };
-            if !lane.is_empty() {
+            if !lane.waiting.is_empty() {
                 lane.deliver(sender, &mut now, u64::MAX, u64::MAX);
-                left |= !lane.is_empty();
+                left |= !lane.waiting.is_empty();
             }
         }
         for sender in &mut roster.senders {
@@ -139,10 +141,10 @@ fn drain(roster: &mut Roster, clock: CycleClock) -> bool {
 fn settle(roster: &mut Roster) {
     for lane in &mut roster.lanes {
         if let Some(sender) = roster.senders.get_mut(lane.sender) {
-            lane.drop_waiting(sender, DropReason::Stopped);
+            lane.waiting.drop_waiting(sender, DropReason::Stopped);
         }
-        // A VM's descriptors go back with the buffers that came home just now.
-        lane.rest();
     }
+    // A VM's descriptors go back with the buffers that came home just now.
+    roster.sources_mut().for_each(Source::rest);
     roster.publish();
 }

@@ -6,8 +6,9 @@ use drivers::nic::Offloads;
 
 use super::station::{Station, present};
 use super::{Forwarder, ForwarderError};
+use crate::bell::Bell;
 use crate::engine::plan::{Group, Way, groups};
-use crate::engine::{Engine, EngineError, Finished, Lane, Running, Sender};
+use crate::engine::{Engine, EngineError, Finished, Lane, Load, Running, Sender};
 use crate::port::open::Opener;
 use crate::port::open::offloads::{Side, match_offloads};
 use crate::port::{PortError, PortKind};
@@ -65,20 +66,24 @@ impl Forwarder {
 
     /// Gives a group to the engine that has least to do, or to a new one on a core that has none.
     fn place(&mut self, group: Group) -> Result<(), EngineError> {
-        let (lanes, senders) = self.take(&group);
         let free = self.cores.iter().find(|core| self.engines.iter().all(|serving| serving.core != *core));
         let placed = match free {
             Some(core) => {
                 let number = (0..).find(|number| self.engines.iter().all(|serving| serving.number != *number));
                 let number = number.unwrap_or_default();
-                let engine = Engine { number, core, config: self.config, lanes, senders, clock: self.clock };
+                let action = "prepare to sleep";
+                let bell = Bell::new().map_err(|source| EngineError::System { engine: number, action, source })?;
+                let load = take(&mut self.stations, self.config.burst, &group);
+                let (config, clock, bell) = (self.config, self.clock, Arc::new(bell));
+                let engine = Engine { number, core, config, load, clock, bell };
                 engine.start().map(|running| {
                     self.engines.push(Serving { running, number, core, ways: group.ways, owed: Vec::new() });
                 })
             }
             None => match self.engines.iter_mut().min_by_key(|serving| serving.ways.len()) {
                 Some(serving) => {
-                    let placed = serving.running.add(lanes, senders);
+                    let load = take(&mut self.stations, self.config.burst, &group);
+                    let placed = serving.running.add(load);
                     // What did not come back is with the engine, even if it does not answer, and has to be asked for.
                     if placed.as_ref().err().is_none_or(|(_, finished)| finished.receivers.is_empty()) {
                         serving.ways.extend(group.ways);
@@ -93,26 +98,6 @@ impl Forwarder {
             self.put_back(finished);
             error
         })
-    }
-
-    /// The queues of a group, out of their stations.
-    fn take(&mut self, group: &Group) -> (Vec<Lane>, Vec<Sender>) {
-        let (mut lanes, mut senders) = (Vec::new(), Vec::new());
-        for way in &group.ways {
-            if let Some(station) = self.stations.iter_mut().find(|station| station.id == way.to.port)
-                && let Some(transmitter) = station.transmitters.remove(&way.to.queue)
-            {
-                senders.push(Sender::new(transmitter, Arc::clone(&station.cells)));
-            }
-            if let Some(station) = self.stations.iter_mut().find(|station| station.id == way.from.port)
-                && let Some(receiver) = station.receivers.remove(&way.from.queue)
-            {
-                let is_machine = matches!(station.kind, PortKind::VhostUser);
-                let burst = if is_machine { self.config.burst.min(MACHINE_BURST) } else { self.config.burst };
-                lanes.push(Lane::new(receiver, way.to, burst, Arc::clone(&station.cells)));
-            }
-        }
-        (lanes, senders)
     }
 
     /// Puts queues into their stations.
@@ -222,6 +207,26 @@ fn both(stations: &mut [Station], pair: [usize; 2]) -> Result<[&mut Station; 2],
     let place = |id| stations.iter().position(|station| station.id == id).unwrap_or(usize::MAX);
     let places = pair.map(place);
     stations.get_disjoint_mut(places).map_err(|_| ForwarderError::Gone)
+}
+
+/// The queues of a group, out of their stations, to be worked on in bursts of up to `burst`.
+fn take(stations: &mut [Station], burst: usize, group: &Group) -> Load {
+    let mut load = Load::default();
+    for way in &group.ways {
+        if let Some(station) = stations.iter_mut().find(|station| station.id == way.to.port)
+            && let Some(transmitter) = station.transmitters.remove(&way.to.queue)
+        {
+            load.senders.push(Sender::new(transmitter, Arc::clone(&station.cells)));
+        }
+        if let Some(station) = stations.iter_mut().find(|station| station.id == way.from.port)
+            && let Some(receiver) = station.receivers.remove(&way.from.queue)
+        {
+            let is_machine = matches!(station.kind, PortKind::VhostUser);
+            let burst = if is_machine { burst.min(MACHINE_BURST) } else { burst };
+            load.lanes.push(Lane::new(receiver, way.to, burst, Arc::clone(&station.cells)));
+        }
+    }
+    load
 }
 
 fn side(station: &mut Station) -> Side<'_> {

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, anyhow};
 use dataplane::clock::CycleClock;
 use dataplane::config::{CoreList, EngineConfig};
+use dataplane::bell::Bell;
 use dataplane::engine::plan::QueueId;
-use dataplane::engine::{Engine, Lane, Receiver, Running, Sender, Transmitter};
+use dataplane::engine::{Engine, Lane, Load, Receiver, Running, Sender, Transmitter};
 use dataplane::headers::{Headers, parse};
 use dataplane::overlay::neighbour::{Purpose, answer, read};
 use dataplane::overlay::{
@@ -110,8 +111,9 @@ impl Tunnel {
             Sender::new(Transmitter { id: wire_id, tx: wire.tx, pool: Some(pool()?) }, Arc::clone(wire_cells)),
         ];
         let core = CoreList::available()?.iter().next().context("no core")?;
-        let engine =
-            Engine { number: 0, core, config: EngineConfig::default(), lanes, senders, clock: CycleClock::calibrate() };
+        let load = Load { lanes, senders, ..Load::default() };
+        let (config, clock, bell) = (EngineConfig::default(), CycleClock::calibrate(), Arc::new(Bell::new()?));
+        let engine = Engine { number: 0, core, config, load, clock, bell };
         let running = engine.start().map_err(|(error, _)| anyhow!(error))?;
         let [_, wire] = cells;
         Ok(Self { running: Some(running), shared, wire, _taps: [lan_control, wire_control] })

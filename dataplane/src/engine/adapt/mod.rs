@@ -6,7 +6,7 @@
 mod cut;
 
 use drivers::nic::{DropReason, Offloads};
-use hugemem::{Batch, Checksum, Packet, PacketPool, SegmentationKind};
+use hugemem::{Batch, Checksum, Packet, PacketPool, SegmentationKind, recycle};
 
 use crate::checksum;
 use crate::guest::{faults, is_lost, lost};
@@ -34,10 +34,10 @@ pub(super) struct Gives {
     pub(super) tunnels: bool,
 }
 
-/// Packets of one receive queue on their way to a transmit queue.
+/// Packets on their way to a transmit queue.
 #[derive(Debug)]
 pub(super) struct Backlog {
-    /// As received. This is the queue in front of the destination.
+    /// As received or switched. This is the queue in front of the destination.
     pub(super) batch: Batch,
     /// Made ready to be sent; goes before what is in `batch`.
     pub(super) stage: Batch,
@@ -64,6 +64,18 @@ impl Backlog {
 
     pub(super) fn len(&self) -> usize {
         self.batch.len() + self.stage.len()
+    }
+
+    /// Sends home what is staged and the first `count` packets behind it. Gives how many that were.
+    pub(super) fn drop_front(&mut self, count: usize) -> usize {
+        let count = count.min(self.batch.len());
+        if count > 0 {
+            self.cut = None;
+        }
+        let dropped = count + self.stage.len();
+        self.stage.clear();
+        recycle(self.batch.drain_front(count));
+        dropped
     }
 
     /// Sends all packets home.
