@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 
-use super::NumberOrText;
+use super::number::NumberOrText;
 
 /// Cores as Linux numbers them, at least one, ascending, each once.
 #[derive(Clone, PartialEq, Eq, Debug)]

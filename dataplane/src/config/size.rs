@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 
-use super::NumberOrText;
+use super::number::NumberOrText;
 
 /// A number of bytes. Reads and prints with the binary suffixes `K`, `M` and `G`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -15,7 +15,7 @@ use hugemem::{MemoryRequest, PageChoice};
 use super::{NamedSpec, Port, PortError};
 use offloads::match_offloads;
 
-mod names;
+pub(crate) mod names;
 pub(crate) mod offloads;
 mod opener;
 mod opening;

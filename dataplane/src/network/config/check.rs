@@ -16,7 +16,7 @@ const MOST_RULES: usize = 4096;
 
 /// One step of the way to a value in a configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Part {
+pub(crate) enum Part {
     Key(&'static str),
     Index(usize),
 }
@@ -24,15 +24,28 @@ pub(super) enum Part {
 /// What does not fit, and where.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
-    pub(super) place: Vec<Part>,
+    pub(crate) place: Vec<Part>,
     /// What is wrong, and what would be right.
     pub reason: String,
 }
 
 impl Problem {
-    /// A problem of all things of a kind together.
-    pub(in crate::network) fn of_all(kind: &'static str, reason: String) -> Self {
-        Self { place: vec![Part::Key(kind)], reason }
+    /// A problem of the value, or of all things, that stand under an uppermost key.
+    pub(crate) fn of_all(key: &'static str, reason: impl Into<String>) -> Self {
+        Self { place: vec![Part::Key(key)], reason: reason.into() }
+    }
+
+    /// A problem of one of several things that stand under an uppermost key.
+    pub(crate) fn of_one(key: &'static str, index: usize, reason: impl Into<String>) -> Self {
+        Self { place: vec![Part::Key(key), Part::Index(index)], reason: reason.into() }
+    }
+
+    /// The uppermost key that it is about.
+    pub(crate) fn key(&self) -> Option<&'static str> {
+        match self.place.first() {
+            Some(Part::Key(key)) => Some(key),
+            _ => None,
+        }
     }
 }
 

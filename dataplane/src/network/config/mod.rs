@@ -45,6 +45,7 @@ mod values;
 
 pub use check::Problem;
 pub use file::Bad;
+pub(crate) use file::Document;
 pub use model::{
     Config, Direction, GroupConfig, NetworkConfig, PortConfig, RouteConfig, Router, RuleAction, RuleConfig,
     SliceConfig, Station, TunnelConfig, TunnelKind, UnderlayConfig,

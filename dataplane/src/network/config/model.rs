@@ -36,6 +36,21 @@ pub struct Config {
     pub tunnels: Vec<TunnelConfig>,
 }
 
+impl Config {
+    /// Whether it says nothing at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether it says something about the port `name` of the forwarder.
+    #[must_use]
+    pub fn names_port(&self, name: &str) -> bool {
+        self.ports.iter().any(|port| port.name == name)
+            || self.underlay.as_ref().is_some_and(|underlay| underlay.port == name)
+    }
+}
+
 /// This host's place in the network between hosts.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

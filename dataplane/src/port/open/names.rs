@@ -6,19 +6,14 @@ use super::super::{NamedSpec, PortError, PortKind, PortSpec};
 
 /// A name for each port that no other has, and none of `taken`: the one it is given, what the user knows a device by, or a
 /// number behind the kind.
-pub(super) fn names<'a>(
+pub(crate) fn names<'a>(
     specs: &[NamedSpec],
     taken: impl Iterator<Item = &'a String>,
 ) -> Result<Vec<String>, PortError> {
     let mut taken: BTreeSet<String> = taken.cloned().collect();
     let mut names: Vec<Option<String>> = Vec::with_capacity(specs.len());
     for named in specs {
-        let own = match (&named.name, &named.spec) {
-            (Some(name), _) => Some(name.to_string()),
-            (None, PortSpec::Pci(pci)) => Some(pci.device.to_string()),
-            (None, PortSpec::Tap(tap)) => Some(tap.name.clone()),
-            _ => None,
-        };
+        let own = own_name(named);
         if let Some(name) = own.clone()
             && !taken.insert(name.clone())
         {
@@ -36,8 +31,18 @@ pub(super) fn names<'a>(
     Ok(all.map(|(own, named)| own.unwrap_or_else(|| numbered(named.spec.kind()))).collect())
 }
 
+/// What a port is called whatever others are: the name it is given, or what the user knows its device by.
+pub(crate) fn own_name(named: &NamedSpec) -> Option<String> {
+    match (&named.name, &named.spec) {
+        (Some(name), _) => Some(name.to_string()),
+        (None, PortSpec::Pci(pci)) => Some(pci.device.to_string()),
+        (None, PortSpec::Tap(tap)) => Some(tap.name.clone()),
+        _ => None,
+    }
+}
+
 /// What no other port may have beside this one, in words.
-pub(super) fn claim(spec: &PortSpec) -> Option<String> {
+pub(crate) fn claim(spec: &PortSpec) -> Option<String> {
     match spec {
         PortSpec::Pci(pci) => Some(format!("device {}", pci.device)),
         PortSpec::Tap(tap) => Some(format!("tap interface {}", tap.name)),

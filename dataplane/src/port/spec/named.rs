@@ -1,6 +1,5 @@
 //! A spec with the name that its port is to have.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -110,8 +109,20 @@ impl Serialize for NamedSpec {
 
 impl<'de> Deserialize<'de> for NamedSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        // A visitor fails while the text is read, which is when it is known where that stands.
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = NamedSpec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a port such as \"tap=tap0\"")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<NamedSpec, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use dataplane::config::{Config, ConfigError, ControlSocket, CoreList, Settings};
+use dataplane::config::{Config, ConfigError, ControlSocket, CoreList, Desired, Settings};
 use dataplane::control::{PortMethods, Server};
 use dataplane::forwarder::{Forwarder, Health, Listing, Stopped};
 use dataplane::port::{GeneratorReport, MemoryOptions, PortSpec, vmm_arguments};
@@ -29,7 +29,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Runs the command.
 pub(crate) fn execute(arguments: RunArguments) -> anyhow::Result<ExitCode> {
-    let (config, json) = match configure(arguments) {
+    let config = match configure(arguments) {
         Ok(configured) => configured,
         Err(error) => {
             eprintln!("error: {error}");
@@ -37,6 +37,7 @@ pub(crate) fn execute(arguments: RunArguments) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(if matches!(error, ConfigError::Read { .. }) { 1 } else { 2 }));
         }
     };
+    let json = config.json;
     // Before any thread exists, so that all of them leave the signals to this one.
     let signals = Signals::block().context("cannot block SIGINT and SIGTERM")?;
     let memory = MemoryOptions { bytes: config.memory, page: config.page, node: config.node };
@@ -69,7 +70,7 @@ pub(crate) fn execute(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn configure(arguments: RunArguments) -> Result<(Config, bool), ConfigError> {
+fn configure(arguments: RunArguments) -> Result<Config, ConfigError> {
     let flags = Settings {
         ports: arguments.ports,
         cores: arguments.cores,
@@ -84,15 +85,15 @@ fn configure(arguments: RunArguments) -> Result<(Config, bool), ConfigError> {
         seconds: arguments.seconds,
         hold_milliseconds: arguments.hold_milliseconds,
         json: arguments.json.then_some(true),
+        ..Settings::default()
     };
-    let settings = match &arguments.config {
-        Some(path) => flags.over(Settings::from_file(path)?),
-        None => flags,
+    let desired = match &arguments.config {
+        Some(path) => Desired::read(path)?.under(flags),
+        None => Desired::from_flags(flags),
     };
-    let json = settings.json.unwrap_or(false);
     let available =
         CoreList::available().map_err(|source| ConfigError::Read { path: "/proc/self/status".into(), source })?;
-    Ok((settings.check(&available)?, json))
+    desired.check(&available)
 }
 
 /// A panic of somebody who had it is reported by the forwarder itself.
