@@ -89,7 +89,7 @@ impl Bench {
     }
 
     fn pipeline(reader: Reader, clock: CycleClock) -> Result<Pipeline, Box<dyn Error>> {
-        let facts = PortFacts { domain: DOMAIN, underlay: false, upcalls: 8 };
+        let facts = PortFacts { domain: DOMAIN, underlay: false, upcalls: 8, share: 1 };
         let layout = Layout {
             ports: vec![Some(facts), None],
             tunnels: Vec::new(),

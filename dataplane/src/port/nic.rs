@@ -57,6 +57,10 @@ impl<Q: RxQueue> RxQueue for Lodger<Q> {
         self.queue.as_ref().is_some_and(RxQueue::gives_foreign)
     }
 
+    fn underway(&mut self) -> usize {
+        self.queue.as_mut().map_or(0, RxQueue::underway)
+    }
+
     fn gives_large(&self) -> bool {
         self.queue.as_ref().is_some_and(RxQueue::gives_large)
     }

@@ -104,6 +104,11 @@ impl Coprocessors {
         rings.to.push(handed).map_err(|PushError::Full(handed)| handed.packet)
     }
 
+    /// There is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rings.is_empty()
+    }
+
     /// The next packet that came back.
     pub(super) fn take(&mut self) -> Option<Handed> {
         for _ in 0..self.rings.len() {

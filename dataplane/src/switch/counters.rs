@@ -11,8 +11,8 @@ macro_rules! numbers {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// Sums of packets.
         ///
-        /// `received + returned + copied = delivered + handed_over + raised + dropped + held`, exactly, between two batches; `dropped` is the sum over
-        /// [`SwitchStatistics::drops`], and `held` is what waits now.
+        /// `received + returned + copied + taken_over = delivered + passed_on + handed_over + raised + dropped + held`, exactly, between two batches; `dropped`
+        /// is the sum over [`SwitchStatistics::drops`], and `held` is what waits now. What all engines passed on and did not take over is between them.
         #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
         pub struct Flowing {
             $($(#[$doc])* pub $name: u64,)*
@@ -45,8 +45,12 @@ numbers! {
     returned,
     /// Copies that were made for sets of destinations and the mirror.
     copied,
+    /// Packets that other engines passed on to this one.
+    taken_over,
     /// Packets that ports got.
     delivered,
+    /// Packets that other engines got, to switch or to send them.
+    passed_on,
     /// Packets that coprocessors got.
     handed_over,
     /// Packets that control got.
@@ -122,15 +126,23 @@ impl SwitchStatistics {
     /// Every packet is accounted for.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
-        let Flowing { received, returned, copied, delivered, handed_over, raised, held, .. } = self.flowing;
-        received + returned + copied == delivered + handed_over + raised + held + self.dropped()
+        let Flowing { received, returned, copied, taken_over, delivered, passed_on, handed_over, raised, held, .. } =
+            self.flowing;
+        received + returned + copied + taken_over
+            == delivered + passed_on + handed_over + raised + held + self.dropped()
     }
 
     /// Counts packets that are dropped.
     #[inline]
     pub(super) fn drop(&mut self, reason: Reason) {
+        self.drop_packets(reason, 1);
+    }
+
+    /// Counts `packets` that are dropped.
+    #[inline]
+    pub(crate) fn drop_packets(&mut self, reason: Reason, packets: u64) {
         if let Some(count) = self.drops.get_mut(reason as usize) {
-            *count += 1;
+            *count += packets;
         }
     }
 

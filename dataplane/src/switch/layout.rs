@@ -16,6 +16,8 @@ pub struct PortFacts {
     pub underlay: bool,
     /// Packets of it that may be with control at a time, and as many may wait for their flow.
     pub upcalls: u16,
+    /// Its share of engine time, beside others'. 1 is the normal one.
+    pub share: u16,
 }
 
 /// A tunnel to another host.

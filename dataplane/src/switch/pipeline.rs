@@ -140,6 +140,35 @@ impl Pipeline {
         &mut self.look_up.reader
     }
 
+    /// What it has counted, for who counts what becomes of packets before and after it.
+    pub(crate) fn statistics_mut(&mut self) -> &mut SwitchStatistics {
+        &mut self.statistics
+    }
+
+    /// The world as it knows it.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Whether something was left for control since this was asked last: control is to be woken.
+    #[inline]
+    pub fn take_news(&mut self) -> bool {
+        self.queue.link.take_news()
+    }
+
+    /// Control left something for [`Pipeline::attend`].
+    #[must_use]
+    pub fn has_orders(&self) -> bool {
+        self.queue.link.peek().is_some()
+    }
+
+    /// Coprocessors are attached, which wake nobody: [`Pipeline::attend`] has to be called often.
+    #[must_use]
+    pub fn has_coprocessors(&self) -> bool {
+        !self.coprocessors.is_empty()
+    }
+
     /// Packets wait for their flow: [`Pipeline::attend`] has to be called even when none come.
     #[must_use]
     pub fn is_waiting(&self) -> bool {

@@ -42,6 +42,12 @@ pub trait RxQueue: Send {
         false
     }
 
+    /// Packets from this queue with pieces in memory that is not theirs ([`RxQueue::gives_foreign`]) which have not come home yet. As long as there are any, that memory is in
+    /// use.
+    fn underway(&mut self) -> usize {
+        0
+    }
+
     /// Packets from this queue may be larger than the MTU, to be cut into segments
     /// ([`Metadata::segmentation`](hugemem::Metadata::segmentation)). The same for the queue's whole life; `false` spares a look at each packet.
     fn gives_large(&self) -> bool {

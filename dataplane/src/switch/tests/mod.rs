@@ -35,7 +35,9 @@ fn domain(slot: u16) -> Domain {
 }
 
 fn layout() -> Layout {
-    let port = |slot| Some(PortFacts { domain: domain(slot), underlay: PortSlot(slot) == UNDERLAY, upcalls: 4000 });
+    let facts =
+        |slot| PortFacts { domain: domain(slot), underlay: PortSlot(slot) == UNDERLAY, upcalls: 4000, share: 1 };
+    let port = |slot| Some(facts(slot));
     Layout {
         ports: (0..5).map(port).collect(),
         tunnels: Vec::new(),

@@ -21,11 +21,21 @@ pub(in crate::switch) struct Link {
     handled: u64,
     /// Packets of each port that are with control.
     with_control: Box<[u16]>,
+    /// Something was left for control since that was asked for last.
+    news: bool,
 }
 
 impl Link {
     pub(super) fn new(raise: Producer<Raised>, answers: Consumer<Answer>, shared: Arc<Shared>, ports: usize) -> Self {
-        Self { raise, answers, shared, next: 1, handled: 0, with_control: vec![0; ports].into_boxed_slice() }
+        Self {
+            raise,
+            answers,
+            shared,
+            next: 1,
+            handled: 0,
+            with_control: vec![0; ports].into_boxed_slice(),
+            news: false,
+        }
     }
 
     /// Number of the next upcall.
@@ -71,6 +81,7 @@ impl Link {
             return Err(upcall.packet);
         }
         self.next += 1;
+        self.news = true;
         if let Some(count) = self.with_control.get_mut(usize::from(from.0)) {
             *count = count.saturating_add(1);
         }
@@ -86,6 +97,7 @@ impl Link {
     pub(in crate::switch) fn give_back(&mut self, back: Back) {
         // There is always a place, which was looked for before the order was taken. Were there none, this thread would free it.
         let _ = self.raise.push(Raised::Back(back));
+        self.news = true;
     }
 
     /// The next order, of which [`Link::accept`] takes note.
@@ -110,6 +122,13 @@ impl Link {
     pub(in crate::switch) fn settle(&mut self) {
         let settled = self.shared.settled.load(Ordering::Relaxed);
         self.shared.settled.store(settled + 1, Ordering::Release);
+        self.news = true;
+    }
+
+    /// Whether something was left for control since this was asked last.
+    #[inline]
+    pub(in crate::switch) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 }
 

@@ -478,6 +478,20 @@ impl RxQueue for VmRx {
         true
     }
 
+    fn underway(&mut self) -> usize {
+        // SAFETY: this is the gate's one engine, here with an exclusive borrow.
+        let Some(mut queue) = (unsafe { self.shared.gate.try_enter() }) else {
+            // Whoever asks asks again.
+            return 1;
+        };
+        let Queue { ring, link, work, .. } = &mut *queue;
+        match ring {
+            Some(ring) => each!(ring, ring => work.collect(ring, link)),
+            None => work.sweep(),
+        }
+        work.underway() + work.kept.iter().map(|kept| kept.slots.len()).sum::<usize>()
+    }
+
     fn counters(&self) -> Counters {
         self.counters
     }

@@ -104,6 +104,10 @@ impl RxQueue for Announcer {
         self.queue.gives_foreign()
     }
 
+    fn underway(&mut self) -> usize {
+        self.queue.underway()
+    }
+
     fn gives_large(&self) -> bool {
         self.queue.gives_large()
     }
