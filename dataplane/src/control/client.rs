@@ -1,5 +1,6 @@
 //! The asking side of the control socket.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -16,6 +17,9 @@ use super::rpc::{RpcError, code};
 const DOOR: Duration = Duration::from_secs(5);
 /// How long it may take to answer: a card takes some seconds to come up.
 const ANSWER: Duration = Duration::from_secs(60);
+
+/// Most news that are kept while an answer is waited for.
+const MOST_NEWS: usize = 1024;
 
 /// Nothing came of a request.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +69,11 @@ pub enum ClientError {
 pub struct Client {
     path: PathBuf,
     stream: BufReader<UnixStream>,
+    /// What was received of a line.
+    line: Vec<u8>,
     requests: u64,
+    /// News that came while an answer was waited for.
+    news: VecDeque<Value>,
 }
 
 impl Client {
@@ -85,7 +93,7 @@ impl Client {
             }
             Err(source) => return Err(ClientError::Nobody { path, source }),
         };
-        Ok(Self { path, stream: BufReader::new(stream), requests: 0 })
+        Ok(Self { path, stream: BufReader::new(stream), line: Vec::new(), requests: 0, news: VecDeque::new() })
     }
 
     /// Has `method` carried out and gives its result.
@@ -96,34 +104,81 @@ impl Client {
         self.requests += 1;
         let id = json!(self.requests);
         let request = json!({ "jsonrpc": "2.0", "method": method, "params": params, "id": id });
-        let line = self.exchange(&request).map_err(|source| ClientError::Silent { path: self.path.clone(), source })?;
-        let stranger = |reason: String| ClientError::Stranger { path: self.path.clone(), reason };
-        let mut answer: Value =
-            serde_json::from_str(&line).map_err(|error| stranger(format!("its answer is no JSON ({error})")))?;
+        // In one piece: whoever answers early and hangs up is still heard.
+        let sent = self.stream.get_mut().write_all(format!("{request}\n").as_bytes());
+        sent.map_err(|source| self.silent(source))?;
+        let deadline = Instant::now() + ANSWER;
+        let mut answer = loop {
+            let message = self.receive(deadline)?.ok_or_else(|| {
+                let reason = format!("waited {} s", ANSWER.as_secs());
+                self.silent(io::Error::new(io::ErrorKind::TimedOut, reason))
+            })?;
+            if message.get("method").is_none() {
+                break message;
+            }
+            self.news.truncate(MOST_NEWS - 1);
+            self.news.push_back(message);
+        };
         if let Some(error) = answer.get("error") {
-            let message = error.get("message").and_then(Value::as_str).unwrap_or("it failed without a word");
-            let code = error.get("code").and_then(Value::as_i64).unwrap_or(code::INTERNAL);
-            return Err(RpcError::new(code, message).into());
+            return Err(rpc_error(error).into());
         }
         if answer.get("id") != Some(&id) {
-            return Err(stranger("it answers something else".to_owned()));
+            return Err(self.stranger("it answers something else"));
         }
-        answer.get_mut("result").map(Value::take).ok_or_else(|| stranger("its answer has no result".to_owned()))
+        answer.get_mut("result").map(Value::take).ok_or_else(|| self.stranger("its answer has no result"))
     }
 
-    fn exchange(&mut self, request: &Value) -> io::Result<String> {
-        // In one piece: whoever answers early and hangs up is still heard.
-        self.stream.get_mut().write_all(format!("{request}\n").as_bytes())?;
-        let mut line = String::new();
-        match self.stream.read_line(&mut line) {
-            Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up")),
-            Ok(_) => Ok(line),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                Err(io::Error::new(io::ErrorKind::TimedOut, format!("waited {} s", ANSWER.as_secs())))
-            }
-            Err(error) => Err(error),
-        }
+    /// The next news of what was subscribed to: the `params` of the notification. `None` when there are none within `patience`.
+    ///
+    /// # Errors
+    /// When the forwarder hung up, or what it says makes no sense.
+    pub fn news(&mut self, patience: Duration) -> Result<Option<Value>, ClientError> {
+        let deadline = Instant::now() + patience;
+        let message = match self.news.pop_front() {
+            Some(message) => Some(message),
+            None => self.receive(deadline)?,
+        };
+        let Some(mut message) = message else { return Ok(None) };
+        message.get_mut("params").map(|params| Some(params.take())).ok_or_else(|| self.stranger("it says nothing"))
     }
+
+    /// The next line, unless it has not come by then.
+    fn receive(&mut self, deadline: Instant) -> Result<Option<Value>, ClientError> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            let limited = self.stream.get_ref().set_read_timeout(Some(left));
+            limited.map_err(|source| self.silent(source))?;
+            // What was received of a line stays there when time runs out.
+            match self.stream.read_until(b'\n', &mut self.line) {
+                Ok(_) if self.line.ends_with(b"\n") => break,
+                Ok(_) => return Err(self.silent(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up"))),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    if Instant::now() >= deadline {
+                        return Ok(None);
+                    }
+                }
+                Err(error) => return Err(self.silent(error)),
+            }
+        }
+        let line = std::mem::take(&mut self.line);
+        let message = serde_json::from_slice(&line);
+        message.map(Some).map_err(|error| self.stranger(&format!("its answer is no JSON ({error})")))
+    }
+
+    fn silent(&self, source: io::Error) -> ClientError {
+        ClientError::Silent { path: self.path.clone(), source }
+    }
+
+    fn stranger(&self, reason: &str) -> ClientError {
+        ClientError::Stranger { path: self.path.clone(), reason: reason.to_owned() }
+    }
+}
+
+/// An error as the standard writes it.
+fn rpc_error(error: &Value) -> RpcError {
+    let message = error.get("message").and_then(Value::as_str).unwrap_or("it failed without a word");
+    RpcError::new(error.get("code").and_then(Value::as_i64).unwrap_or(code::INTERNAL), message)
 }
 
 fn reach(path: &Path) -> io::Result<UnixStream> {

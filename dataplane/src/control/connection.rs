@@ -1,6 +1,7 @@
 //! One client of the control socket.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -8,11 +9,12 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use serde_json::Value;
 
+use super::caller::Caller;
 use super::job::{Job, Office};
 use super::rpc::{self, Next, RpcError, code};
 
 /// Longest message, in bytes.
-pub(super) const LONGEST: usize = 64 << 10;
+pub(super) const LONGEST: usize = 1 << 20;
 /// How long a client may leave an answer lying.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes read at once.
@@ -20,7 +22,7 @@ const PIECE: usize = 16 << 10;
 
 /// Bytes that are still read, and thrown away, from a client that was refused. Hanging up with bytes unread would take the
 /// answer from it.
-const LEFTOVER: usize = 1 << 20;
+const LEFTOVER: usize = 4 << 20;
 
 /// What is expected of a client.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,6 +38,7 @@ enum State {
 /// A client. Its socket does not block.
 pub(super) struct Connection {
     socket: OwnedFd,
+    caller: Arc<Caller>,
     /// What was received and is not carried out.
     input: Vec<u8>,
     /// There may be a whole message in `input`.
@@ -51,9 +54,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(socket: OwnedFd) -> Self {
+    pub(super) fn new(socket: OwnedFd, caller: Caller) -> Self {
         Self {
             socket,
+            caller: Arc::new(caller),
             input: Vec::new(),
             fresh: false,
             job: None,
@@ -79,7 +83,17 @@ impl Connection {
 
     /// There is something to do for it without waiting, but for a thread.
     pub(super) fn is_ready(&self) -> bool {
-        self.fresh && !self.owes() && !self.is_busy()
+        self.fresh && self.is_idle()
+    }
+
+    /// Nothing is being carried out, and nothing owed.
+    fn is_idle(&self) -> bool {
+        !self.owes() && !self.is_busy()
+    }
+
+    /// When a subscription of it is to be looked after. Not before it took what it was sent.
+    pub(super) fn due(&self) -> Option<Instant> {
+        if self.is_idle() && self.state == State::Open { self.caller.due() } else { None }
     }
 
     /// A message of it is being carried out.
@@ -119,8 +133,14 @@ impl Connection {
         if arrived && !self.fresh && self.state != State::Ending && !self.read() {
             return false;
         }
-        if self.fresh && !office.is_full() {
-            self.carry_out(office);
+        if !office.is_full() {
+            let due = if self.state == State::Open { self.caller.next_due(Instant::now()) } else { None };
+            match due {
+                // Without a thread for it, it is looked after the next time.
+                Some(due) => self.job = office.begin_look(due).ok(),
+                None if self.fresh => self.carry_out(office),
+                None => {}
+            }
         }
         if self.owes() && !self.write() {
             return false;
@@ -179,7 +199,7 @@ impl Connection {
         match rpc::next(&self.input) {
             Next::Message(message, taken) => {
                 self.input.drain(..taken);
-                match office.begin(message) {
+                match office.begin(&self.caller, message) {
                     Ok(job) => self.job = Some(job),
                     Err(error) => self.say(Some(rpc::failure(Value::Null, &error))),
                 }
@@ -217,5 +237,16 @@ impl Connection {
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.caller.has_belongings() {
+            // To give a capture back takes a moment, in which others would wait. Without a thread, they do.
+            let caller = Arc::clone(&self.caller);
+            self.caller = Arc::new(Caller::new(super::caller::Access::Read));
+            let _ = std::thread::Builder::new().name("farewell".to_owned()).spawn(move || drop(caller));
+        }
     }
 }

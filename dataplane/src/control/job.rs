@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 use serde_json::Value;
 
+use super::caller::{Access, Caller, Due, Watch};
 use super::rpc::{self, Handler, RpcError, code};
 
 /// Most of them at a time, of clients that are there and of those that have hung up.
@@ -30,8 +31,16 @@ pub(super) struct Job {
 struct Guarded<'h>(&'h dyn Handler);
 
 impl Handler for Guarded<'_> {
-    fn call(&self, method: &str, params: Value) -> Result<Value, RpcError> {
-        catch_unwind(AssertUnwindSafe(|| self.0.call(method, params))).unwrap_or_else(|_| Err(defect()))
+    fn call(&self, caller: &Caller, method: &str, params: Value) -> Result<Value, RpcError> {
+        catch_unwind(AssertUnwindSafe(|| self.0.call(caller, method, params))).unwrap_or_else(|_| Err(defect()))
+    }
+
+    fn access(&self, method: &str) -> Option<Access> {
+        self.0.access(method)
+    }
+
+    fn look(&self, watch: &mut Watch) -> Result<Option<Value>, RpcError> {
+        catch_unwind(AssertUnwindSafe(|| self.0.look(watch))).unwrap_or_else(|_| Err(defect()))
     }
 }
 
@@ -53,11 +62,24 @@ impl Office {
     ///
     /// # Errors
     /// When the system has no thread for it: what to answer.
-    pub(super) fn begin(&self, message: Value) -> Result<Job, RpcError> {
+    pub(super) fn begin(&self, caller: &Arc<Caller>, message: Value) -> Result<Job, RpcError> {
+        let caller = Arc::clone(caller);
+        self.spawn(move |handler| rpc::answer(handler, &caller, message))
+    }
+
+    /// Begins to look after a subscription.
+    ///
+    /// # Errors
+    /// When the system has no thread for it.
+    pub(super) fn begin_look(&self, due: Due) -> Result<Job, RpcError> {
+        self.spawn(move |handler| due.look(handler))
+    }
+
+    fn spawn(&self, work: impl FnOnce(&dyn Handler) -> Option<Value> + Send + 'static) -> Result<Job, RpcError> {
         let (sender, answer) = sync_channel(1);
         let (handler, bell, working) = (Arc::clone(&self.handler), Arc::clone(&self.bell), Arc::clone(&self.working));
         let work = move || {
-            let answer = rpc::answer(&Guarded(&*handler), message);
+            let answer = work(&Guarded(&*handler));
             // Whoever has the answer may count on nothing being held any more.
             drop((handler, working));
             // Who has hung up does not hear it.

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::caller::{Access, Caller, Watch};
+
 /// Error codes (JSON-RPC 2.0, section 5.1).
 pub mod code {
     /// The text is no JSON.
@@ -16,6 +18,8 @@ pub mod code {
     pub const INTERNAL: i64 = -32603;
     /// The method failed; the message says how.
     pub const FAILED: i64 = -32000;
+    /// The method changes something, and the client may only read.
+    pub const FORBIDDEN: i64 = -32001;
 }
 
 /// Most requests in a batch.
@@ -45,7 +49,16 @@ pub trait Handler: Send + Sync {
     ///
     /// # Errors
     /// When there is no such method, its parameters are wrong, or it failed.
-    fn call(&self, method: &str, params: Value) -> Result<Value, RpcError>;
+    fn call(&self, caller: &Caller, method: &str, params: Value) -> Result<Value, RpcError>;
+
+    /// Whether `method` changes anything; `None` when there is no such method.
+    fn access(&self, method: &str) -> Option<Access>;
+
+    /// What there is to tell to somebody who subscribed, now; `None` for nothing.
+    ///
+    /// # Errors
+    /// When it cannot be found out.
+    fn look(&self, watch: &mut Watch) -> Result<Option<Value>, RpcError>;
 }
 
 /// What stands at the beginning of what was received.
@@ -70,17 +83,18 @@ pub(super) fn next(bytes: &[u8]) -> Next {
 }
 
 /// Carries out a message. `None` when there is nothing to answer.
-pub(super) fn answer(handler: &dyn Handler, message: Value) -> Option<Value> {
+pub(super) fn answer(handler: &dyn Handler, caller: &Caller, message: Value) -> Option<Value> {
     match message {
         Value::Array(requests) if requests.is_empty() => Some(invalid("a batch holds at least one request")),
         Value::Array(requests) if requests.len() > LONGEST_BATCH => {
             Some(invalid(&format!("a batch holds at most {LONGEST_BATCH} requests")))
         }
         Value::Array(requests) => {
-            let answers: Vec<Value> = requests.into_iter().filter_map(|request| one(handler, request)).collect();
+            let answers: Vec<Value> =
+                requests.into_iter().filter_map(|request| one(handler, caller, request)).collect();
             (!answers.is_empty()).then_some(Value::Array(answers))
         }
-        request => one(handler, request),
+        request => one(handler, caller, request),
     }
 }
 
@@ -90,10 +104,15 @@ fn invalid(reason: &str) -> Value {
 
 /// The answer that a request failed.
 pub(super) fn failure(id: Value, error: &RpcError) -> Value {
-    json!({ "jsonrpc": "2.0", "error": { "code": error.code, "message": error.message }, "id": id })
+    json!({ "jsonrpc": "2.0", "error": error_object(error), "id": id })
 }
 
-fn one(handler: &dyn Handler, request: Value) -> Option<Value> {
+/// An error as the standard writes it.
+pub(super) fn error_object(error: &RpcError) -> Value {
+    json!({ "code": error.code, "message": error.message })
+}
+
+fn one(handler: &dyn Handler, caller: &Caller, request: Value) -> Option<Value> {
     let Value::Object(mut request) = request else { return Some(invalid("a request is an object")) };
     let id = request.remove("id");
     if !matches!(id, None | Some(Value::Null | Value::String(_) | Value::Number(_))) {
@@ -113,11 +132,20 @@ fn one(handler: &dyn Handler, request: Value) -> Option<Value> {
     let Some(method) = request.get("method").and_then(Value::as_str) else {
         return wrong("`method` is the name of a method");
     };
-    let outcome = handler.call(method, params);
+    let outcome = match handler.access(method) {
+        Some(access) if !caller.may(access) => Err(forbidden(method)),
+        _ => handler.call(caller, method, params),
+    };
     // Whoever leaves the id out does not want to know.
     let id = id?;
     Some(match outcome {
         Ok(result) => json!({ "jsonrpc": "2.0", "result": result, "id": id }),
         Err(error) => failure(id, &error),
     })
+}
+
+fn forbidden(method: &str) -> RpcError {
+    let reason =
+        format!("`{method}` changes something, and you may only look; ask as the user who runs mirach, or as root");
+    RpcError::new(code::FORBIDDEN, reason)
 }

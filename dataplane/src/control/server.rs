@@ -13,7 +13,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use super::connection::Connection;
 use super::job::Office;
 use super::rpc::Handler;
-use super::socket::{ControlError, Listening};
+use super::socket::{ControlError, Listening, ReaderGroup, usual_place};
 
 /// Most clients at a time.
 const MOST: usize = 32;
@@ -33,12 +33,17 @@ struct Stop {
 }
 
 impl Server {
-    /// Listens on `path` and lets `handler` do what is asked for, on a thread of its own.
+    /// Listens on `path` and lets `handler` do what is asked for, on a thread of its own. This user and root may do everything, members of
+    /// `readers` may read.
     ///
     /// # Errors
     /// When somebody else has the socket, or the system refuses it.
-    pub fn start(path: &Path, handler: impl Handler + 'static) -> Result<Self, ControlError> {
-        let listening = Listening::open(path)?;
+    pub fn start(
+        path: &Path,
+        readers: Option<&ReaderGroup>,
+        handler: impl Handler + 'static,
+    ) -> Result<Self, ControlError> {
+        let listening = Listening::open(path, readers)?;
         let failed = |action| move |source| ControlError::System { path: path.to_owned(), action, source };
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| failed("make an eventfd for")(errno.into()))?;
@@ -53,6 +58,14 @@ impl Server {
             })
             .map_err(failed("start a thread for"))?;
         Ok(Self { path: path.to_owned(), thread: Some(thread), stop })
+    }
+
+    /// As [`Server::start`], at the usual place, whose folder is made when it is not there.
+    ///
+    /// # Errors
+    /// As [`Server::start`], and when there is no usual place.
+    pub fn start_usual(readers: Option<&ReaderGroup>, handler: impl Handler + 'static) -> Result<Self, ControlError> {
+        Self::start(&usual_place(readers)?, readers, handler)
     }
 
     /// Where it listens.
@@ -92,7 +105,7 @@ fn serve(listening: &Listening, office: &Office, stop: &Stop) {
             continue;
         }
         match listening.accept() {
-            Ok(Some(socket)) => {
+            Ok(Some((socket, caller))) => {
                 if clients.len() >= MOST {
                     let rank = |client: &Connection| (client.is_busy(), client.moved());
                     let oldest = clients.iter().enumerate().min_by_key(|(_, client)| rank(client));
@@ -100,7 +113,7 @@ fn serve(listening: &Listening, office: &Office, stop: &Stop) {
                         clients.swap_remove(oldest);
                     }
                 }
-                clients.push(Connection::new(socket));
+                clients.push(Connection::new(socket, caller));
             }
             Ok(None) => {}
             Err(error) => {
@@ -125,9 +138,11 @@ fn wait(
     // The end of a connection is always reported: who waits for an answer of ours is not asked.
     let asked = clients.iter().filter(|client| !client.is_busy());
     files.extend(asked.map(|client| PollFd::from_borrowed_fd(client.as_fd(), client.interest())));
-    let until = clients.iter().filter_map(Connection::deadline).chain(closed_until).min();
+    let full = office.is_full();
+    let due = clients.iter().filter(|_| !full).filter_map(Connection::due);
+    let until = clients.iter().filter_map(Connection::deadline).chain(closed_until).chain(due).min();
     let mut time = until.map(|until| until.saturating_duration_since(Instant::now()) + Duration::from_millis(1));
-    if !office.is_full() && clients.iter().any(Connection::is_ready) {
+    if !full && clients.iter().any(Connection::is_ready) {
         time = Some(Duration::ZERO);
     }
     let time = time.map(|time| Timespec {

@@ -15,17 +15,57 @@ use super::*;
 struct Echo(Arc<AtomicU64>);
 
 impl Handler for Echo {
-    fn call(&self, method: &str, params: Value) -> Result<Value, RpcError> {
+    fn call(&self, caller: &Caller, method: &str, params: Value) -> Result<Value, RpcError> {
         match method {
             "echo" => Ok(params),
             "count" => Ok(json!(self.0.fetch_add(1, Ordering::SeqCst) + 1)),
             "large" => Ok(json!("x".repeat(1 << 20))),
             "fail" => Err(RpcError::new(code::FAILED, "it rains")),
             "panic" => panic!("asked to"),
+            "subscribe" => {
+                let text = |name: &str| params[name].as_str().unwrap_or_default().to_owned();
+                let interval = Duration::from_millis(params["interval_ms"].as_u64().unwrap_or(100));
+                let watch = Watch { topic: text("topic"), ..Watch::default() };
+                caller.subscribe(watch, interval).map(|number| json!(number))
+            }
+            "unsubscribe" => caller.unsubscribe(params["number"].as_u64().unwrap_or(0)).map(|()| json!({})),
+            "keep" => caller.keep(Arc::new(Kept(Arc::clone(&self.0)))).map(|number| json!(number)),
             _ => Err(RpcError::new(code::METHOD_NOT_FOUND, "no such method")),
         }
     }
+
+    fn access(&self, method: &str) -> Option<Access> {
+        match method {
+            "nothing" => None,
+            "count" => Some(Access::Write),
+            _ => Some(Access::Read),
+        }
+    }
+
+    /// Counts how often it was looked, in what the watch remembers.
+    fn look(&self, watch: &mut Watch) -> Result<Option<Value>, RpcError> {
+        let looks = watch.before.take().and_then(|before| before.as_u64()).unwrap_or(0) + 1;
+        watch.before = Some(json!(looks));
+        match watch.topic.as_str() {
+            "odd" => Ok((looks % 2 == 1).then(|| json!(looks))),
+            "large" => Ok(Some(json!("x".repeat(1 << 20)))),
+            "panic" => panic!("asked to"),
+            _ => Ok(Some(json!(looks))),
+        }
+    }
 }
+
+/// Counts when it is let go.
+struct Kept(Arc<AtomicU64>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.fetch_add(1000, Ordering::SeqCst);
+    }
+}
+
+/// Only guards against hanging for ever.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Bed {
     _folder: tempfile::TempDir,
@@ -35,10 +75,14 @@ struct Bed {
 }
 
 fn bed() -> Bed {
+    bed_for(None)
+}
+
+fn bed_for(readers: Option<&ReaderGroup>) -> Bed {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("control.sock");
     let count = Arc::default();
-    let server = Server::start(&path, Echo(Arc::clone(&count))).unwrap();
+    let server = Server::start(&path, readers, Echo(Arc::clone(&count))).unwrap();
     Bed { _folder: folder, path, server: Some(server), count }
 }
 
@@ -122,7 +166,7 @@ fn a_connection_takes_many_requests_however_they_are_cut() {
     let answers = talk(&bed.path, request.repeat(50).as_bytes());
     assert_eq!(answers.len(), 50);
     // More than a message may be long, in one go.
-    let many = request.repeat(3000);
+    let many = request.repeat(18_000);
     let mut writer = connect(&bed.path);
     let mut reader = writer.try_clone().unwrap();
     let sender = std::thread::spawn(move || {
@@ -132,7 +176,7 @@ fn a_connection_takes_many_requests_however_they_are_cut() {
     let mut answers = String::new();
     reader.read_to_string(&mut answers).unwrap();
     sender.join().unwrap();
-    assert_eq!(answers.lines().filter(|line| line.contains("\"result\"")).count(), 3000);
+    assert_eq!(answers.lines().filter(|line| line.contains("\"result\"")).count(), 18_000);
     // A whole request is answered though the next one has begun.
     let mut stream = connect(&bed.path);
     stream.write_all(format!("{request}{{\"json").as_bytes()).unwrap();
@@ -149,9 +193,9 @@ fn a_connection_takes_many_requests_however_they_are_cut() {
 #[test]
 fn too_long_a_request_is_refused_and_the_client_hung_up_on() {
     let bed = bed();
-    let answers = talk(&bed.path, format!("{{\"text\":\"{}", "x".repeat(1 << 17)).as_bytes());
+    let answers = talk(&bed.path, format!("{{\"text\":\"{}", "x".repeat(1 << 21)).as_bytes());
     assert_eq!(answers.len(), 1);
-    assert!(answers[0]["error"]["message"].as_str().unwrap().contains("at most 64 KiB"), "{answers:?}");
+    assert!(answers[0]["error"]["message"].as_str().unwrap().contains("at most 1024 KiB"), "{answers:?}");
     // Who does not stop is hung up on.
     let mut stream = connect(&bed.path);
     let endless = [b' '; 1 << 16];
@@ -218,22 +262,143 @@ fn the_client_says_what_went_wrong_and_what_to_do() {
 fn the_socket_is_for_its_owner_and_goes_with_the_server() {
     let mut bed = bed();
     assert_eq!(std::fs::metadata(&bed.path).unwrap().permissions().mode() & 0o7777, 0o600);
-    let error = Server::start(&bed.path, Echo(Arc::default())).unwrap_err();
+    let error = Server::start(&bed.path, None, Echo(Arc::default())).unwrap_err();
     assert!(matches!(error, ControlError::Taken { .. }), "{error}");
     drop(bed.server.take());
     assert!(!bed.path.exists());
 
     // Left behind by one that was killed.
     drop(UnixListener::bind(&bed.path).unwrap());
-    let server = Server::start(&bed.path, Echo(Arc::default())).unwrap();
+    let server = Server::start(&bed.path, None, Echo(Arc::default())).unwrap();
     assert_eq!(talk(&bed.path, br#"{"jsonrpc":"2.0","method":"count","id":1}"#).len(), 1);
     // What another has put in its place stays.
     std::fs::remove_file(&bed.path).unwrap();
     std::fs::write(&bed.path, "other").unwrap();
     drop(server);
     assert!(bed.path.exists());
-    let error = Server::start(&bed.path, Echo(Arc::default())).unwrap_err().to_string();
+    let error = Server::start(&bed.path, None, Echo(Arc::default())).unwrap_err().to_string();
     assert!(error.contains("no socket") && error.contains("--control"), "{error}");
-    let error = Server::start(Path::new("/nonexistent/c.sock"), Echo(Arc::default())).unwrap_err().to_string();
+    let error = Server::start(Path::new("/nonexistent/c.sock"), None, Echo(Arc::default())).unwrap_err().to_string();
     assert!(error.contains("--control none"), "{error}");
+}
+
+#[test]
+fn who_subscribed_is_told_until_told_no_more() {
+    let bed = bed();
+    let mut client = Client::connect(&bed.path).unwrap();
+    let number = client.call("subscribe", json!({ "topic": "all" })).unwrap();
+    let odd = client.call("subscribe", json!({ "topic": "odd" })).unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 6 {
+        // Answers come in between.
+        assert_eq!(client.call("echo", json!([seen.len()])).unwrap(), json!([seen.len()]));
+        let news = client.news(PATIENCE).unwrap().unwrap();
+        let expected = if news["subscription"] == number { "all" } else { "odd" };
+        assert_eq!(news["topic"], expected);
+        assert!(expected == "all" || news["subscription"] == odd);
+        seen.push((expected, news["data"].as_u64().unwrap()));
+    }
+    let of = |topic| seen.iter().filter(move |(of, _)| *of == topic).map(|(_, data)| *data);
+    assert!(of("all").zip(1..).all(|(data, expected)| data == expected), "{seen:?}");
+    assert!(of("odd").zip(0..).all(|(data, place)| data == 2 * place + 1), "nothing to tell is not told: {seen:?}");
+    client.call("unsubscribe", json!({ "number": number })).unwrap();
+    client.call("unsubscribe", json!({ "number": odd })).unwrap();
+    let error = client.call("unsubscribe", json!({ "number": odd })).unwrap_err().to_string();
+    assert!(error.contains("no subscription"), "{error}");
+    while client.news(Duration::ZERO).unwrap().is_some() {}
+    assert_eq!(client.news(Duration::from_millis(300)).unwrap(), None);
+}
+
+#[test]
+fn subscriptions_are_bounded_and_their_panics_contained() {
+    let bed = bed();
+    let mut client = Client::connect(&bed.path).unwrap();
+    let error = client.call("subscribe", json!({ "interval_ms": 99 })).unwrap_err().to_string();
+    assert!(error.contains("100 to 3600000"), "{error}");
+    let first = client.call("subscribe", json!({ "topic": "panic" })).unwrap();
+    let news = client.news(PATIENCE).unwrap().unwrap();
+    assert_eq!((&news["subscription"], &news["error"]["code"]), (&first, &json!(code::INTERNAL)), "{news}");
+    for _ in 1..8 {
+        client.call("subscribe", json!({ "topic": "all", "interval_ms": 3_600_000 })).unwrap();
+    }
+    let error = client.call("subscribe", json!({ "topic": "all" })).unwrap_err().to_string();
+    assert!(error.contains("at most 8 subscriptions"), "{error}");
+}
+
+#[test]
+fn who_does_not_listen_loses_news_and_is_told_how_many() {
+    let bed = bed();
+    let mut client = Client::connect(&bed.path).unwrap();
+    client.call("subscribe", json!({ "topic": "large" })).unwrap();
+    // The first fills the socket. It is not taken for as long as ten more are due.
+    std::thread::sleep(Duration::from_millis(1050));
+    let mut lost = Vec::new();
+    while lost.last().is_none_or(|last| *last < 5) {
+        lost.push(client.news(PATIENCE).unwrap().unwrap()["lost"].as_u64().unwrap());
+        assert!(lost.len() < 4, "they were not piled up: {lost:?}");
+    }
+    assert_eq!(client.call("echo", json!([1])).unwrap(), json!([1]), "it is served as before");
+}
+
+#[test]
+fn what_a_client_kept_goes_with_it() {
+    let bed = bed();
+    let mut client = Client::connect(&bed.path).unwrap();
+    for _ in 0..4 {
+        client.call("keep", json!({})).unwrap();
+    }
+    let error = client.call("keep", json!({})).unwrap_err().to_string();
+    assert!(error.contains("at most 4"), "{error}");
+    // What could not be kept has gone at once.
+    assert_eq!(bed.count.load(Ordering::SeqCst), 1000);
+    drop(client);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while bed.count.load(Ordering::SeqCst) < 5000 {
+        assert!(std::time::Instant::now() < deadline, "it was not let go");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn members_of_the_group_may_look_and_no_more() {
+    use rustix::process::{Gid, Uid, getegid, geteuid};
+    let readers = ReaderGroup::find(&getegid().as_raw().to_string()).unwrap();
+    let group = if geteuid().is_root() { ReaderGroup::find("54321").unwrap() } else { readers };
+    let bed = bed_for(Some(&group));
+    let file = std::fs::metadata(&bed.path).unwrap();
+    assert_eq!(file.permissions().mode() & 0o7777, 0o660);
+    std::fs::set_permissions(bed.path.parent().unwrap(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    // This user may do everything, in that group or not.
+    let mut own = Client::connect(&bed.path).unwrap();
+    assert_eq!(own.call("count", json!({})).unwrap(), json!(1));
+    if !geteuid().is_root() {
+        return;
+    }
+    // As others, which on Linux a single thread can be.
+    let ask_as = |user: u32, groups: &'static [u32]| {
+        let path = bed.path.clone();
+        let ask = move || {
+            let groups: Vec<Gid> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
+            rustix::thread::set_thread_groups(&groups).unwrap();
+            rustix::thread::set_thread_res_gid(Gid::from_raw(65534), Gid::from_raw(65534), Gid::from_raw(65534))
+                .unwrap();
+            let user = Uid::from_raw(user);
+            rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+            let mut client = Client::connect(&path)?;
+            let batch = json!([{ "jsonrpc": "2.0", "method": "count", "id": 1 }, { "jsonrpc": "2.0", "method": "echo", "id": 2 }]);
+            let answers = talk(&path, batch.to_string().as_bytes());
+            Ok::<_, ClientError>((client.call("echo", json!([7])), client.call("count", json!({})), answers))
+        };
+        std::thread::spawn(ask).join().unwrap()
+    };
+    let (seen, changed, batch) = ask_as(65_534, &[54_321]).unwrap();
+    assert_eq!(seen.unwrap(), json!([7]));
+    let error = changed.unwrap_err();
+    assert!(matches!(&error, ClientError::Refused(error) if error.code == code::FORBIDDEN), "{error:?}");
+    assert!(error.to_string().contains("`count` changes something"), "{error}");
+    assert_eq!(error_code(&batch[0][0]), code::FORBIDDEN);
+    assert_eq!(batch[0][1]["result"], json!({}));
+    let error = ask_as(65_534, &[54_322]).unwrap_err();
+    assert!(matches!(error, ClientError::Forbidden { .. }), "{error}");
+    assert_eq!(own.call("count", json!({})).unwrap(), json!(2), "nobody else has counted");
 }

@@ -10,7 +10,7 @@ use hugemem::Batch;
 use serde_json::json;
 
 use super::*;
-use crate::control::{Client, ClientError, PortMethods, Server};
+use crate::control::{Client, ClientError, Methods, Server};
 use crate::port::{PortControl, PortKind, PortQueue, null};
 
 /// Something that waits until it is let go.
@@ -182,7 +182,7 @@ fn a_back_end_that_does_not_answer_delays_only_who_asked_for_it() {
     let (path, socket) = (folder.path().join("control.sock"), folder.path().join("back-end.sock"));
     let listener = UnixListener::bind(&socket).unwrap();
     let shared = Arc::new(Mutex::new(start(vec![plain("left"), plain("right")])));
-    let server = Server::start(&path, PortMethods::new(Arc::clone(&shared))).unwrap();
+    let server = Server::start(&path, None, Methods::new(Arc::clone(&shared))).unwrap();
     let asking = {
         let (path, spec) = (path.clone(), format!("virtio-user={},name=late", socket.display()));
         std::thread::spawn(move || Client::connect(&path).unwrap().call("port.add", json!({ "spec": spec })))

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use dataplane::config::{Config, ConfigError, ControlSocket, CoreList, Desired, Settings};
-use dataplane::control::{PortMethods, Server};
+use dataplane::control::{Methods, Server};
 use dataplane::forwarder::{Forwarder, Health, Listing, Stopped};
 use dataplane::port::{GeneratorReport, MemoryOptions, PortSpec, vmm_arguments};
 use dataplane::stats::Statistics;
@@ -103,7 +103,7 @@ fn lock(forwarder: &Mutex<Forwarder>) -> MutexGuard<'_, Forwarder> {
 
 /// Takes requests on the control socket. At the usual place it is no failure when that cannot be, as long as there are ports.
 fn listen(config: &Config, forwarder: &Arc<Mutex<Forwarder>>) -> anyhow::Result<Option<Server>> {
-    let serve = |path: &Path| Server::start(path, PortMethods::new(Arc::clone(forwarder)));
+    let serve = |path: &Path| Server::start(path, None, Methods::new(Arc::clone(forwarder)));
     let reason = match &config.control {
         ControlSocket::None => return Ok(None),
         ControlSocket::At(path) => return Ok(Some(serve(path)?)),
