@@ -127,6 +127,23 @@ impl Histogram {
         Some(self.maximum)
     }
 
+    /// All values together. Wraps around.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// How many values were at most `value`, less those of the bucket that it cuts: exact where `value` is one less than a power of two,
+    /// and from the maximum on.
+    #[must_use]
+    pub fn at_most(&self, value: u64) -> u64 {
+        if value >= self.maximum {
+            return self.count;
+        }
+        let whole = bucket(value) + usize::from(upper(bucket(value)) == value);
+        self.counts.iter().take(whole).fold(0, |sum, count| sum.wrapping_add(*count))
+    }
+
     /// Adds all values of `other`.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.counts.iter_mut().zip(other.counts.iter()) {
@@ -313,6 +330,18 @@ mod tests {
             let exact = values[rank - 1];
             let found = histogram.quantile(q).unwrap();
             prop_assert!(found >= exact && found - exact <= exact / 30 + 1, "{found} for {exact}");
+        }
+
+        #[test]
+        fn values_up_to_a_bound_are_counted(values in prop::collection::vec(any::<u64>(), 0..50), shift in 0..64_u32, any in any::<u64>()) {
+            let mut histogram = Histogram::new();
+            values.iter().for_each(|value| histogram.record(*value));
+            let below = |bound: u64| values.iter().filter(|value| **value <= bound).count() as u64;
+            let bound = u64::MAX >> shift;
+            prop_assert_eq!(histogram.at_most(bound), below(bound));
+            prop_assert!(histogram.at_most(any) <= below(any));
+            prop_assert!(histogram.at_most(any) >= below(any - any / 16));
+            prop_assert_eq!(histogram.sum(), values.iter().fold(0, |sum: u64, value| sum.wrapping_add(*value)));
         }
 
         #[test]

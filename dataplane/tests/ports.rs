@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dataplane::config::{CoreList, EngineConfig};
-use dataplane::control::{Client, ClientError, PortMethods, Server, code};
+use dataplane::control::{Client, ClientError, Methods, Server, code};
 use dataplane::forwarder::{Forwarder, ForwarderError, Stopped};
 use dataplane::port::{MemoryOptions, NamedSpec, Port, Ports};
 use hugemem::{Batch, PageChoice};
@@ -211,7 +211,7 @@ fn a_forwarder_does_what_clients_ask_for() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("control.sock");
     let forwarder = Arc::new(Mutex::new(forwarder()));
-    let server = Server::start(&path, PortMethods::new(Arc::clone(&forwarder))).unwrap();
+    let server = Server::start(&path, None, Methods::new(Arc::clone(&forwarder))).unwrap();
     let mut client = Client::connect(&path).unwrap();
 
     let added = client.call("port.add", json!({ "spec": "gen=max,count=100,name=source" })).unwrap();
