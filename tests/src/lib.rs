@@ -29,6 +29,7 @@ pub mod monitor;
 pub mod namespace;
 pub mod packet_socket;
 pub mod pair;
+pub mod peer_bench;
 pub mod process;
 pub mod site;
 pub mod suite;

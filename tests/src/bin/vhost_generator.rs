@@ -1,4 +1,4 @@
-//! Generator and sink of `cargo xtask bench vhost`: drives two vhost-user back-ends, and prints what came through as one line of JSON.
+//! Generator and sink of `cargo xtask bench vhost` and `bench ovs`: drives two vhost-user back-ends, and prints what came through as one line of JSON.
 //!
 //! Arguments are `KEY=VALUE`, see `USAGE`.
 
@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use dataplane::port::RingChoice;
-use lab::vhost_bench::frame::SHORTEST;
-use lab::vhost_bench::generator::{Plan, run};
+use lab::peer_bench::flows::MOST;
+use lab::peer_bench::frame::SHORTEST;
+use lab::peer_bench::generator::{Plan, run};
 
 const USAGE: &str = "\
 usage: vhost-generator sockets=FIRST,SECOND [KEY=VALUE]..
@@ -17,6 +18,7 @@ usage: vhost-generator sockets=FIRST,SECOND [KEY=VALUE]..
   ways=1|2             directions (1)
   size=BYTES           of a frame, without check sequence (64)
   large=on|off         frames are TCP segments that are still to be cut (off)
+  flows=N              flows of each direction, in random order; each passes once before anything is measured (1)
   inflight=N           frames on their way at most (no limit)
   core=N               to run on (1)
   window=MS clean=N most=N warm=MS    windows (20, 30, 110, 200)
@@ -51,6 +53,7 @@ fn parse(arguments: &[String]) -> Result<Plan> {
         both_ways: false,
         size: 64,
         large: false,
+        flows: 1,
         in_flight: None,
         core: 1,
         window: Duration::from_millis(20),
@@ -83,6 +86,9 @@ fn parse(arguments: &[String]) -> Result<Plan> {
             }
             "size" => plan.size = value.parse().with_context(wrong)?,
             "large" => plan.large = switch()?,
+            "flows" => {
+                plan.flows = value.parse().ok().filter(|flows| (1..=MOST).contains(flows)).with_context(wrong)?;
+            }
             "inflight" => plan.in_flight = Some(value.parse().with_context(wrong)?),
             "core" => plan.core = value.parse().with_context(wrong)?,
             "window" => plan.window = Duration::from_millis(value.parse().with_context(wrong)?),
@@ -96,6 +102,9 @@ fn parse(arguments: &[String]) -> Result<Plan> {
     let longest = if plan.large { 65_000 } else { 2048 };
     if plan.sockets.iter().any(String::is_empty) {
         bail!("sockets= is missing");
+    }
+    if plan.large && plan.flows > 1 {
+        bail!("large frames are of one flow");
     }
     if !(SHORTEST..=longest).contains(&plan.size) {
         bail!("a frame has {SHORTEST} to {longest} bytes");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use hugemem::{IovaSpace, MemoryRequest, Packet};
 
-use super::scheduling::{Thread, pin};
+use crate::peer_bench::scheduling::{Thread, pin};
 
 /// Batches that are timed of each kind.
 const ROUNDS: usize = 300;
