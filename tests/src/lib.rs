@@ -27,6 +27,7 @@ pub mod leftovers;
 pub mod machine;
 pub mod monitor;
 pub mod namespace;
+pub mod ovs_bench;
 pub mod packet_socket;
 pub mod pair;
 pub mod peer_bench;

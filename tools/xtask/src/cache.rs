@@ -22,7 +22,7 @@ impl Cache {
         let path = folder.join("lock");
         let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         if lock.try_lock().is_err() {
-            println!("setup: waiting for another setup that uses {}", folder.display());
+            eprintln!("setup: waiting for another setup that uses {}", folder.display());
             lock.lock()?;
         }
         Ok(Self { folder, lock })

@@ -32,6 +32,9 @@ pub(crate) const PACKAGES: [&str; 14] = [
 /// What the suites with DPDK as a peer use: testpmd with its drivers for vhost-user and virtio, and what makes it print line by line.
 pub(crate) const DPDK: [&str; 4] = ["coreutils", "dpdk-dev", "librte-meta-mempool", "librte-meta-net"];
 
+/// What `bench ovs` compares with.
+pub(crate) const OVS: [&str; 1] = ["openvswitch-switch-dpdk"];
+
 /// Those of `packages` that are not installed.
 pub(crate) fn missing_packages(packages: &[&'static str]) -> Result<Vec<&'static str>> {
     if packages.is_empty() {

@@ -27,6 +27,8 @@ usage: cargo xtask TASK
   bench [ARGUMENT..]  build the release binary and run `mirach bench`
   bench flows         look-ups, inserts and swaps of the flow table with 1 to a million flows (`--json`)
   bench vhost         packets between VM ports, beside DPDK's testpmd (`--json`, `--runs N`, `--case NAME`)
+  bench ovs           packets through the switch with 1 to 100k flows, beside Open vSwitch with DPDK, which is installed for it
+                      (the same, and `--ring FORMAT`, `--rules RULES`)
   fuzz [TARGET..] [--seconds N]
                       look for scripts that break rings or sessions (see fuzz/README.md)
   instructions        count what a packet costs in instructions, for each driver and burst (needs valgrind)
@@ -61,7 +63,13 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
         ["bench", "flows", arguments @ ..] => {
             command::passed(&mut suites::bench_flows(arguments)).map(|()| ExitCode::SUCCESS)
         }
-        ["bench", "vhost", arguments @ ..] => suites::bench_vhost(arguments).map(|()| ExitCode::SUCCESS),
+        ["bench", "vhost", arguments @ ..] => {
+            suites::bench_beside("vhost-bench", arguments).map(|()| ExitCode::SUCCESS)
+        }
+        ["bench", "ovs", arguments @ ..] => {
+            setup::run(&[setup::Need::Ovs])?;
+            suites::bench_beside("ovs-bench", arguments).map(|()| ExitCode::SUCCESS)
+        }
         ["bench", arguments @ ..] => command::passed(&mut suites::bench(arguments)).map(|()| ExitCode::SUCCESS),
         ["fuzz", arguments @ ..] => fuzz::run(arguments).map(|()| ExitCode::SUCCESS),
         ["instructions"] => instructions::run().map(|()| ExitCode::SUCCESS),

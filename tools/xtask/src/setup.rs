@@ -24,10 +24,12 @@ pub(crate) enum Need {
     Guests,
     /// DPDK, as a peer.
     Dpdk,
+    /// Open vSwitch with DPDK, as a peer. Its package starts a daemon of its own on the host, so it is installed only when it is asked for.
+    Ovs,
 }
 
 impl Need {
-    /// All there is.
+    /// All that the suites need.
     pub(crate) const ALL: [Self; 3] = [Self::Targets, Self::Guests, Self::Dpdk];
 }
 
@@ -83,6 +85,9 @@ pub(crate) fn run(needs: &[Need]) -> Result<()> {
     if needs.contains(&Need::Dpdk) {
         packages.extend(host::DPDK);
     }
+    if needs.contains(&Need::Ovs) {
+        packages.extend(host::OVS);
+    }
     let missing = host::missing_packages(&packages)?;
     if !missing.is_empty() {
         as_root(&format!("installing {}", missing.join(" ")))?;
@@ -94,7 +99,7 @@ pub(crate) fn run(needs: &[Need]) -> Result<()> {
             make(recipe, &cache, &log)?;
         }
     }
-    println!("setup: ready ({:.1} s)", started.elapsed().as_secs_f64());
+    eprintln!("setup: ready ({:.1} s)", started.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -150,7 +155,7 @@ impl Log {
     }
 
     fn step(&self, about: &str, work: impl FnOnce(&File) -> Result<()>) -> Result<()> {
-        println!("setup: {about}");
+        eprintln!("setup: {about}");
         let started = Instant::now();
         if let Err(error) = work(&self.file) {
             let text = fs::read_to_string(&self.path).unwrap_or_default();
@@ -160,7 +165,7 @@ impl Log {
             }
             return Err(error.context(format!("setup failed, its output is in {}", self.path.display())));
         }
-        println!("setup: done in {:.1} s", started.elapsed().as_secs_f64());
+        eprintln!("setup: done in {:.1} s", started.elapsed().as_secs_f64());
         Ok(())
     }
 }

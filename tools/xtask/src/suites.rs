@@ -327,11 +327,11 @@ pub(crate) fn bench_flows(arguments: &[&str]) -> Command {
     command
 }
 
-/// The release binary beside its peer, between vhost-user ports.
-pub(crate) fn bench_vhost(arguments: &[&str]) -> Result<()> {
+/// The release binary beside a peer, between vhost-user ports: the benchmark called `name` of the end-to-end tests.
+pub(crate) fn bench_beside(name: &str, arguments: &[&str]) -> Result<()> {
     passed(&mut cargo(&["build", "--release", "-p", "mirach"]))?;
     passed(&mut cargo(&["build", "--release", "-p", "mirach-tests", "--bin", "vhost-generator"]))?;
-    let mut command = cargo(&["run", "--release", "-q", "-p", "mirach-tests", "--bin", "vhost-bench", "--"]);
+    let mut command = cargo(&["run", "--release", "-q", "-p", "mirach-tests", "--bin", name, "--"]);
     command.args(arguments);
     passed(&mut command)
 }
