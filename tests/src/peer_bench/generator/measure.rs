@@ -43,7 +43,7 @@ impl Ports {
         let mut latency = Histogram::default();
         let mut start = cycles();
         let mut edge = start + self.clock.cycles_in(plan.warm);
-        let (mut warm, mut before, mut steps) = (false, 0, 0_u64);
+        let (mut warm, mut before, mut steps, mut step) = (false, 0, 0_u64, start);
         self.directions.iter_mut().for_each(|direction| direction.last = start);
         loop {
             steps += 1;
@@ -57,8 +57,9 @@ impl Ports {
                 }
             }
             let now = cycles();
-            measured.idle += u64::from(!busy);
-            measured.steps += 1;
+            let took = now.saturating_sub(std::mem::replace(&mut step, now));
+            measured.idle += if busy { 0 } else { took };
+            measured.time += took;
             if now < edge {
                 continue;
             }
@@ -74,7 +75,7 @@ impl Ports {
                     measured.latency.join(&latency);
                 }
             } else {
-                (measured.idle, measured.steps) = (0, 0);
+                (measured.idle, measured.time) = (0, 0);
                 self.directions.iter_mut().for_each(|direction| (direction.full, direction.tries) = (0, 0));
             }
             warm = true;
@@ -112,7 +113,7 @@ impl Ports {
             "p50_us": micros(500), "p99_us": micros(990),
             "sent": sum(|direction| direction.sent), "received": sum(|direction| direction.received),
             "gaps": sum(|direction| direction.gaps), "lost": sum(|direction| direction.lost),
-            "full_percent": percent(full, tries), "idle_percent": percent(measured.idle, measured.steps),
+            "full_percent": percent(full, tries), "idle_percent": percent(measured.idle, measured.time),
             "flows": plan.flows, "acquainted_ms": acquainted.as_secs_f64() * 1e3,
             "size": plan.size, "port": self.description, "notice": self.notice,
         }))
@@ -124,8 +125,9 @@ impl Ports {
 struct Measured {
     windows: Vec<Window>,
     latency: Histogram,
+    /// Cycles of steps in which nothing moved, and of all.
     idle: u64,
-    steps: u64,
+    time: u64,
 }
 
 fn rates(windows: &[Window], clean: bool) -> Vec<f64> {
