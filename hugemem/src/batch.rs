@@ -62,6 +62,13 @@ impl Batch {
         Ok(())
     }
 
+    /// Moves the first packets of `other` to the end of this one, as many as there is room for.
+    #[inline]
+    pub fn take_from(&mut self, other: &mut Self) {
+        let count = other.len().min(self.room());
+        self.packets.extend(other.packets.drain(..count));
+    }
+
     /// Takes the first `count` packets, or all when there are fewer. What the caller does not use of them is dropped.
     #[inline]
     pub fn drain_front(&mut self, count: usize) -> alloc::vec::Drain<'_, Packet> {

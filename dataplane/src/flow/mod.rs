@@ -27,6 +27,7 @@ mod key;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod memory;
+mod packed;
 mod reader;
 mod segment;
 mod table;
@@ -37,6 +38,7 @@ mod writer;
 pub use action::{Action, FlowState, Output, Rewrite, VlanRewrite};
 pub use hash::KeyedHash;
 pub use key::{Domain, FlowKey, KeyFields};
+pub(crate) use packed::PackedAction;
 pub use reader::{Lookups, Reader};
 pub use segment::Counts;
 pub use table::Table;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::action::{Action, FlowState};
 use super::bucket;
 use super::grace::Readers;
+use super::packed::PackedAction;
 use super::table::{Home, Table};
 use super::{FlowIndex, FlowKey};
 
@@ -136,6 +137,13 @@ impl Reader {
     pub fn action(&self, index: FlowIndex) -> Action {
         let segment = self.table.segment(index);
         segment.map_or(Action::to(super::Output::Up), |segment| segment.action(index))
+    }
+
+    /// What is done with the packets of a flow, and whether they may pass.
+    #[must_use]
+    #[inline(always)]
+    pub(crate) fn decision(&self, index: FlowIndex) -> (PackedAction, FlowState) {
+        self.table.segment(index).map_or((PackedAction::UP, FlowState::Active), |segment| segment.decision(index))
     }
 
     /// Whether packets of a flow may pass.

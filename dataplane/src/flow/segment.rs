@@ -2,8 +2,9 @@
 
 use hugemem::MemoryError;
 
-use super::action::{ACTION_WORDS, Action, FlowState};
+use super::action::{Action, FlowState};
 use super::memory::{Array, Memory};
+use super::packed::{ACTION_WORDS, PackedAction};
 use super::sync::{AtomicU64, Ordering};
 use super::{FlowIndex, FlowKey};
 
@@ -86,10 +87,16 @@ impl Segment {
         FlowKey(self.key_line(index).each_ref().map(|word| word.load(Ordering::Relaxed)))
     }
 
-    #[inline]
-    pub(super) fn action(&self, index: FlowIndex) -> Action {
+    /// What is done with the packets of a flow, and whether they may pass: one cache line.
+    #[inline(always)]
+    pub(super) fn decision(&self, index: FlowIndex) -> (PackedAction, FlowState) {
         let line = self.action_line(index);
-        Action::from(std::array::from_fn::<_, ACTION_WORDS, _>(|word| line[word].load(Ordering::Relaxed)))
+        let state = FlowState::of(line[STATE].load(Ordering::Acquire));
+        (PackedAction(std::array::from_fn(|word| line[word].load(Ordering::Relaxed))), state)
+    }
+
+    pub(super) fn action(&self, index: FlowIndex) -> Action {
+        Action::from(self.decision(index).0)
     }
 
     #[inline]
@@ -115,7 +122,7 @@ impl Segment {
         for (word, value) in self.key_line(index).iter().zip(key.0) {
             word.store(value, Ordering::Relaxed);
         }
-        let values = <[u64; ACTION_WORDS]>::from(action);
+        let PackedAction(values) = PackedAction::from(action);
         for (word, value) in self.action_line(index).iter().zip(values) {
             word.store(value, Ordering::Relaxed);
         }

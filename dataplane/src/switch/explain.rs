@@ -62,8 +62,8 @@ impl Observer for Writer {
                 None => action(slots, layout),
             },
             Stage::Policy => "the decision holds".to_owned(),
-            Stage::Meter => format!("it passes meter {} (limits of this moment are not asked)", slot.action.meter),
-            Stage::Coprocessor => format!("it goes to coprocessor {}", slot.action.coprocessor),
+            Stage::Meter => format!("it passes meter {} (limits of this moment are not asked)", slot.action.meter()),
+            Stage::Coprocessor => format!("it goes to coprocessor {}", slot.action.coprocessor()),
             Stage::Mirror => match layout.mirror {
                 Some(port) => format!("a copy goes to {port}"),
                 None => "it would be mirrored, and there is no mirror port".to_owned(),
@@ -109,8 +109,7 @@ fn headers(slots: &Slots) -> String {
 }
 
 fn action(slots: &Slots, layout: &Layout) -> String {
-    let action = &slots.get(0).action;
-    match action.output {
+    match slots.get(0).action.output() {
         Output::Drop(code) => format!("drop it, because {}", super::Reason::of_code(code)),
         Output::Port(port) => format!("to {}", PortSlot(port)),
         Output::Tunnel(number) => format!("into tunnel {number}"),
@@ -124,7 +123,7 @@ fn action(slots: &Slots, layout: &Layout) -> String {
 }
 
 fn rewritten(slots: &Slots) -> String {
-    let rewrite = &slots.get(0).action.rewrite;
+    let rewrite = slots.get(0).action.rewrite();
     let mut parts = Vec::new();
     if let Some(mac) = rewrite.source_mac {
         parts.push(format!("source {mac}"));

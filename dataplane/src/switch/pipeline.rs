@@ -17,12 +17,11 @@ use super::layout::Layout;
 use super::meter::Meters;
 use super::outputs::{Outputs, PortSlot};
 use super::reason::Reason;
-use super::set::MOST;
 use super::slots::Slots;
 use super::stage::Stage;
 use super::upcall::{ACTIVATIONS, Answer, Back, Desk, Held, Hold, Injected, Order, rings};
 use crate::clock::{CycleClock, cycles};
-use crate::flow::{Action, Domain, FlowIndex, Reader};
+use crate::flow::{Action, Domain, FlowIndex, PackedAction, Reader};
 
 /// Of so many batches, one is timed element by element. A power of two.
 const TIMED: u64 = 16;
@@ -199,10 +198,7 @@ impl Pipeline {
             self.slots.begin();
             let facts = self.layout.port(from).copied();
             let domain = facts.map_or(Domain::port(0), |facts| facts.domain);
-            for packet in batch.drain_front(MOST) {
-                // Never full: it has room for as many.
-                let _ = self.slots.add(packet, from, domain);
-            }
+            self.slots.fill(batch, from, domain);
             self.statistics.flowing.received += self.slots.packets.len() as u64;
             match facts {
                 Some(facts) if facts.underlay => self.slots.underlay = self.slots.live,
@@ -304,7 +300,7 @@ impl Pipeline {
         if let Some(place) = self.slots.add(packet, from, domain) {
             self.slots.decided.insert(place);
             self.slots.returned.insert(place);
-            self.slots.act(place, action, index);
+            self.slots.act(place, PackedAction::from(&action), index);
         }
     }
 

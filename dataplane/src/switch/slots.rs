@@ -6,7 +6,7 @@ use super::outputs::PortSlot;
 use super::reason::Reason;
 use super::set::{MOST, Set};
 use super::upcall::Why;
-use crate::flow::{Action, Domain, FlowIndex, Output};
+use crate::flow::{Domain, FlowIndex, FlowKey, Output, PackedAction};
 use crate::headers::Headers;
 
 /// What becomes of a packet.
@@ -34,7 +34,7 @@ pub(super) struct Slot {
     /// What its headers say.
     pub(super) headers: Headers,
     /// What is done to it.
-    pub(super) action: Action,
+    pub(super) action: PackedAction,
     /// Its flow.
     pub(super) index: Option<FlowIndex>,
     /// What becomes of it.
@@ -64,18 +64,29 @@ impl Slot {
             end: 0,
             malformed: None,
         },
-        action: Action::to(Output::Up),
+        action: PackedAction::UP,
         index: None,
         verdict: Verdict::Open,
         from: PortSlot(0),
         domain: Domain::port(0),
         hash: 0,
     };
+
+    /// It is of another packet from now on, of which nothing is known yet.
+    #[inline(always)]
+    fn enter(&mut self, from: PortSlot, domain: Domain) {
+        self.verdict = Verdict::Open;
+        self.index = None;
+        self.from = from;
+        self.domain = domain;
+    }
 }
 
 /// Which packets of the batch want what, from their actions.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Wants {
+    /// They go no further: they are dropped, or go to control.
+    pub(super) end: Set,
     /// They pass a meter.
     pub(super) meter: Set,
     /// They pass a coprocessor.
@@ -98,6 +109,8 @@ pub(super) struct Slots {
     /// The packets.
     pub(super) packets: Batch,
     slots: Box<[Slot; MOST]>,
+    /// Their keys, made where their headers are read.
+    keys: Box<[FlowKey; MOST]>,
     /// Packets that have not been dropped, sent up or put to wait.
     pub(super) live: Set,
     /// Packets that had been held or with control: nothing of their flow may go before them, so they are not held again.
@@ -108,6 +121,8 @@ pub(super) struct Slots {
     pub(super) underlay: Set,
     /// What their actions ask for.
     pub(super) wants: Wants,
+    /// The oldest generation of their actions.
+    pub(super) oldest: u32,
 }
 
 impl Slots {
@@ -115,11 +130,13 @@ impl Slots {
         Self {
             packets: Batch::new(MOST),
             slots: Box::new([Slot::EMPTY; MOST]),
+            keys: Box::new([FlowKey::NONE; MOST]),
             live: Set::EMPTY,
             returned: Set::EMPTY,
             decided: Set::EMPTY,
             underlay: Set::EMPTY,
             wants: Wants::default(),
+            oldest: u32::MAX,
         }
     }
 
@@ -130,6 +147,7 @@ impl Slots {
         self.decided = Set::EMPTY;
         self.underlay = Set::EMPTY;
         self.wants = Wants::default();
+        self.oldest = u32::MAX;
     }
 
     /// What is known about the packet in `place`.
@@ -148,25 +166,57 @@ impl Slots {
         &mut self.slots[place % MOST]
     }
 
+    /// The keys of all places.
+    #[inline]
+    #[must_use]
+    pub(super) fn keys(&self) -> &[FlowKey; MOST] {
+        &self.keys
+    }
+
+    /// The key of the packet in `place`.
+    #[inline]
+    #[must_use]
+    pub(super) fn key(&self, place: usize) -> &FlowKey {
+        #[expect(clippy::indexing_slicing, reason = "the index is masked to the array's length")]
+        &self.keys[place % MOST]
+    }
+
+    /// Takes note of what the headers of the packet in `place` say.
+    #[inline(always)]
+    pub(super) fn know(&mut self, place: usize, headers: &Headers, key: &FlowKey) {
+        #[expect(clippy::indexing_slicing, reason = "the index is masked to the array's length")]
+        let place_of_key = &mut self.keys[place % MOST];
+        *place_of_key = *key;
+        self.get_mut(place).headers = *headers;
+    }
+
+    /// Takes packets out of `batch`, as many as there is room for, of which nothing is known yet.
+    #[inline]
+    pub(super) fn fill(&mut self, batch: &mut Batch, from: PortSlot, domain: Domain) {
+        let before = self.packets.len();
+        self.packets.take_from(batch);
+        let after = self.packets.len();
+        self.live = self.live.or(Set::first(after).without(Set::first(before)));
+        for slot in self.slots.get_mut(before..after).unwrap_or_default() {
+            slot.enter(from, domain);
+        }
+    }
+
     /// Adds a packet, of which nothing is known yet. `None` when there is no room, and the packet is gone.
     #[inline]
     pub(super) fn add(&mut self, packet: Packet, from: PortSlot, domain: Domain) -> Option<usize> {
         let place = self.packets.len();
         self.packets.push(packet).ok()?;
         self.live.insert(place);
-        let slot = self.get_mut(place);
-        slot.verdict = Verdict::Open;
-        slot.index = None;
-        slot.from = from;
-        slot.domain = domain;
+        self.get_mut(place).enter(from, domain);
         Some(place)
     }
 
     /// Takes all packets out, with what is known about them.
     #[inline]
-    pub(super) fn drain(&mut self, mut each: impl FnMut(&Slot, Packet)) {
-        for (packet, slot) in self.packets.drain_front(MOST).zip(self.slots.iter()) {
-            each(slot, packet);
+    pub(super) fn drain(&mut self, mut each: impl FnMut(&Slot, &FlowKey, Packet)) {
+        for ((packet, slot), key) in self.packets.drain_front(MOST).zip(self.slots.iter()).zip(self.keys.iter()) {
+            each(slot, key, packet);
         }
     }
 
@@ -184,32 +234,52 @@ impl Slots {
     }
 
     /// Takes note of the action of the packet in `place`.
-    #[inline]
-    pub(super) fn act(&mut self, place: usize, action: Action, index: Option<FlowIndex>) {
+    #[inline(always)]
+    pub(super) fn act(&mut self, place: usize, action: PackedAction, index: Option<FlowIndex>) {
+        self.oldest = self.oldest.min(action.generation());
         let slot = self.get_mut(place);
         slot.action = action;
         slot.index = index;
-        slot.verdict = match action.output {
-            Output::Port(port) => Verdict::Port(PortSlot(port)),
-            Output::Replicate(set) => Verdict::Replicate(set),
-            Output::Drop(code) => Verdict::Drop(Reason::of_code(code)),
-            Output::Up => Verdict::Up(Why::Asked),
-            Output::Local => Verdict::Up(Why::Local),
-            Output::Tunnel(_) => Verdict::Open,
-        };
-        let rewrite = &action.rewrite;
-        let changes = rewrite.source_mac.is_some()
-            | rewrite.destination_mac.is_some()
-            | (rewrite.vlan != crate::flow::VlanRewrite::Keep)
-            | rewrite.decrement_ttl
-            | rewrite.translation.is_some();
+        match action.port_alone() {
+            Some(port) => slot.verdict = Verdict::Port(PortSlot(port)),
+            None => self.act_further(place, action),
+        }
+    }
+
+    /// Takes note of an action that is more than to send the packet to a port.
+    fn act_further(&mut self, place: usize, action: PackedAction) {
+        let output = action.output();
         let wants = &mut self.wants;
-        wants.meter.insert_if(place, action.meter != 0);
-        wants.coprocessor.insert_if(place, action.coprocessor != 0);
-        wants.mirror.insert_if(place, action.mirror);
-        wants.rewrite.insert_if(place, changes);
-        wants.tunnel.insert_if(place, matches!(action.output, Output::Tunnel(_)));
-        wants.replicate.insert_if(place, matches!(action.output, Output::Replicate(_)));
-        wants.sample.insert_if(place, action.sample);
+        let verdict = match output {
+            Output::Port(port) => Verdict::Port(PortSlot(port)),
+            Output::Replicate(set) => {
+                wants.replicate.insert(place);
+                Verdict::Replicate(set)
+            }
+            Output::Tunnel(_) => {
+                wants.tunnel.insert(place);
+                Verdict::Open
+            }
+            Output::Drop(_) | Output::Up | Output::Local => {
+                wants.end.insert(place);
+                match output {
+                    Output::Drop(code) => Verdict::Drop(Reason::of_code(code)),
+                    Output::Local => Verdict::Up(Why::Local),
+                    _ => Verdict::Up(Why::Asked),
+                }
+            }
+        };
+        for (set, wanted) in [
+            (&mut wants.meter, action.meter() != 0),
+            (&mut wants.coprocessor, action.coprocessor() != 0),
+            (&mut wants.mirror, action.mirror()),
+            (&mut wants.rewrite, action.changes()),
+            (&mut wants.sample, action.sample()),
+        ] {
+            if wanted {
+                set.insert(place);
+            }
+        }
+        self.get_mut(place).verdict = verdict;
     }
 }

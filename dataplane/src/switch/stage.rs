@@ -27,7 +27,7 @@ macro_rules! stages {
 stages! {
     /// Takes the headers of tunnels off what came from other hosts.
     Decapsulate = "decapsulate";
-    /// Reads headers.
+    /// Reads headers and makes keys.
     Parse = "parse";
     /// Finds the flow and its action.
     LookUp = "look up";

@@ -10,6 +10,7 @@ use frames::{Frame, frames};
 /// What holds for any bytes.
 fn check(view: &[u8], len: usize) -> Headers {
     let headers = parse(view, len);
+    assert_eq!(headers, super::parse::any(view, len), "the short way reads as the long one");
     let offsets = [headers.network_at, headers.transport_at, headers.payload_at].map(usize::from);
     if headers.malformed.is_none() {
         assert!(offsets.is_sorted() && offsets[0] >= ETHERNET, "{headers:?}");

@@ -1,7 +1,7 @@
 //! Takes the headers of tunnels off.
 
 use super::{Context, Element};
-use crate::flow::Domain;
+use crate::flow::{Domain, FlowKey};
 use crate::headers::parse;
 use crate::overlay::decapsulate;
 use crate::switch::reason::Reason;
@@ -25,6 +25,7 @@ impl Element for Decapsulate {
 
     fn process(&mut self, set: Set, slots: &mut Slots, context: &mut Context<'_>) {
         for place in set.places() {
+            let domain = slots.get(place).domain;
             let Some(packet) = slots.packets.as_mut_slice().get_mut(place) else { continue };
             if take_in(packet).is_err() {
                 slots.drop(place, Reason::NoHeadroom);
@@ -34,7 +35,8 @@ impl Element for Decapsulate {
             match decapsulate(packet, &headers, &context.layout.terminations) {
                 Ok(Some(arrival)) => slots.get_mut(place).domain = Domain::tunnel(arrival.tunnel),
                 Ok(None) => {
-                    slots.get_mut(place).headers = headers;
+                    let key = FlowKey::of(&headers, packet.bytes(), domain);
+                    slots.know(place, &headers, &key);
                     slots.settle(place, Verdict::Up(Why::Underlay));
                 }
                 Err(reason) => slots.drop(place, reason.into()),

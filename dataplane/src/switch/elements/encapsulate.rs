@@ -22,14 +22,15 @@ impl Element for Encapsulate {
 
     fn process(&mut self, set: Set, slots: &mut Slots, context: &mut Context<'_>) {
         for place in set.places() {
-            let slot = *slots.get(place);
-            let Output::Tunnel(number) = slot.action.output else { continue };
+            let slot = slots.get(place);
+            let Output::Tunnel(number) = slot.action.output() else { continue };
+            let hash = slot.hash;
             let Some(tunnel) = context.layout.tunnels.get(usize::from(number)) else {
                 slots.drop(place, Reason::NoPort);
                 continue;
             };
             let Some(packet) = slots.packets.as_mut_slice().get_mut(place) else { continue };
-            match encapsulate(packet, &tunnel.template, slot.hash) {
+            match encapsulate(packet, &tunnel.template, hash) {
                 Ok(()) => slots.get_mut(place).verdict = Verdict::Port(tunnel.port),
                 Err(reason) => slots.drop(place, reason.into()),
             }

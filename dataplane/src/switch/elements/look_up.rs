@@ -1,8 +1,7 @@
 //! Finds the flow of each packet, and its action.
 
 use super::{Context, Element};
-use crate::flow::{Domain, FlowIndex, FlowKey, Reader};
-use crate::headers::Headers;
+use crate::flow::{FlowIndex, FlowKey, Reader};
 use crate::switch::set::{MOST, Set};
 use crate::switch::slots::{Slots, Verdict};
 use crate::switch::stage::Stage;
@@ -12,14 +11,14 @@ use crate::switch::upcall::Why;
 #[derive(Debug)]
 pub(in crate::switch) struct LookUp {
     pub(in crate::switch) reader: Reader,
-    keys: Box<[FlowKey; MOST]>,
+    /// Keys that are not all of the batch's, one after the other.
+    some: Box<[FlowKey; MOST]>,
     found: Box<[Option<FlowIndex>; MOST]>,
 }
 
 impl LookUp {
     pub(in crate::switch) fn new(reader: Reader) -> Self {
-        let key = FlowKey::of(&Headers::default(), &[], Domain::port(0));
-        Self { reader, keys: Box::new([key; MOST]), found: Box::new([None; MOST]) }
+        Self { reader, some: Box::new([FlowKey::NONE; MOST]), found: Box::new([None; MOST]) }
     }
 }
 
@@ -33,27 +32,32 @@ impl Element for LookUp {
 
     #[inline]
     fn process(&mut self, set: Set, slots: &mut Slots, context: &mut Context<'_>) {
-        let Self { reader, keys, found } = self;
-        for (place, key) in set.places().zip(keys.iter_mut()) {
-            let Some(packet) = slots.packets.as_slice().get(place) else { continue };
-            let slot = slots.get(place);
-            *key = FlowKey::of(&slot.headers, packet.bytes(), slot.domain);
-        }
+        let Self { reader, some, found } = self;
         let count = set.len();
+        let keys = if set == Set::first(count) {
+            slots.keys()
+        } else {
+            for (place, key) in set.places().zip(some.iter_mut()) {
+                *key = *slots.key(place);
+            }
+            &*some
+        };
         let (Some(keys), Some(found)) = (keys.get(..count), found.get_mut(..count)) else { return };
         reader.lookup(keys, found);
+        let mut matched = 0;
         for (place, found) in set.places().zip(found) {
             let Some(index) = *found else {
                 slots.settle(place, Verdict::Up(Why::Miss));
                 continue;
             };
-            if reader.state(index).holds(reader.number()) && !slots.returned.contains(place) {
+            let (action, state) = reader.decision(index);
+            if state.holds(reader.number()) && !slots.returned.contains(place) {
                 slots.settle(place, Verdict::Hold(index));
                 continue;
             }
-            let action = reader.action(index);
-            context.statistics.flowing.matched += 1;
+            matched += 1;
             slots.act(place, action, Some(index));
         }
+        context.statistics.flowing.matched += matched;
     }
 }

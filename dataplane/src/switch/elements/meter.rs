@@ -24,7 +24,7 @@ impl Element for Metering {
     fn process(&mut self, set: Set, slots: &mut Slots, context: &mut Context<'_>) {
         for place in set.places() {
             let Some(packet) = slots.packets.as_slice().get(place) else { continue };
-            if !self.meters.pass(slots.get(place).action.meter, packet.len(), context.now) {
+            if !self.meters.pass(slots.get(place).action.meter(), packet.len(), context.now) {
                 slots.drop(place, Reason::RateLimited);
             }
         }

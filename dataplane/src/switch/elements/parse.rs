@@ -1,6 +1,7 @@
-//! Reads headers.
+//! Reads headers, and makes the keys of flows.
 
 use super::{Context, Element};
+use crate::flow::FlowKey;
 use crate::headers::parse;
 use crate::switch::reason::Reason;
 use crate::switch::rewrite::take_in;
@@ -11,7 +12,7 @@ use crate::switch::stage::Stage;
 /// How many packets ahead bytes are fetched.
 const AHEAD: usize = 4;
 
-/// Reads headers; drops what makes no sense.
+/// Reads headers and makes the keys of flows, while the bytes are at hand; drops what makes no sense.
 #[derive(Debug)]
 pub(in crate::switch) struct Parse;
 
@@ -26,6 +27,7 @@ impl Element for Parse {
     #[inline]
     fn process(&mut self, set: Set, slots: &mut Slots, context: &mut Context<'_>) {
         for place in set.places() {
+            let domain = slots.get(place).domain;
             let packets = slots.packets.as_mut_slice();
             if let Some(packet) = packets.get(place + AHEAD) {
                 packet.prefetch();
@@ -44,7 +46,8 @@ impl Element for Parse {
                 slots.get_mut(place).headers = headers;
                 continue;
             }
-            slots.get_mut(place).headers = headers;
+            let key = FlowKey::of(&headers, packet.bytes(), domain);
+            slots.know(place, &headers, &key);
         }
     }
 }

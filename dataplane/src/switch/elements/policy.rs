@@ -35,18 +35,19 @@ impl Element for Policy {
     #[inline]
     fn process(&mut self, set: Set, slots: &mut Slots, context: &mut Context<'_>) {
         let oldest = context.layout.oldest_generation;
-        for place in set.places() {
-            let slot = slots.get(place);
-            if slot.action.generation < oldest && !slots.decided.contains(place) {
-                slots.settle(place, Verdict::Up(Why::Stale));
-            } else if let verdict @ (Verdict::Drop(_) | Verdict::Up(_)) = slot.verdict {
-                slots.settle(place, verdict);
+        if slots.oldest < oldest {
+            for place in set.without(slots.decided).places() {
+                if slots.get(place).action.generation() < oldest {
+                    slots.settle(place, Verdict::Up(Why::Stale));
+                }
             }
         }
+        // Their verdicts stand already.
+        slots.live = slots.live.without(slots.wants.end);
         for place in slots.live.and(slots.wants.rewrite).places() {
             let slot = slots.get(place);
             let is_ip = matches!(slot.headers.network, NetworkKind::Ipv4 | NetworkKind::Ipv6);
-            if slot.action.rewrite.decrement_ttl && is_ip && slot.headers.ttl <= 1 {
+            if slot.action.decrements_ttl() && is_ip && slot.headers.ttl <= 1 {
                 slots.settle(place, Verdict::Up(Why::TimeExceeded));
             }
         }
@@ -62,8 +63,8 @@ fn tunnels(set: Set, slots: &mut Slots, context: &Context<'_>) {
     for place in set.places() {
         let Some(packet) = slots.packets.as_slice().get(place) else { continue };
         let slot = slots.get(place);
-        let hash = hash(&FlowKey::of(&slot.headers, packet.bytes(), slot.domain));
-        if let Output::Tunnel(number) = slot.action.output {
+        let hash = hash(slots.key(place));
+        if let Output::Tunnel(number) = slot.action.output() {
             let Some(tunnel) = context.layout.tunnels.get(usize::from(number)) else {
                 slots.drop(place, Reason::NoPort);
                 continue;

@@ -58,14 +58,13 @@ impl Queue {
     }
 
     #[cold]
-    fn raise(&mut self, packet: Packet, slot: &Slot, why: Why, context: &mut Context<'_>) {
+    fn raise(&mut self, packet: Packet, slot: &Slot, key: &FlowKey, why: Why, context: &mut Context<'_>) {
         let quota = context.layout.port(slot.from).map_or(0, |port| port.upcalls);
         if let Err(reason) = self.link.admits(slot.from, quota) {
             return self.discard(packet, reason, context);
         }
-        let key = FlowKey::of(&slot.headers, packet.bytes(), slot.domain);
         let Some(packet) = self.keep(packet, context) else { return };
-        match self.link.raise(packet, (slot.from, slot.domain), key, why, context.now) {
+        match self.link.raise(packet, (slot.from, slot.domain), *key, why, context.now) {
             Ok(()) => context.statistics.flowing.raised += 1,
             Err(packet) => self.discard(packet, Reason::UpcallFull, context),
         }
@@ -103,13 +102,13 @@ impl Element for Queue {
     #[inline]
     fn process(&mut self, _: Set, slots: &mut Slots, context: &mut Context<'_>) {
         let mut delivered = 0;
-        slots.drain(|slot, packet| match slot.verdict {
+        slots.drain(|slot, key, packet| match slot.verdict {
             Verdict::Port(port) => match context.outputs.push(port, packet) {
                 Ok(()) => delivered += 1,
                 Err(packet) => self.discard(packet, copy::no_room(port, context), context),
             },
             Verdict::Drop(reason) => self.discard(packet, reason, context),
-            Verdict::Up(why) => self.raise(packet, slot, why, context),
+            Verdict::Up(why) => self.raise(packet, slot, key, why, context),
             Verdict::Hold(index) => self.hold(packet, slot, index, context),
             Verdict::Coprocessor(number) => self.hand_over(packet, slot, number, context),
             // Nobody knew what to do with it.

@@ -23,7 +23,7 @@ impl Element for Rewriting {
         for place in set.places() {
             let slot = *slots.get(place);
             let Some(packet) = slots.packets.as_mut_slice().get_mut(place) else { continue };
-            let done = rewrite(packet, &slot.headers, &slot.action.rewrite, &context.layout.translations);
+            let done = rewrite(packet, &slot.headers, &slot.action.rewrite(), &context.layout.translations);
             if done.is_err() {
                 slots.drop(place, Reason::CannotRewrite);
             }
