@@ -1,15 +1,16 @@
-//! Software models of network cards: the device side, at memory speed, in the same process or on a vfio-user socket.
+//! Software models of network cards and copy engines: the device side, at memory speed, in the same process or on a vfio-user socket.
 //!
 //! A model is written from the device's public specification alone and shares no constant and no code with the drivers, so a
 //! wrong offset on either side shows. It implements [`drivers::bus::PciFunction`], so a driver cannot tell it
 //! from hardware. It reaches only memory that was mapped for it; any other access is refused and
-//! recorded as an IOMMU fault. And it can lie on purpose: see [`virtio_net::Fault`] and
-//! [`ixgbe::Fault`].
+//! recorded as an IOMMU fault. And it can lie on purpose: see [`virtio_net::Fault`],
+//! [`ixgbe::Fault`] and [`ioat::Fault`].
 
 pub mod card;
 mod clock;
 mod fault;
 mod interrupt;
+pub mod ioat;
 pub mod ixgbe;
 mod memory;
 mod random;

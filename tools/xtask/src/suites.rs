@@ -33,7 +33,7 @@ pub(crate) enum Meaning {
 }
 
 /// All suites, the quick ones first.
-pub(crate) const SUITES: [Suite; 19] = [
+pub(crate) const SUITES: [Suite; 20] = [
     Suite { name: "lint", about: "formatting, clippy", needs: &[Need::Targets], steps: lint },
     Suite {
         name: "unit",
@@ -61,6 +61,7 @@ pub(crate) const SUITES: [Suite; 19] = [
         steps: lying_device,
     },
     Suite { name: "model-ixgbe", about: "the software 82599 by itself", needs: &[], steps: model_ixgbe },
+    Suite { name: "model-ioat", about: "the software I/OAT copy engine by itself", needs: &[], steps: model_ioat },
     Suite {
         name: "faults-ixgbe",
         about: "the ixgbe driver against a card with faults",
@@ -159,14 +160,14 @@ fn lint() -> Vec<Step> {
 }
 
 fn unit() -> Vec<Step> {
-    // The software 82599 is a suite of its own, and so are tests of drivers against a device that lies or fails.
+    // The software 82599 and the copy engine are suites of their own, and so are tests of drivers against a device that lies or fails.
     let mut models = cargo(&["test", "-p", "mirach-models", "--no-fail-fast", "--lib"]);
     for name in integration_tests("tools/models") {
         if !["lying_device", "leaks_ixgbe"].contains(&name.as_str()) {
             models.args(["--test", &name]);
         }
     }
-    models.args(["--", "--skip", "ixgbe::"]);
+    models.args(["--", "--skip", "ixgbe::", "--skip", "ioat::"]);
     vec![
         step(Meaning::Tests, &["test", "--workspace", "--exclude", "mirach-models", "--no-fail-fast"]),
         Step { command: models, meaning: Meaning::Tests },
@@ -215,6 +216,10 @@ fn lying_device() -> Vec<Step> {
 
 fn model_ixgbe() -> Vec<Step> {
     vec![step(Meaning::Tests, &["test", "-p", "mirach-models", "--lib", "ixgbe::"])]
+}
+
+fn model_ioat() -> Vec<Step> {
+    vec![step(Meaning::Tests, &["test", "-p", "mirach-models", "--lib", "ioat::"])]
 }
 
 fn faults_ixgbe() -> Vec<Step> {

@@ -21,6 +21,9 @@ pub enum Dma {
     Pending,
 }
 
+/// Longest part of a copy that is not within two maps.
+const PART: usize = 16 << 10;
+
 /// Violations kept; later ones are dropped.
 const VIOLATIONS_KEPT: usize = 64;
 
@@ -63,7 +66,7 @@ impl fmt::Debug for Bus {
 impl Bus {
     pub(super) fn new(layout: &Layout, time: Time, gone: Arc<AtomicBool>) -> std::io::Result<Self> {
         let mut windows = [const { None }; 6];
-        for window in layout.windows.iter().filter(|window| !window.shared.is_empty()) {
+        for window in layout.windows.iter().filter(|window| !window.shared.is_empty() || !window.doorbells.is_empty()) {
             if let Some(slot) = windows.get_mut(usize::from(window.bar)) {
                 *slot = Some(Arc::new(Registers::new(window)?));
             }
@@ -118,6 +121,37 @@ impl Bus {
             return Ok(());
         }
         self.write_in_parts(address, bytes)
+    }
+
+    /// Copies up to `bytes` bytes within the driver's memory, at memory speed where both ends are in this process; says how many. `hints` are
+    /// for the two ends, `scratch` holds what has to travel.
+    ///
+    /// # Errors
+    /// See [`Dma`], and which end it was. Then nothing was copied.
+    #[inline]
+    pub fn copy(
+        &mut self,
+        hints: &mut [Hint; 2],
+        source: u64,
+        target: u64,
+        bytes: usize,
+        scratch: &mut Vec<u8>,
+    ) -> Result<usize, (Access, Dma)> {
+        let [from, to] = hints;
+        if self.is_open()
+            && !self.mail.has_posted()
+            && let Some(source) = self.memory.here(from, source, bytes, Access::Read)
+            && let Some(target) = self.memory.here(to, target, bytes, Access::Write)
+        {
+            source.copy_to(target, bytes);
+            return Ok(bytes);
+        }
+        let first = |address, access| self.memory.stretch(address, bytes, access).map_or(bytes, |(_, len)| len);
+        let len = first(source, Access::Read).min(first(target, Access::Write)).min(PART);
+        scratch.resize(len, 0);
+        self.read(from, source, scratch).map_err(|error| (Access::Read, error))?;
+        self.write(to, target, scratch).map_err(|error| (Access::Write, error))?;
+        Ok(len)
     }
 
     /// A piece of work is done: what travelled for it is forgotten. Call it after each piece (a packet, a batch of descriptors) that

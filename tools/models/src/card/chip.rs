@@ -35,7 +35,10 @@ pub struct WindowLayout {
     /// Whole pages (multiples of 4096) of registers without side effects: words of 32 bits that driver and chip share as memory. The chip sees
     /// what the driver wrote when it looks ([`Bus::register`]); [`Chip::load`] and [`Chip::store`] are not called for them.
     pub shared: Vec<Range<u32>>,
-    /// The driver's accesses to shared pages call [`Chip::load`] and [`Chip::store`] all the same, and no client may map them.
+    /// Single registers (offset and bytes) outside of the shared pages that a driver's access reaches without a call, and no client can map: doorbells
+    /// that share a page with registers that have side effects. The chip sees what was written when it looks ([`Bus::register`]).
+    pub doorbells: Vec<(u32, u32)>,
+    /// The driver's accesses to shared pages and doorbells call [`Chip::load`] and [`Chip::store`] all the same, and no client may map them.
     pub trapped: bool,
 }
 
@@ -66,6 +69,12 @@ pub trait Chip: Send + 'static {
     fn load(&mut self, bus: &mut Bus, bar: u8, offset: u32, bytes: u32) -> u64;
     /// Writes a register.
     fn store(&mut self, bus: &mut Bus, bar: u8, offset: u32, bytes: u32, value: u64);
+    /// Reads an aligned word of extended configuration space (from 0x100 on), when the chip has one there.
+    fn load_config(&mut self, _bus: &mut Bus, _offset: u16) -> Option<u32> {
+        None
+    }
+    /// Writes the bits in `mask` of an aligned word of extended configuration space.
+    fn store_config(&mut self, _bus: &mut Bus, _offset: u16, _value: u32, _mask: u32) {}
     /// A function level reset, or power on. Shared pages are to be set to their first values too.
     fn reset(&mut self, bus: &mut Bus);
     /// Moves the chip on: up to about `budget` frames in each direction and queue, timers, links.

@@ -128,13 +128,6 @@ impl ConfigSpace {
         }
     }
 
-    /// The aligned word at `offset`.
-    pub(super) fn load(&self, offset: u16) -> u32 {
-        let mut bytes = [0; 4];
-        self.read(usize::from(offset & !3), &mut bytes);
-        u32::from_le_bytes(bytes)
-    }
-
     /// Writes what can be written. `true` when this asks for a function level reset.
     pub(super) fn write(&mut self, offset: usize, source: &[u8]) -> bool {
         let mut reset = false;

@@ -11,6 +11,9 @@ use super::options::Options;
 use super::registers::Registers;
 use crate::wire::Wire;
 
+/// Where extended configuration space begins.
+const EXTENDED: usize = 0x100;
+
 /// What is behind the lock.
 pub(super) struct Core<C> {
     pub(super) chip: C,
@@ -44,11 +47,26 @@ impl<C: Chip> Core<C> {
         self.bus.set_master(enabled);
     }
 
+    pub(super) fn read_config(&mut self, offset: usize, target: &mut [u8]) {
+        self.space.read(offset, target);
+        for (at, byte) in (offset..).zip(target).filter(|(at, _)| *at >= EXTENDED) {
+            let word = u16::try_from(at & !3).ok().and_then(|word| self.chip.load_config(&mut self.bus, word));
+            if let Some(word) = word {
+                *byte = drivers::bus::Width::narrow(u64::from(word) >> (8 * (at & 3)));
+            }
+        }
+    }
+
     pub(super) fn write_config(&mut self, offset: usize, bytes: &[u8]) {
         if self.space.write(offset, bytes) {
             self.reset();
         } else {
             self.bus.set_master(self.space.bus_master());
+        }
+        for (at, byte) in (offset..).zip(bytes).filter(|(at, _)| *at >= EXTENDED) {
+            let Ok(word) = u16::try_from(at & !3) else { break };
+            let shift = 8 * (at & 3);
+            self.chip.store_config(&mut self.bus, word, u32::from(*byte) << shift, 0xff << shift);
         }
     }
 

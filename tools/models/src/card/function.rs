@@ -70,7 +70,11 @@ impl<C: Chip> PciFunction for Function<C> {
     }
 
     fn read_config(&self, offset: u16) -> Result<u32, BusError> {
-        Ok(if self.shared.is_gone() { u32::MAX } else { self.shared.lock().space.load(offset) })
+        let mut bytes = [0xff; 4];
+        if !self.shared.is_gone() {
+            self.shared.lock().read_config(usize::from(offset & !3), &mut bytes);
+        }
+        Ok(u32::from_le_bytes(bytes))
     }
 
     fn write_config(&mut self, offset: u16, value: u32) -> Result<(), BusError> {
@@ -198,8 +202,8 @@ impl<C> fmt::Debug for Window<C> {
 impl<C: Chip> Window<C> {
     /// The words behind `offset`, when the driver reaches them without a call.
     #[inline]
-    fn open(&self, offset: u32) -> Option<&Registers> {
-        self.registers.as_deref().filter(|registers| registers.is_open(offset))
+    fn open(&self, offset: u32, bytes: u32) -> Option<&Registers> {
+        self.registers.as_deref().filter(|registers| registers.is_open(offset, bytes))
     }
 
     #[inline]
@@ -218,7 +222,7 @@ impl<C: Chip> Bar for Window<C> {
     fn load<W: Width>(&self, offset: u32) -> W {
         W::narrow(if !self.answers(offset, W::BYTES) {
             u64::MAX
-        } else if let Some(registers) = self.open(offset) {
+        } else if let Some(registers) = self.open(offset, W::BYTES) {
             registers.load(offset, W::BYTES)
         } else {
             self.shared.load(self.bar, offset, W::BYTES)
@@ -230,7 +234,7 @@ impl<C: Chip> Bar for Window<C> {
         if !self.answers(offset, W::BYTES) {
             return;
         }
-        match self.open(offset) {
+        match self.open(offset, W::BYTES) {
             Some(registers) => registers.store(offset, W::BYTES, value.widen()),
             None => self.shared.store(self.bar, offset, W::BYTES, value.widen()),
         }

@@ -39,6 +39,7 @@ mod idle;
 mod options;
 mod registers;
 mod remote;
+mod running;
 mod serve;
 
 pub use bus::{Bus, Dma};
@@ -46,6 +47,7 @@ pub use chip::{Chip, Layout, WindowLayout, Work};
 pub use device::{Control, Device, new};
 pub use function::{Function, Window};
 pub use options::{Options, Time};
+pub use running::Running;
 pub use serve::{Served, serve};
 
 pub use crate::memory::Hint;

@@ -25,6 +25,8 @@ pub(super) struct Registers {
     shared: Vec<Range<u32>>,
     /// One bit for each page that the driver reaches without a call.
     open: Vec<u64>,
+    /// Registers elsewhere that it reaches without a call: offset and bytes.
+    doorbells: Vec<(u32, u32)>,
 }
 
 impl Registers {
@@ -43,7 +45,8 @@ impl Registers {
                 }
             }
         }
-        Ok(Self { map, file: Arc::new(OwnedFd::from(file)), shared: window.shared.clone(), open })
+        let doorbells = if window.trapped { Vec::new() } else { window.doorbells.clone() };
+        Ok(Self { map, file: Arc::new(OwnedFd::from(file)), shared: window.shared.clone(), open, doorbells })
     }
 
     /// The memory, for a client to map.
@@ -51,11 +54,12 @@ impl Registers {
         Arc::clone(&self.file)
     }
 
-    /// The driver reaches `offset` without a call.
+    /// The driver reaches the `bytes` bytes at `offset` without a call.
     #[inline]
-    pub(super) fn is_open(&self, offset: u32) -> bool {
+    pub(super) fn is_open(&self, offset: u32, bytes: u32) -> bool {
         let page = offset / PAGE;
         self.open.get(page as usize / 64).is_some_and(|bits| bits >> (page % 64) & 1 != 0)
+            || self.doorbells.contains(&(offset, bytes))
     }
 
     /// The word that has the byte at `offset`; `None` outside.

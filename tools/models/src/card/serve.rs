@@ -3,7 +3,6 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Builder, JoinHandle};
 
 use drivers::bus::BusError;
@@ -14,8 +13,8 @@ use super::chip::{Chip, WindowLayout};
 use super::config_space;
 use super::core::Shared;
 use super::device::{Control, Device};
-use super::idle::Idle;
 use super::options::Options;
+use super::running::Moved;
 use crate::memory::{Files, Permission};
 use crate::wire::Wire;
 
@@ -26,14 +25,6 @@ pub struct Served<C> {
     session: Option<JoinHandle<Result<(), UserError>>>,
     mover: Option<JoinHandle<()>>,
     moved: Arc<Moved>,
-}
-
-/// Frames that a card has moved.
-#[derive(Default)]
-struct Moved {
-    transmitted: AtomicU64,
-    received: AtomicU64,
-    end: AtomicBool,
 }
 
 impl<C> fmt::Debug for Served<C> {
@@ -63,23 +54,12 @@ pub fn serve<C: Chip, W: Wire + 'static>(
     let moved = Arc::<Moved>::default();
     let mut served = Served { shared: Arc::clone(&shared), stop, session: None, mover: None, moved };
     let moved = Arc::clone(&served.moved);
-    let mover = Builder::new().name("card".to_owned()).spawn(move || keep_moving(device, &moved));
+    let mover = Builder::new().name("card".to_owned()).spawn(move || drop(moved.keep(device)));
     served.mover = Some(mover.map_err(|error| failed("start the card's thread", error))?);
     let (mut socket, stop) = (Socket::new(Arc::clone(&shared)), served.stop.clone());
     let session = Builder::new().name("session".to_owned()).spawn(move || server.serve(&mut socket, &stop));
     served.session = Some(session.map_err(|error| failed("start the session's thread", error))?);
     Ok(served)
-}
-
-/// Moves a card on until it is to end. Doorbells on shared pages wake nobody, so it looks again and again.
-fn keep_moving<C: Chip, W: Wire>(mut device: Device<C, W>, moved: &Moved) {
-    let mut idle = Idle::default();
-    while !moved.end.load(Ordering::Relaxed) {
-        let work = device.poll();
-        moved.transmitted.fetch_add(work.transmitted.into(), Ordering::Relaxed);
-        moved.received.fetch_add(work.received.into(), Ordering::Relaxed);
-        idle.after(work.is_idle());
-    }
 }
 
 impl<C: Chip> Served<C> {
@@ -92,7 +72,7 @@ impl<C: Chip> Served<C> {
     /// Frames that the card has transmitted, and received or dropped, since it is served.
     #[must_use]
     pub fn moved(&self) -> (u64, u64) {
-        (self.moved.transmitted.load(Ordering::Relaxed), self.moved.received.load(Ordering::Relaxed))
+        self.moved.frames()
     }
 
     /// Whether it goes on: `false` once the socket, or the card itself, has failed.
@@ -114,7 +94,7 @@ impl<C: Chip> Served<C> {
 impl<C> Served<C> {
     fn end(&mut self) -> Result<(), UserError> {
         self.stop.stop();
-        self.moved.end.store(true, Ordering::Relaxed);
+        self.moved.end();
         // A thread that panicked has said so on stderr.
         let result = self.session.take().and_then(|session| session.join().ok()).unwrap_or(Ok(()));
         if let Some(mover) = self.mover.take() {
@@ -147,11 +127,16 @@ impl<C: Chip> Socket<C> {
 
     fn region(&self, window: &WindowLayout) -> Region {
         let registers = self.shared.windows.get(usize::from(window.bar)).and_then(Option::as_ref);
-        let shared = registers.filter(|_| !window.trapped).map(|registers| server::Shared {
-            file: registers.file(),
-            offset: 0,
-            areas: window.shared.iter().map(|range| (range.start.into(), (range.end - range.start).into())).collect(),
-        });
+        let shared =
+            registers.filter(|_| !window.trapped && !window.shared.is_empty()).map(|registers| server::Shared {
+                file: registers.file(),
+                offset: 0,
+                areas: window
+                    .shared
+                    .iter()
+                    .map(|range| (range.start.into(), (range.end - range.start).into()))
+                    .collect(),
+            });
         Region { shared, ..Region::new(window.bar.into(), window.bytes.into()) }
     }
 
@@ -169,14 +154,14 @@ impl<C: Chip> Socket<C> {
 
     fn load(&self, bar: u8, offset: u32, bytes: u32) -> u64 {
         match self.shared.windows.get(usize::from(bar)).and_then(Option::as_ref) {
-            Some(registers) if registers.is_open(offset) => registers.load(offset, bytes),
+            Some(registers) if registers.is_open(offset, bytes) => registers.load(offset, bytes),
             _ => self.shared.load(bar, offset, bytes),
         }
     }
 
     fn store(&self, bar: u8, offset: u32, bytes: u32, value: u64) {
         match self.shared.windows.get(usize::from(bar)).and_then(Option::as_ref) {
-            Some(registers) if registers.is_open(offset) => registers.store(offset, bytes, value),
+            Some(registers) if registers.is_open(offset, bytes) => registers.store(offset, bytes, value),
             _ => self.shared.store(bar, offset, bytes, value),
         }
     }
@@ -230,7 +215,7 @@ impl<C: Chip> server::Device for Socket<C> {
             bytes.fill(0xff);
         } else if region == CONFIG {
             let at = usize::try_from(offset).map_err(|_| Errno::INVAL)?;
-            self.shared.lock().space.read(at, bytes);
+            self.shared.lock().read_config(at, bytes);
         } else if let Some(table) = self.table(region, offset, bytes.len()) {
             bytes.copy_from_slice(table);
         } else {

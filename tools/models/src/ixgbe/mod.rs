@@ -324,10 +324,17 @@ impl Chip for Ixgbe {
             bytes: registers::WINDOW_BYTES,
             wide: true,
             shared: registers::QUEUE_PAGES.to_vec(),
+            doorbells: Vec::new(),
             trapped: self.config.doorbells == Doorbells::Trapped,
         };
-        let table =
-            WindowLayout { bar: MSIX, bytes: 0x4000, wide: true, shared: Vec::<Range<u32>>::new(), trapped: false };
+        let table = WindowLayout {
+            bar: MSIX,
+            bytes: 0x4000,
+            wide: true,
+            shared: Vec::<Range<u32>>::new(),
+            doorbells: Vec::new(),
+            trapped: false,
+        };
         Layout {
             id: PciId {
                 vendor: 0x8086,

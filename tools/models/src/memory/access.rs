@@ -63,6 +63,13 @@ impl Place<'_> {
         unsafe { std::ptr::copy_nonoverlapping(self.pointer.as_ptr(), target.as_mut_ptr(), target.len()) };
     }
 
+    /// Copies `bytes` bytes to `target`, which may overlap. As many as were checked for both.
+    #[inline]
+    pub(crate) fn copy_to(self, target: Self, bytes: usize) {
+        // SAFETY: both are valid for the length.
+        unsafe { std::ptr::copy(self.pointer.as_ptr(), target.pointer.as_ptr(), bytes) };
+    }
+
     /// Copies in. As many bytes as were checked. The last 8 bytes, where they are aligned, become visible last.
     #[inline]
     pub(crate) fn write(self, source: &[u8]) {

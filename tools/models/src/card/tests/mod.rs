@@ -49,7 +49,14 @@ impl Sender {
 
 impl Chip for Sender {
     fn layout(&self) -> Layout {
-        let window = |bar, bytes| WindowLayout { bar, bytes, wide: true, shared: Vec::new(), trapped: self.trapped };
+        let window = |bar, bytes| WindowLayout {
+            bar,
+            bytes,
+            wide: true,
+            shared: Vec::new(),
+            doorbells: Vec::new(),
+            trapped: self.trapped,
+        };
         Layout {
             id: PciId { vendor: 0x1234, device: 0x5678, class: 0x02_0000, ..PciId::default() },
             windows: vec![

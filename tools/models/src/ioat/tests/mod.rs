@@ -1,0 +1,9 @@
+//! Tests of the engine by a driver of a few lines.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod copies;
+mod errors;
+mod faults;
+mod mini;
+mod registers;
+mod served;
