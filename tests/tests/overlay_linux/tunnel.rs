@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
+use dataplane::bell::Bell;
 use dataplane::clock::CycleClock;
 use dataplane::config::{CoreList, EngineConfig};
-use dataplane::bell::Bell;
 use dataplane::engine::plan::QueueId;
 use dataplane::engine::{Engine, Lane, Load, Receiver, Running, Sender, Transmitter};
 use dataplane::headers::{Headers, parse};

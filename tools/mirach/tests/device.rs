@@ -18,9 +18,9 @@ use vfio::user::{Function, Options};
 
 type Pair = QueuePair<Rx<vfio::Bar>, Tx<vfio::Bar>, vfio::Interrupt>;
 
-fn mirach(arguments: &[&str]) -> Command {
+fn mirach(kind: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mirach"));
-    command.args(["device", "ixgbe"]).args(arguments);
+    command.args(["device", kind]).args(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).env_remove("RUST_LOG");
     command
 }
@@ -34,7 +34,11 @@ struct Cards {
 
 impl Cards {
     fn start(arguments: &[&str]) -> Self {
-        let mut child = mirach(arguments).spawn().unwrap();
+        Self::of("ixgbe", arguments)
+    }
+
+    fn of(kind: &str, arguments: &[&str]) -> Self {
+        let mut child = mirach(kind, arguments).spawn().unwrap();
         let (words, stdout) = (child.stdin.take(), child.stdout.take().unwrap());
         Self { child, words, lines: BufReader::new(stdout).lines() }
     }
@@ -180,7 +184,7 @@ fn strict_fails_when_the_driver_breaks_a_rule() {
 
 #[test]
 fn wrong_usage_is_exit_code_2_and_says_why() {
-    let run = |arguments: &[&str]| -> Output { mirach(arguments).output().unwrap() };
+    let run = |arguments: &[&str]| -> Output { mirach("ixgbe", arguments).output().unwrap() };
     for (arguments, words) in [
         (&["--wire", "null"][..], "--socket"),
         (&["--socket", "/tmp/x", "--wire", "cable"], "two sockets"),
@@ -204,6 +208,49 @@ fn wrong_usage_is_exit_code_2_and_says_why() {
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(errors.contains("/nonexistent/card") && errors.contains("create it first"), "{errors}");
+}
+
+#[test]
+fn copy_engines_are_served_and_obey() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+    let sockets = ["--socket", text(&a), "--socket", text(&b)];
+    let engines = ["--device", "6f21", "--channels", "2", "--fault", "version-old", "--fault", "copy-wrong@9#1"];
+    let mut cards = Cards::of("ioat", &[&sockets[..], &engines, &["--strict", "--json"]].concat());
+    cards.object("listening");
+    assert_eq!(cards.object("listening")["qemu_device"]["socket"]["path"], text(&b));
+    let mut function = connect(&b);
+    let bar = function.bar(0).unwrap();
+    // CHANCNT and CBVER.
+    assert_eq!((function.id().device, bar.load::<u8>(0), bar.load::<u8>(8)), (0x6f21, 2, 0x20));
+    cards.tell("fault none 1");
+    // CHAINADDR: armed.
+    bar.store(0x90, 0x1000_u64);
+    cards.shown(|shown| shown["cards"][1]["channels"] == "armed, halted");
+    assert_eq!(bar.load::<u8>(8), 0x32);
+    cards.tell("halt 0 1");
+    cards.shown(|shown| shown["cards"][1]["channels"] == "halted, halted");
+    cards.tell("halt 2");
+    cards.tell("fault nosuch");
+    cards.tell("remove all 1");
+    cards.shown(|shown| shown["cards"][1]["channels"] == "removed");
+    assert_eq!(bar.load::<u64>(0x88), u64::MAX);
+    cards.tell("quit");
+    assert_eq!(cards.object("summary")["cards"][0]["counters"]["bytes"], 0);
+    let (code, errors) = cards.end();
+    assert_eq!(code, 0, "{errors}");
+    assert!(errors.contains("no channel 2") && errors.contains("`nosuch` is no fault"), "{errors}");
+    for (arguments, words) in [
+        (&["--socket", "/tmp/x", "--device", "1521"][..], "give 0b00"),
+        (&["--socket", "/tmp/x", "--channels", "9"], "1..=8"),
+        (&["--socket", "/tmp/x", "--fault", "halt@soon"], "NAME@17"),
+        (&["--socket", "/tmp/x", "--socket", "/tmp/x"], "given twice"),
+    ] {
+        let output = mirach("ioat", arguments).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
+        assert!(errors.contains(words), "{arguments:?}: {errors}");
+    }
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use drivers::nic::MacAddress;
-use models::ixgbe::{Doorbells, Fault, Kind, Module, Overrun};
+use models::ioat::{self, Planned};
+use models::ixgbe::{Doorbells, Fault, Kind as Ethernet, Module, Overrun};
 
 use super::wire::WireSpec;
 
@@ -26,24 +27,79 @@ Words on stdin:
   show                          prints what was counted and recorded
   quit                          ends; so do SIGINT and SIGTERM";
 
+const IOAT_HELP: &str = "\
+When a fault strikes, counted in descriptors since it was set, of all channels or of the one named:
+  NAME                          as suits it: from the start, from the sixth descriptor on, or once at that one
+  NAME@17, NAME@17+             once at that one; from that one on
+  NAME@every:8                  at each eighth
+  NAME@random:SEED:CHANCE       at random, CHANCE of 256
+Words on stdin:
+  fault PLAN[,PLAN]|none [CARD] the engines, or that one of them (from 0), misbehave in these ways together, or behave again
+  halt CHANNEL [CARD]           that channel halts now, and reports no error
+  remove all [CARD]             pulls the engines out, or that one
+  show                          prints what was counted and recorded
+  quit                          ends; so do SIGINT and SIGTERM";
+
 #[derive(Args, Debug)]
 pub(crate) struct DeviceArguments {
     #[command(subcommand)]
-    pub(super) chip: Chip,
+    pub(super) kind: Kind,
 }
 
 #[derive(Subcommand, Debug)]
-pub(super) enum Chip {
+pub(super) enum Kind {
     /// Intel 82599 and kin: 10 gigabit Ethernet
     #[command(after_help = HELP)]
     Ixgbe(IxgbeArguments),
+    /// Intel I/OAT (QuickData, CBDMA): a copy engine
+    #[command(after_help = IOAT_HELP)]
+    Ioat(IoatArguments),
+}
+
+/// What all cards have in common.
+#[derive(Args, Debug)]
+pub(super) struct CommonArguments {
+    /// Where a client connects to a card; once for each card
+    #[arg(long = "socket", value_name = "PATH", required = true)]
+    pub(super) sockets: Vec<PathBuf>,
+    /// Exit code 1 when the driver broke a rule, or a card reached outside its maps
+    #[arg(long)]
+    pub(super) strict: bool,
+    /// Stop after so many seconds [default: at SIGINT or SIGTERM, or `quit`]
+    #[arg(long, value_name = "N")]
+    pub(super) seconds: Option<u64>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct IoatArguments {
+    #[command(flatten)]
+    pub(super) common: CommonArguments,
+    /// PCI device number of the chip: 0b00 (version 3.4), 2021 (3.3) or 6f20 to 6f27 (3.2)
+    #[arg(long, value_name = "NUMBER", default_value = "0b00", value_parser = ioat_kind)]
+    pub(super) device: ioat::Kind,
+    /// Channels of each; real ones have one
+    #[arg(long, value_name = "1..8", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub(super) channels: u8,
+    /// The longest copy of one descriptor, as a power of two
+    #[arg(long, value_name = "12..20", default_value_t = 20, value_parser = clap::value_parser!(u8).range(12..=20))]
+    pub(super) longest: u8,
+    /// How the engines misbehave, as often as wanted; a wrong name lists all
+    #[arg(long = "fault", value_name = "NAME[@WHEN][#CHANNEL]")]
+    pub(super) faults: Vec<Planned>,
+}
+
+fn ioat_kind(text: &str) -> Result<ioat::Kind, String> {
+    let number = u16::from_str_radix(text.trim_start_matches("0x"), 16).ok();
+    number.and_then(ioat::Kind::with_device).ok_or_else(|| "give 0b00, 2021, or one of 6f20 to 6f27".to_owned())
 }
 
 #[derive(Args, Debug)]
 pub(super) struct IxgbeArguments {
-    /// Where a client connects to a card; once for each card
-    #[arg(long = "socket", value_name = "PATH", required = true)]
-    pub(super) sockets: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) common: CommonArguments,
     /// What a card is plugged into; once for each card, or one cable, gen, loop or null for all
     #[arg(long = "wire", value_name = "WIRE", required = true)]
     pub(super) wires: Vec<WireSpec>,
@@ -68,15 +124,6 @@ pub(super) struct IxgbeArguments {
     /// When that begins [default: at once]
     #[arg(long, value_name = "2s|500-frames", requires = "fault")]
     pub(super) fault_after: Option<After>,
-    /// Exit code 1 when the driver broke a rule, or a card reached outside its maps
-    #[arg(long)]
-    pub(super) strict: bool,
-    /// Stop after so many seconds [default: at SIGINT or SIGTERM, or `quit`]
-    #[arg(long, value_name = "N")]
-    pub(super) seconds: Option<u64>,
-    /// Print one JSON object a line
-    #[arg(long)]
-    pub(super) json: bool,
 }
 
 fn address(text: &str) -> Result<MacAddress, String> {
@@ -118,7 +165,7 @@ pub(super) enum KindChoice {
     X550,
 }
 
-impl From<KindChoice> for Kind {
+impl From<KindChoice> for Ethernet {
     fn from(choice: KindChoice) -> Self {
         match choice {
             KindChoice::X520 => Self::X520,

@@ -1,6 +1,9 @@
 //! `mirach device`: software cards on vfio-user sockets, for emulators and drivers to be plugged into.
 
 mod arguments;
+mod ioat;
+mod ixgbe;
+mod model;
 mod status;
 mod wire;
 mod words;
@@ -12,14 +15,12 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use drivers::nic::MacAddress;
-use models::card::{self, Options};
-use models::ixgbe::{Config, Ixgbe};
+use models::card::Control;
 use serde_json::{Value, json};
-use vfio::user::server::Server;
 
-use self::arguments::{After, IxgbeArguments};
-use self::status::{Card, Status};
+use self::arguments::{CommonArguments, Kind};
+use self::model::{Card, Model};
+use self::status::Status;
 use self::words::Word;
 use crate::output;
 use crate::signals::Signals;
@@ -31,18 +32,32 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs the command.
 pub(crate) fn execute(device: DeviceArguments) -> anyhow::Result<ExitCode> {
-    let arguments::Chip::Ixgbe(arguments) = device.chip;
-    let mistake = wire::mistake(&arguments.wires, arguments.sockets.len());
+    match device.kind {
+        Kind::Ixgbe(arguments) => ixgbe::execute(&arguments),
+        Kind::Ioat(arguments) => ioat::execute(&arguments),
+    }
+}
+
+/// Something that is done to all cards after a while.
+type Later<Deed> = (Duration, Deed);
+
+/// Serves the cards that `plug` makes until it is time to end. `mistake` is what is wrong with the arguments, if anything.
+fn run<C: Model>(
+    arguments: &CommonArguments,
+    mistake: Option<String>,
+    plug: impl FnOnce() -> anyhow::Result<Vec<Card<C>>>,
+    later: Option<Later<impl Fn(&Control<C>)>>,
+) -> anyhow::Result<ExitCode> {
     if let Some(mistake) = mistake.or_else(|| twice(&arguments.sockets)) {
         eprintln!("error: {mistake}");
         return Ok(ExitCode::from(2));
     }
     // Before any thread exists, so that all of them leave the signals to this one.
     let signals = Signals::block().context("cannot block SIGINT and SIGTERM")?;
-    let cards = plug(&arguments)?;
-    let ended = announce(&cards, arguments.json).and_then(|()| watch(&cards, &signals, &arguments));
+    let cards = plug()?;
+    let ended = announce(&cards, arguments.json).and_then(|()| watch(&cards, &signals, arguments, later));
     signals.release();
-    let statuses: Vec<Status> = cards.iter().map(Card::status).collect();
+    let statuses: Vec<Status> = cards.iter().map(Status::of).collect();
     let mut failed = false;
     for card in cards {
         if let Err(error) = card.served.stop() {
@@ -61,51 +76,8 @@ fn twice(sockets: &[PathBuf]) -> Option<String> {
     repeated.map(|(_, path)| format!("the socket {} is given twice: each card needs its own", path.display()))
 }
 
-/// Makes the cards and serves them.
-fn plug(arguments: &IxgbeArguments) -> anyhow::Result<Vec<Card>> {
-    let first = arguments.mac.unwrap_or(Config::default().mac);
-    let macs: Vec<MacAddress> = (0..arguments.sockets.len()).map(|number| counted(first, number)).collect();
-    // All sockets first: what is most likely to fail costs nothing yet.
-    let servers = arguments.sockets.iter().map(Server::bind).collect::<Result<Vec<_>, _>>()?;
-    let wires = wire::lay(&arguments.wires, &macs)?;
-    let mut cards = Vec::with_capacity(servers.len());
-    for (((server, laid), mac), socket) in servers.into_iter().zip(wires).zip(macs).zip(&arguments.sockets) {
-        let mut chip = Ixgbe::new(config(arguments, mac));
-        if let Some(After::Frames(frames)) = arguments.fault_after {
-            chip.set_fault_after(arguments.fault, frames);
-        }
-        let name = socket.file_name().map_or_else(|| "ixgbe".into(), |name| name.to_string_lossy().into_owned());
-        let served = card::serve(server, Options::named(name), chip, laid.wire)?;
-        cards.push(Card { socket: socket.clone(), control: served.control(), served, traffic: laid.traffic });
-    }
-    Ok(cards)
-}
-
-fn config(arguments: &IxgbeArguments, mac: MacAddress) -> Config {
-    let [a, b, c, d, e, f] = mac.0;
-    Config {
-        kind: arguments.kind.into(),
-        module: arguments.module.into(),
-        doorbells: arguments.doorbells.into(),
-        overrun: arguments.overrun.into(),
-        mac,
-        // As Intel's cards derive it from the address.
-        serial: u64::from_be_bytes([a, b, c, 0xff, 0xff, d, e, f]),
-        fault: if arguments.fault_after.is_none() { arguments.fault } else { None },
-        ..Config::default()
-    }
-}
-
-/// The address `number` further on.
-fn counted(first: MacAddress, number: usize) -> MacAddress {
-    let [a, b, c, d, e, f] = first.0;
-    let next = u64::from_be_bytes([0, 0, a, b, c, d, e, f]).wrapping_add(number as u64);
-    let [_, _, mac @ ..] = next.to_be_bytes();
-    MacAddress(mac)
-}
-
 /// Says that clients can connect, and how.
-fn announce(cards: &[Card], json: bool) -> anyhow::Result<()> {
+fn announce<C: Model>(cards: &[Card<C>], json: bool) -> anyhow::Result<()> {
     for card in cards {
         let socket = card.socket.display().to_string();
         if json {
@@ -125,7 +97,7 @@ fn announce(cards: &[Card], json: bool) -> anyhow::Result<()> {
             let _ = write!(text, " \\\n    -device '{argument}'");
         }
         output::line(&text)?;
-        output::line("words on stdin: fault NAME|none [CARD], link up|down [CARD], show, quit")?;
+        output::line(&format!("words on stdin: {}", C::HELP.trim_start_matches("give ").replace('`', "")))?;
     }
     Ok(())
 }
@@ -136,20 +108,21 @@ fn device(socket: &Path) -> Value {
 }
 
 /// Until it is time to end. `true` when a card has failed.
-fn watch(cards: &[Card], signals: &Signals, arguments: &IxgbeArguments) -> anyhow::Result<bool> {
-    let words = words::listen().context("cannot start a thread for stdin")?;
+fn watch<C: Model>(
+    cards: &[Card<C>],
+    signals: &Signals,
+    arguments: &CommonArguments,
+    mut later: Option<Later<impl Fn(&Control<C>)>>,
+) -> anyhow::Result<bool> {
+    let words = words::listen(C::HELP).context("cannot start a thread for stdin")?;
     let start = Instant::now();
     let end = arguments.seconds.map(Duration::from_secs);
-    let mut fault_at = match arguments.fault_after {
-        Some(After::Time(time)) => Some(time),
-        _ => None,
-    };
     loop {
         if signals.wait(LOOK) || end.is_some_and(|end| start.elapsed() >= end) {
             return Ok(false);
         }
-        if fault_at.take_if(|time| start.elapsed() >= *time).is_some() {
-            cards.iter().for_each(|card| card.control.with(|chip, _| chip.set_fault(arguments.fault)));
+        if let Some((_, deed)) = later.take_if(|(time, _)| start.elapsed() >= *time) {
+            cards.iter().for_each(|card| deed(&card.control));
         }
         if let Some(card) = cards.iter().find(|card| !card.served.is_alive()) {
             eprintln!("error: {}: the card has ended", card.socket.display());
@@ -162,33 +135,35 @@ fn watch(cards: &[Card], signals: &Signals, arguments: &IxgbeArguments) -> anyho
 }
 
 /// Does what was said on stdin. `true` when it is to end.
-fn obey(words: &Receiver<Result<Word, String>>, cards: &[Card], json: bool) -> anyhow::Result<bool> {
+fn obey<C: Model>(words: &Receiver<Result<Word, String>>, cards: &[Card<C>], json: bool) -> anyhow::Result<bool> {
     for word in words.try_iter() {
-        match word {
+        let obeyed = match word {
             Ok(Word::Quit) => return Ok(true),
             Ok(Word::Show) => {
-                let statuses: Vec<Status> = cards.iter().map(Card::status).collect();
+                let statuses: Vec<Status> = cards.iter().map(Status::of).collect();
                 show("show", &statuses, json)?;
+                Ok(())
             }
-            Ok(Word::Fault(fault, number)) => {
-                each(cards, number, |card| card.control.with(|chip, _| chip.set_fault(fault)));
-            }
-            Ok(Word::Link(up, number)) => each(cards, number, |card| card.control.with(|chip, _| chip.set_link(up))),
-            Err(error) => eprintln!("error: {error}"),
+            Ok(Word::Deed { verb, object, card }) => each(cards, card, |card| C::obey(&card.control, &verb, &object)),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = obeyed {
+            eprintln!("error: {error}");
         }
     }
     Ok(false)
 }
 
 /// For one card, or for all.
-fn each(cards: &[Card], number: Option<usize>, work: impl Fn(&Card)) {
-    match number {
-        None => cards.iter().for_each(work),
-        Some(number) => match cards.get(number) {
-            Some(card) => work(card),
-            None => eprintln!("error: there is no card {number}: the first is 0, and there are {}", cards.len()),
-        },
-    }
+fn each<C>(
+    cards: &[Card<C>],
+    number: Option<usize>,
+    work: impl Fn(&Card<C>) -> Result<(), String>,
+) -> Result<(), String> {
+    let Some(number) = number else { return cards.iter().try_for_each(work) };
+    let card = cards.get(number);
+    let none = || format!("there is no card {number}: the first is 0, and there are {}", cards.len());
+    card.ok_or_else(none).and_then(work)
 }
 
 fn show(kind: &str, statuses: &[Status], json: bool) -> anyhow::Result<()> {
@@ -199,14 +174,4 @@ fn show(kind: &str, statuses: &[Status], json: bool) -> anyhow::Result<()> {
         statuses.iter().try_for_each(|status| output::line(&status.text()))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_count_up() {
-        assert_eq!(counted(MacAddress([2, 0, 0, 0, 1, 0xff]), 1), MacAddress([2, 0, 0, 0, 2, 0]));
-    }
 }

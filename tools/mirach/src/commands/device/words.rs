@@ -3,53 +3,44 @@
 use std::io::BufRead;
 use std::sync::mpsc::{Receiver, channel};
 
-use models::ixgbe::Fault;
-
 /// One line.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Word {
-    /// Misbehave from now on, or behave again; which card, or all.
-    Fault(Option<Fault>, Option<usize>),
-    /// Plug the cable in, or pull it; of which card, or all.
-    Link(bool, Option<usize>),
+    /// Something that the kind of card knows: `fault NAME`; for which card, or all.
+    Deed { verb: String, object: String, card: Option<usize> },
     /// Print what is known.
     Show,
     /// End.
     Quit,
 }
 
-/// Reads one line; `None` for an empty one.
-pub(super) fn parse(line: &str) -> Result<Option<Word>, String> {
-    const HELP: &str = "give `fault NAME|none [CARD]`, `link up|down [CARD]`, `show` or `quit`";
-    let mut words = line.split_whitespace();
-    let Some(first) = words.next() else { return Ok(None) };
-    let rest: Vec<&str> = words.collect();
-    let card = |text: Option<&&str>| -> Result<Option<usize>, String> {
-        text.map(|text| text.parse().map_err(|_| format!("`{text}` is no number of a card: {HELP}"))).transpose()
+/// Reads one line; `None` for an empty one. `help` tells what could have been said.
+fn parse(line: &str, help: &str) -> Result<Option<Word>, String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let deed = |verb: &str, object: &str, card: Option<usize>| Word::Deed {
+        verb: verb.to_owned(),
+        object: object.to_owned(),
+        card,
     };
-    match (first, rest.as_slice()) {
-        ("fault", [name, rest @ ..]) if rest.len() < 2 => {
-            let fault = match *name {
-                "none" => None,
-                name => Some(name.parse::<Fault>().map_err(|error| error.to_string())?),
-            };
-            Ok(Some(Word::Fault(fault, card(rest.first())?)))
+    Ok(match words.as_slice() {
+        [] => None,
+        ["show"] => Some(Word::Show),
+        ["quit"] => Some(Word::Quit),
+        [verb, object] => Some(deed(verb, object, None)),
+        [verb, object, card] => {
+            let number = card.parse().map_err(|_| format!("`{card}` is no number of a card: {help}"))?;
+            Some(deed(verb, object, Some(number)))
         }
-        ("link", [state @ ("up" | "down"), rest @ ..]) if rest.len() < 2 => {
-            Ok(Some(Word::Link(*state == "up", card(rest.first())?)))
-        }
-        ("show", []) => Ok(Some(Word::Show)),
-        ("quit", []) => Ok(Some(Word::Quit)),
-        _ => Err(format!("`{}` is not understood: {HELP}", line.trim())),
-    }
+        _ => return Err(format!("`{}` is not understood: {help}", line.trim())),
+    })
 }
 
 /// The lines of stdin as they come. Its end is no word: it ends nothing.
-pub(super) fn listen() -> std::io::Result<Receiver<Result<Word, String>>> {
+pub(super) fn listen(help: &'static str) -> std::io::Result<Receiver<Result<Word, String>>> {
     let (sender, receiver) = channel();
     std::thread::Builder::new().name("stdin".to_owned()).spawn(move || {
         for line in std::io::stdin().lock().split(b'\n').map_while(Result::ok) {
-            let Some(word) = parse(&String::from_utf8_lossy(&line)).transpose() else { continue };
+            let Some(word) = parse(&String::from_utf8_lossy(&line), help).transpose() else { continue };
             if sender.send(word).is_err() {
                 break;
             }
@@ -64,14 +55,16 @@ mod tests {
 
     #[test]
     fn words_are_understood_or_explained() {
+        let parse = |line| parse(line, "give `show`");
+        let deed = |verb: &str, object: &str, card| {
+            Ok(Some(Word::Deed { verb: verb.to_owned(), object: object.to_owned(), card }))
+        };
         assert_eq!(parse(" show "), Ok(Some(Word::Show)));
         assert_eq!(parse(""), Ok(None));
-        assert_eq!(parse("link down 1"), Ok(Some(Word::Link(false, Some(1)))));
-        assert_eq!(parse("fault none"), Ok(Some(Word::Fault(None, None))));
-        assert_eq!(parse("fault done-never 0"), Ok(Some(Word::Fault(Some(Fault::DoneNever), Some(0)))));
-        for line in ["link", "link sideways", "link up x", "link up 1 2", "show all", "hello"] {
+        assert_eq!(parse("link down 1"), deed("link", "down", Some(1)));
+        assert_eq!(parse("fault none"), deed("fault", "none", None));
+        for line in ["link", "link up x", "link up 1 2", "hello"] {
             assert!(parse(line).is_err_and(|error| error.contains("`show`")), "{line}");
         }
-        assert!(parse("fault nosuch").is_err_and(|error| error.contains("done-never")));
     }
 }
