@@ -36,6 +36,7 @@ pub mod site;
 pub mod suite;
 pub mod switch;
 pub mod tap;
+pub mod tenants;
 pub mod testpmd;
 pub mod tools;
 pub mod traffic;

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::namespace::Namespace;
 use crate::process::{Running, bound_to_us};
 use crate::{binaries, leftovers, wait};
 
@@ -73,10 +74,28 @@ impl Switch {
     /// It is missing, or does not come up; the error has what it printed.
     pub fn start(program: Program, ports: &[Port], more: &[&str]) -> Result<Self> {
         let folder = leftovers::folder("switch")?;
-        let mut command = match program {
+        let command = match program {
             Program::Mirach => mirach(ports, more)?,
             Program::Testpmd => testpmd(ports, &folder.path().file_name().unwrap_or_default().to_string_lossy()),
         };
+        Self::launch(program, command, folder)
+    }
+
+    /// Starts `mirach run` with these arguments in a namespace, where its TAPs are then made, and waits until it forwards.
+    ///
+    /// Call it from a thread that lives as long as the switch is wanted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_in(namespace: &Namespace, arguments: &[&str]) -> Result<Self> {
+        let program = binaries::host()?;
+        let program = program.to_str().context("the path of mirach is no text")?;
+        let command = namespace.command(&[&[program, "run", "--json", "--no-huge"], arguments].concat());
+        Self::launch(Program::Mirach, command, leftovers::folder("switch")?)
+    }
+
+    fn launch(program: Program, mut command: Command, folder: TempDir) -> Result<Self> {
         let log = File::create(folder.path().join("log"))?;
         command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         let mut child =

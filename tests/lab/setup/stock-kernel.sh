@@ -30,7 +30,7 @@ depmod -b "$base" "$release"
 
 # modprobe knows the order; what is built into the kernel is printed as "builtin".
 mkdir -p "$out/modules"
-for name in vfio_iommu_type1 vfio-pci virtio_net tun bridge 8021q macvlan ixgbe i40e ioatdma idxd; do
+for name in vfio_iommu_type1 vfio-pci virtio_net tun bridge 8021q macvlan geneve ixgbe i40e ioatdma idxd; do
     printf '%s:' "$name"
     modprobe -d "$base" -S "$release" --show-depends --ignore-install "$name" |
         awk '$1 == "insmod" { print $2 }' |
@@ -46,6 +46,6 @@ for name in vfio_iommu_type1 vfio-pci virtio_net tun bridge 8021q macvlan ixgbe 
 done > "$out/modules/order"
 echo "$release" > "$out/release"
 cat "$out/modules/order"
-for needed in vfio.ko vfio_iommu_type1.ko vfio-pci.ko 8021q.ko macvlan.ko ixgbe.ko i40e.ko ioatdma.ko idxd.ko; do
+for needed in vfio.ko vfio_iommu_type1.ko vfio-pci.ko 8021q.ko macvlan.ko geneve.ko ixgbe.ko i40e.ko ioatdma.ko idxd.ko; do
     [ -s "$out/modules/$needed" ] || { echo "the package has no $needed" >&2; exit 1; }
 done

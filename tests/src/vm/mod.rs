@@ -141,6 +141,12 @@ impl Vm {
         taken
     }
 
+    /// Frames that were put aside and not taken yet.
+    #[must_use]
+    pub fn staged(&self) -> usize {
+        self.staged.iter().map(Batch::len).sum()
+    }
+
     /// Shows every frame that has arrived, once, to `each`; how many there were.
     ///
     /// # Errors

@@ -2,7 +2,10 @@
 //!
 //! Frames pass from one TAP to the other through an engine, which cuts and sums what the TAPs leave undone. What is carried are the kernel's own packets, both ways.
 
+mod binary;
+mod geneve;
 mod scene;
+mod site;
 mod tunnel;
 
 use std::process::ExitCode;
@@ -26,7 +29,16 @@ fn main() -> ExitCode {
         suite.check(&name("carries-tcp"), || tcp(underlay));
         suite.check(&name("carries-every-frame"), || frames(underlay));
         suite.check(&name("keeps-networks-apart"), || strangers(underlay));
+        let name = |check: &str| name(&format!("switch-{check}"));
+        suite.check(&name("answers-pings"), || binary::pings(underlay));
+        suite.check(&name("tells-the-path-mtu"), || binary::path_mtu(underlay));
+        suite.check(&name("carries-tcp"), || binary::streams(underlay));
+        suite.check(&name("carries-every-frame"), || binary::frames(underlay));
+        suite.check(&name("keeps-tenants-apart"), || binary::tenants(underlay));
+        suite.check(&name("finds-the-other-host-anew"), || binary::neighbour(underlay));
+        suite.check(&name("changes-tunnels"), || binary::changes(underlay));
     }
+    geneve::all(&mut suite);
     suite.finish()
 }
 

@@ -24,13 +24,15 @@ pub(crate) enum Need {
     Guests,
     /// DPDK, as a peer.
     Dpdk,
+    /// What looks on as the binary runs, and hosts that talk through it.
+    Watch,
     /// Open vSwitch with DPDK, as a peer. Its package starts a daemon of its own on the host, so it is installed only when it is asked for.
     Ovs,
 }
 
 impl Need {
     /// All that the suites need.
-    pub(crate) const ALL: [Self; 3] = [Self::Targets, Self::Guests, Self::Dpdk];
+    pub(crate) const ALL: [Self; 4] = [Self::Targets, Self::Guests, Self::Dpdk, Self::Watch];
 }
 
 /// One entry of the cache folder.
@@ -88,6 +90,11 @@ pub(crate) fn run(needs: &[Need]) -> Result<()> {
     if needs.contains(&Need::Ovs) {
         packages.extend(host::OVS);
     }
+    if needs.contains(&Need::Watch) {
+        packages.extend(host::WATCH);
+    }
+    packages.sort_unstable();
+    packages.dedup();
     let missing = host::missing_packages(&packages)?;
     if !missing.is_empty() {
         as_root(&format!("installing {}", missing.join(" ")))?;

@@ -1,0 +1,26 @@
+//! A loaded engine makes no system call but signals by eventfd: it waits for no lock, and for nothing else.
+//!
+//! The engine's thread of the real binary is traced while machines talk through it: as it is, while flows are new, and while
+//! everything about the switch is changed and asked for. That a call would be seen is shown by an engine that sleeps.
+
+mod calls;
+mod scene;
+
+use std::process::ExitCode;
+
+use lab::suite::Suite;
+
+use scene::Load;
+
+fn main() -> ExitCode {
+    lab::leftovers::remove();
+    if let Err(error) = lab::process::end_with_parent() {
+        eprintln!("{error:#}: interrupted, this run would go on without its parent");
+    }
+    let mut suite = Suite::from_arguments();
+    suite.check("a-system-call-is-seen", calls::seen);
+    for load in Load::ALL {
+        suite.check(&format!("{}-make-no-system-call", load.name()), || calls::none(load));
+    }
+    suite.finish()
+}
