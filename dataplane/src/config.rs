@@ -34,8 +34,9 @@ use std::time::Duration;
 
 use hugemem::PageChoice;
 
+use crate::control::MetricsAddress;
 use crate::network;
-use crate::port::NamedSpec;
+use crate::port::{MemoryOptions, NamedSpec};
 
 mod check;
 mod control;
@@ -81,6 +82,8 @@ pub struct Config {
     pub names: Vec<String>,
     /// Places in `ports` of those that are joined.
     pub pairs: Vec<[usize; 2]>,
+    /// They stand in a file, and go when they do not any more.
+    pub ports_of_file: bool,
     /// The switch.
     pub network: network::Config,
     /// Most flows in its table.
@@ -101,8 +104,41 @@ pub struct Config {
     pub control: ControlSocket,
     /// The group whose members may read there.
     pub control_group: Option<String>,
+    /// Where to serve metrics.
+    pub metrics: Option<MetricsAddress>,
     /// Report in JSON.
     pub json: bool,
+}
+
+impl Config {
+    /// Ports that are joined, the first two, the next two, and so on, and nothing else.
+    #[must_use]
+    pub fn joined(engine: EngineConfig, cores: &CoreList, ports: &[NamedSpec], memory: &MemoryOptions) -> Self {
+        Self {
+            ports: ports.to_vec(),
+            names: Vec::new(),
+            pairs: (0..ports.len() / 2).map(|pair| [2 * pair, 2 * pair + 1]).collect(),
+            ports_of_file: false,
+            network: network::Config::default(),
+            flows: DEFAULT_FLOWS,
+            cores: cores.clone(),
+            memory: memory.bytes,
+            page: memory.page,
+            node: memory.node,
+            engine,
+            duration: None,
+            control: ControlSocket::None,
+            control_group: None,
+            metrics: None,
+            json: false,
+        }
+    }
+
+    /// The memory for packets.
+    #[must_use]
+    pub fn memory(&self) -> MemoryOptions {
+        MemoryOptions { bytes: self.memory, page: self.page, node: self.node }
+    }
 }
 
 /// What every engine needs to know.

@@ -11,6 +11,7 @@ use drivers::nic::{Counters, DropReason};
 
 use crate::clock::CycleClock;
 use crate::histogram::Histogram;
+use crate::switch::SwitchStatistics;
 
 /// What has been counted for one queue in one direction.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -272,6 +273,8 @@ pub struct Statistics {
     pub elapsed: Duration,
     /// In the order in which the ports were given.
     pub ports: Vec<PortStatistics>,
+    /// All engines' parts of the switch together, when it is on.
+    pub switch: Option<SwitchStatistics>,
 }
 
 impl Statistics {
@@ -297,7 +300,11 @@ impl Statistics {
                 device: since(&port.device, &then.device),
             }
         });
-        Self { elapsed: self.elapsed.saturating_sub(earlier.elapsed), ports: ports.collect() }
+        let switch = self.switch.as_ref().map(|now| match &earlier.switch {
+            Some(then) => now.since(then),
+            None => now.clone(),
+        });
+        Self { elapsed: self.elapsed.saturating_sub(earlier.elapsed), ports: ports.collect(), switch }
     }
 
     /// All receive queues of all ports together.
@@ -381,8 +388,9 @@ mod tests {
     fn differences_and_totals_agree() {
         let port =
             |a, b| PortStatistics { name: "p".into(), rx: vec![sample(a), sample(b)], ..PortStatistics::default() };
-        let before = Statistics { elapsed: Duration::from_secs(1), ports: vec![port(10, 20)] };
-        let mut after = Statistics { elapsed: Duration::from_secs(3), ports: vec![port(110, 220)] };
+        let before = Statistics { elapsed: Duration::from_secs(1), ports: vec![port(10, 20)], ..Statistics::default() };
+        let mut after =
+            Statistics { elapsed: Duration::from_secs(3), ports: vec![port(110, 220)], ..Statistics::default() };
         after.ports[0].device = vec![("rx_crc_errors", 3)];
         let between = after.since(&before);
         assert_eq!(between.elapsed, Duration::from_secs(2));
@@ -397,8 +405,8 @@ mod tests {
     #[test]
     fn ports_are_known_by_their_number() {
         let port = |id, packets| PortStatistics { id, rx: vec![sample(packets)], ..PortStatistics::default() };
-        let before = Statistics { elapsed: Duration::ZERO, ports: vec![port(1, 10), port(2, 20)] };
-        let after = Statistics { elapsed: Duration::ZERO, ports: vec![port(2, 25), port(3, 7)] };
+        let before = Statistics { ports: vec![port(1, 10), port(2, 20)], ..Statistics::default() };
+        let after = Statistics { ports: vec![port(2, 25), port(3, 7)], ..Statistics::default() };
         let between = after.since(&before);
         let gained: Vec<u64> = between.ports.iter().map(|port| port.rx_total().counters.packets).collect();
         assert_eq!(gained, [5, 7]);

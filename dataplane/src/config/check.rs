@@ -77,6 +77,7 @@ impl Settings {
             ports: self.ports,
             names,
             pairs,
+            ports_of_file: false,
             network,
             flows,
             cores,
@@ -91,6 +92,7 @@ impl Settings {
             },
             control,
             control_group: self.control_group,
+            metrics: self.metrics,
             duration: self.seconds.map(Duration::from_secs),
             json: self.json.unwrap_or(false),
         })
@@ -108,7 +110,7 @@ impl Settings {
             PageChoice::Size4K => "4K",
             _ => "the default",
         };
-        let stays: [(&'static str, bool, String); 13] = [
+        let stays: [(&'static str, bool, String); 14] = [
             ("cores", differs(self.cores.as_ref(), &running.cores), running.cores.to_string()),
             ("memory", differs(self.memory, ByteSize(running.memory)), ByteSize(running.memory).to_string()),
             ("huge-page-size", differs(self.huge_page_size, PageSize(running.page)), page(running.page).to_owned()),
@@ -129,6 +131,7 @@ impl Settings {
                 self.control_group.is_some() && self.control_group != running.control_group,
                 said(running.control_group.as_ref()),
             ),
+            ("metrics", self.metrics.is_some() && self.metrics != running.metrics, "another address".to_owned()),
             (
                 "seconds",
                 self.seconds.is_some() && self.seconds.map(Duration::from_secs) != running.duration,

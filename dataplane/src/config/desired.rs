@@ -108,8 +108,13 @@ impl Desired {
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(&self, available: &CoreList) -> Result<Config, ConfigError> {
-        let checked = self.settings.clone().check(self.network.clone(), available);
-        checked.map_err(|problem| self.locate(problem))
+        self.checked(self.settings.clone(), available)
+    }
+
+    fn checked(&self, settings: Settings, available: &CoreList) -> Result<Config, ConfigError> {
+        let config = settings.check(self.network.clone(), available).map_err(|problem| self.locate(problem))?;
+        let ports_of_file = self.source.is_some() && !self.flags.says("ports");
+        Ok(Config { ports_of_file, ..config })
     }
 
     /// As [`Desired::check`], for a forwarder that runs already, as `running` says.
@@ -123,8 +128,7 @@ impl Desired {
             control: Some(running.control.clone()),
             ..self.settings.clone()
         };
-        let checked = settings.check(self.network.clone(), &running.cores);
-        checked.map_err(|problem| self.locate(problem))
+        self.checked(settings, &running.cores)
     }
 
     /// The problem with the line that it is about, if it stands in the file.

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{ByteSize, ControlSocket, CoreList, PageSize, Poll, Scheduler};
+use crate::control::MetricsAddress;
 use crate::port::NamedSpec;
 
 /// What the user said. `None` and an empty list mean that nothing was said.
@@ -37,6 +38,9 @@ pub struct Settings {
     pub control: Option<ControlSocket>,
     /// The group whose members may ask there, but change nothing.
     pub control_group: Option<String>,
+    /// Where to serve metrics for Prometheus: an address such as `127.0.0.1:9100`, or the path of a Unix socket.
+    #[schemars(with = "Option<String>")]
+    pub metrics: Option<MetricsAddress>,
     /// Stop after this many seconds.
     pub seconds: Option<u64>,
     /// How long packets wait for room on a full transmit queue before they are dropped, in milliseconds.
@@ -64,6 +68,7 @@ impl Settings {
             scheduler: self.scheduler.or(below.scheduler),
             control: self.control.or(below.control),
             control_group: self.control_group.or(below.control_group),
+            metrics: self.metrics.or(below.metrics),
             seconds: self.seconds.or(below.seconds),
             hold_milliseconds: self.hold_milliseconds.or(below.hold_milliseconds),
             flows: self.flows.or(below.flows),
@@ -85,6 +90,7 @@ impl Settings {
             "scheduler" => self.scheduler.is_some(),
             "control" => self.control.is_some(),
             "control-group" => self.control_group.is_some(),
+            "metrics" => self.metrics.is_some(),
             "seconds" => self.seconds.is_some(),
             "hold-milliseconds" => self.hold_milliseconds.is_some(),
             "flows" => self.flows.is_some(),

@@ -22,10 +22,10 @@ pub enum Health {
     Changed {
         /// These work again; why they had failed.
         restarted: Vec<String>,
-        /// These do not come back, and their partners fall silent with them; why. The other pairs go on.
+        /// These do not come back, and their partners fall silent with them; why. All others go on.
         lost: Vec<String>,
     },
-    /// An engine failed, or a port did not come back and no pair of ports is left. Only stopping is left; it tells why.
+    /// An engine failed, or a port did not come back, no pair of ports is left, and there is no switch. Only stopping is left; it tells why.
     Broken,
 }
 
@@ -80,7 +80,7 @@ impl Forwarder {
 
     /// What became of the ports that were started anew, as far as it is known. Quick; to be called often.
     pub fn collect(&mut self) -> Health {
-        let (mut restarted, mut lost) = (Vec::new(), Vec::new());
+        let (mut restarted, mut lost, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         for restart in self.restarts.extract_if(.., |restart| restart.is_done()).collect::<Vec<_>>() {
             let Restart { id, ref reason, .. } = restart;
             let reason = reason.clone();
@@ -93,7 +93,7 @@ impl Forwarder {
                     // At once: to let go of a device that does not answer can take the kernel minutes.
                     tracing::error!("port `{}` is lost: {why}", station.name);
                     self.opener.lose(&station.name);
-                    self.pairs.retain(|pair| !pair.contains(&id));
+                    gone.push(id);
                     lost.push(if why == reason { why } else { format!("{reason}; starting it anew failed: {why}") });
                     self.problems.push(error.into());
                 }
@@ -102,7 +102,10 @@ impl Forwarder {
         if restarted.is_empty() && lost.is_empty() {
             return Health::Well;
         }
-        self.broken |= !lost.is_empty() && self.pairs.is_empty();
+        for id in gone {
+            self.bond_of(id).into_iter().for_each(|bond| self.part(bond));
+        }
+        self.broken |= !lost.is_empty() && self.is_useless();
         if self.broken {
             return Health::Broken;
         }
@@ -111,8 +114,8 @@ impl Forwarder {
 
     /// Begins to start a port anew, for `reason`.
     fn begin_restart(&mut self, id: usize, reason: PortError) {
-        if let Some(pair) = self.pair_of(id) {
-            self.withdraw(pair);
+        if let Some(bond) = self.bond_of(id) {
+            self.withdraw(bond);
         }
         let Some(station) = self.stations.iter_mut().find(|station| station.id == id) else { return };
         if !station.is_home() {
@@ -124,49 +127,39 @@ impl Forwarder {
         self.restarts.push(restart);
     }
 
-    /// Takes back what engines gave back after nobody waited for it any more.
-    fn recover_queues(&mut self) {
-        for place in 0..self.engines.len() {
-            let Some(serving) = self.engines.get_mut(place) else { break };
-            let late = serving.running.late();
-            let back: Vec<_> = late.receivers.iter().map(|receiver| receiver.id).collect();
-            serving.ways.retain(|way| !back.contains(&way.from));
-            let ways = &serving.ways;
-            serving.owed.retain(|pair| ways.iter().any(|way| pair.contains(&way.from.port)));
-            let again = if serving.running.is_behind() { Vec::new() } else { serving.owed.clone() };
-            self.put_back(late);
-            for pair in again {
-                self.withdraw(pair);
-            }
-        }
-        self.end_idle_engines();
-    }
-
-    /// Gives the queues of pairs to engines that are not with any.
-    fn engage_idle(&mut self) -> Health {
+    /// Gives the queues of bonds to engines that are not with any.
+    pub(super) fn engage_idle(&mut self) -> Health {
         let mut lost = Vec::new();
-        for pair in self.pairs.clone() {
-            let ready = |id: usize| self.station(id).is_some_and(|station| is_present(station) && station.is_home());
-            if !pair.into_iter().all(ready) {
+        for bond in self.bonds.clone() {
+            let ready = |id: usize| {
+                let station = self.station(id);
+                station.is_some_and(|station| is_present(station) && station.is_home()) && !self.is_owed(id)
+            };
+            if !bond.ports().iter().all(|id| ready(*id)) {
                 continue;
             }
-            match self.engage(pair) {
+            match self.engage(bond) {
                 Ok(_) => {}
                 // Its queues come back, and it is tried again.
                 Err(ForwarderError::Engine(EngineError::Silent { .. })) => {}
                 Err(error) => {
-                    self.pairs.retain(|other| *other != pair);
+                    self.part(bond);
                     lost.push(error.to_string());
                     self.problems.push(error);
                 }
             }
         }
-        self.broken |= !lost.is_empty() && self.pairs.is_empty();
+        self.broken |= !lost.is_empty() && self.is_useless();
         match (self.broken, lost.is_empty()) {
             (true, _) => Health::Broken,
             (false, true) => Health::Well,
             (false, false) => Health::Changed { restarted: Vec::new(), lost },
         }
+    }
+
+    /// Nothing is forwarded, and nothing ever will be: a switch may get ports yet.
+    fn is_useless(&self) -> bool {
+        self.bonds.is_empty() && self.switch.is_none()
     }
 
     /// Takes back the ports that are being started anew, as far as they are there soon. The others end by themselves.

@@ -1,6 +1,6 @@
-//! The forwarder: ports joined pairwise by engines. What `run`, `demo`, `bench` and tests use.
+//! The forwarder: ports joined pairwise by engines, or switched. What `run`, `demo`, `bench` and tests use.
 //!
-//! Life cycle: [`Forwarder::open`], or [`Forwarder::start`] with ports that are open → [`Forwarder::add`] and [`Forwarder::delete`] as one
+//! Life cycle: [`Forwarder::run`] or [`Forwarder::open`], or [`Forwarder::start`] with ports that are open → [`Forwarder::add`] and [`Forwarder::delete`] as one
 //! likes, [`Forwarder::statistics`], [`Forwarder::check`] about once a second → [`Forwarder::stop`]. Dropping a forwarder stops
 //! it too, and then nobody hears of what went wrong.
 //!
@@ -10,31 +10,42 @@
 //!
 //! A port is known by its name to users and by a number to engines; neither is given to two ports at a time, and a number never
 //! again. Ports that are joined are a pair; their queues are divided into groups, and each group goes to the engine that has
-//! least to do, or to a new engine while there are cores without one. A port that is joined to none keeps its queues: nothing is received
-//! from it. Whatever happens to a pair happens to that pair alone: the engines go on with the others' queues.
+//! least to do, or to a new engine while there are cores without one. A port that a network names is switched: its queues are divided between all
+//! engines. A port that is neither keeps its queues: nothing is received
+//! from it. Whatever happens to a pair or a switched port happens to that alone: the engines go on with the others' queues. What a file
+//! wants is made so by [`apply`], all or nothing.
 
 use std::fmt;
 use std::time::Instant;
 
 use crate::clock::CycleClock;
-use crate::config::{CoreList, EngineConfig};
+use crate::config::{Config, CoreList, EngineConfig};
 use crate::engine::EngineError;
 use crate::port::{GeneratorReport, MemoryOptions, NamedSpec, Opener, Port, PortError, Supply};
 use crate::stats::{PortStatistics, Statistics};
+use crate::vswitch::VswitchError;
 
 mod access;
+mod apply;
+mod bond;
+mod engines;
 mod health;
 mod join;
 mod ports;
 mod restart;
+mod rewire;
 mod station;
+mod switch;
 
 pub use access::Access;
+pub use apply::{Applied, ApplyError, apply, change, plan};
+use bond::Bond;
+use engines::Serving;
 pub use health::Health;
-use join::Serving;
 pub use ports::{Added, Listing, add, delete};
 use restart::Restart;
 use station::Station;
+use switch::Switch;
 
 /// The forwarder failed. The text names ports or engines, the cause and what mends it.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +57,9 @@ pub enum ForwarderError {
     /// A port failed.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// The switch failed, or was asked for what it cannot do.
+    #[error(transparent)]
+    Switch(#[from] VswitchError),
     /// An engine could not be started, or does not do as it is told.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -77,6 +91,12 @@ pub enum ForwarderError {
         name: String,
         /// Its partner.
         partner: String,
+    },
+    /// The port is switched.
+    #[error("port `{name}` is switched, as a network names it; take it out of the networks first, or choose another")]
+    Switched {
+        /// The port.
+        name: String,
     },
     /// The port failed and did not come back.
     #[error("port `{name}` has failed and forwards nothing any more; delete it and add it again")]
@@ -147,14 +167,15 @@ pub struct Stopped {
 pub struct Forwarder {
     /// In the order in which they came.
     stations: Vec<Station>,
-    /// Numbers of ports that are joined.
-    pairs: Vec<[usize; 2]>,
+    /// Ports that forward.
+    bonds: Vec<Bond>,
     engines: Vec<Serving>,
+    switch: Option<Switch>,
     opener: Opener,
     /// Number of the next port.
     next: usize,
-    config: EngineConfig,
-    cores: CoreList,
+    /// As it was started.
+    config: Config,
     clock: CycleClock,
     started: Instant,
     /// Ports that are being started anew.
@@ -181,12 +202,30 @@ impl Forwarder {
         if !specs.len().is_multiple_of(2) {
             return Err(ForwarderError::Unpaired(specs.len()));
         }
-        let mut opener = Opener::new(*memory);
-        let ports = opener.open(specs)?;
-        let notices = ports.iter().flat_map(|port| port.notices.clone()).collect();
-        let specs = specs.iter().cloned().map(Some);
-        let (forwarder, more) = Self::with(config, cores, opener, ports.into_iter().zip(specs).collect())?;
-        Ok((forwarder, [notices, more].concat()))
+        Self::run(&Config::joined(config, cores, specs, memory))
+    }
+
+    /// Opens the ports that the configuration has, joins those that are to be joined, and switches the others. Gives what the user should know
+    /// too, a sentence each.
+    ///
+    /// # Errors
+    /// When a port cannot be opened, or an engine or the switch not be started. All ports are stopped then.
+    pub fn run(config: &Config) -> Result<(Self, Vec<String>), ForwarderError> {
+        let mut opener = Opener::new(config.memory());
+        let ports = opener.open(&config.ports, &config.pairs)?;
+        let mut notices: Vec<String> = ports.iter().flat_map(|port| port.notices.clone()).collect();
+        let mut forwarder = Self::empty(config.clone(), opener);
+        let mut ids = Vec::with_capacity(ports.len());
+        for (port, spec) in ports.into_iter().zip(&config.ports) {
+            ids.push(forwarder.insert(port, Some(spec.clone()), config.ports_of_file));
+        }
+        // Dropping the forwarder stops the ports.
+        let id = |place: usize| ids.get(place).copied().unwrap_or(usize::MAX);
+        let pairs = config.pairs.iter().map(|pair| Bond::Pair(pair.map(id)));
+        let named = forwarder.stations.iter().filter(|station| config.network.names_port(&station.name));
+        let target: Vec<Bond> = pairs.chain(named.map(|station| Bond::Switched([station.id]))).collect();
+        notices.extend(forwarder.rewire(&target, &config.network)?.notices);
+        Ok((forwarder, notices))
     }
 
     /// As [`Forwarder::open`], with ports that are open. The memory of their packets is known to them alone: a card that is added later does
@@ -196,31 +235,29 @@ impl Forwarder {
     /// When ports do not come in pairs or an engine cannot be started. All ports are stopped then.
     pub fn start(config: EngineConfig, cores: &CoreList, ports: Vec<Port>) -> Result<Self, ForwarderError> {
         let count = ports.len();
-        let opener = Opener::new(MemoryOptions::default());
-        let ports = ports.into_iter().map(|port| (port, None)).collect();
-        let (forwarder, notices) = Self::with(config, cores, opener, ports)?;
+        let memory = MemoryOptions::default();
+        let mut forwarder = Self::empty(Config::joined(config, cores, &[], &memory), Opener::new(memory));
+        let ids: Vec<usize> = ports.into_iter().map(|port| forwarder.insert(port, None, false)).collect();
         // Dropping the forwarder stops the ports.
         if count == 0 || !count.is_multiple_of(2) {
             return Err(ForwarderError::Unpaired(count));
         }
-        notices.iter().for_each(|notice| tracing::info!("{notice}"));
+        for pair in ids.as_chunks().0 {
+            let notices = forwarder.connect(Bond::Pair(*pair))?;
+            notices.iter().for_each(|notice| tracing::info!("{notice}"));
+        }
         Ok(forwarder)
     }
 
-    fn with(
-        config: EngineConfig,
-        cores: &CoreList,
-        opener: Opener,
-        ports: Vec<(Port, Option<NamedSpec>)>,
-    ) -> Result<(Self, Vec<String>), ForwarderError> {
-        let mut forwarder = Self {
-            stations: Vec::with_capacity(ports.len()),
-            pairs: Vec::new(),
+    fn empty(config: Config, opener: Opener) -> Self {
+        Self {
+            stations: Vec::new(),
+            bonds: Vec::new(),
             engines: Vec::new(),
+            switch: None,
             opener,
             next: 0,
             config,
-            cores: cores.clone(),
             clock: CycleClock::calibrate(),
             started: Instant::now(),
             restarts: Vec::new(),
@@ -228,22 +265,14 @@ impl Forwarder {
             broken: false,
             unfinished: false,
             closed: false,
-        };
-        let ids: Vec<usize> = ports.into_iter().map(|(port, spec)| forwarder.insert(port, spec)).collect();
-        let mut notices = Vec::new();
-        for pair in ids.chunks_exact(2) {
-            if let &[left, right] = pair {
-                notices.extend(forwarder.connect(left, right)?);
-            }
         }
-        Ok((forwarder, notices))
     }
 
     /// What has been counted since the start, of the ports that are there.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         let ports = self.stations.iter().map(Station::statistics).collect();
-        Statistics { elapsed: self.started.elapsed(), ports }
+        Statistics { elapsed: self.started.elapsed(), ports, switch: self.switch_statistics() }
     }
 
     /// What has been counted for the port `name` since it came.
@@ -261,17 +290,18 @@ impl Forwarder {
         self.stations.iter().map(|station| station.control.generator()).collect()
     }
 
-    /// How the ports are joined.
+    /// How the ports are joined, of those that are joined pairwise.
     #[must_use]
     pub fn joins(&self) -> Vec<Join> {
-        let join = |pair: &[usize; 2]| {
-            let [left, right] = pair.map(|id| self.station(id).map(|station| station.name.clone()).unwrap_or_default());
-            let serves = |serving: &&Serving| serving.ways.iter().any(|way| pair.contains(&way.from.port));
+        let join = |bond: &Bond| {
+            let Bond::Pair(pair) = bond else { return None };
+            let ports = pair.map(|id| self.station(id).map(|station| station.name.clone()).unwrap_or_default());
+            let serves = |serving: &&Serving| serving.bonds.contains(bond);
             let mut cores: Vec<usize> = self.engines.iter().filter(serves).map(|serving| serving.core).collect();
             cores.sort_unstable();
-            Join { ports: [left, right], cores }
+            Some(Join { ports, cores })
         };
-        self.pairs.iter().map(join).collect()
+        self.bonds.iter().filter_map(join).collect()
     }
 
     /// The rate of the cycle counter, to convert what [`Statistics`] counts in cycles.
@@ -280,12 +310,12 @@ impl Forwarder {
         self.clock
     }
 
-    /// Every joined port that had packets to give has given out its last one: nothing more will come. Never so between ports that
+    /// Every port that forwards and had packets to give has given out its last one: nothing more will come. Never so between ports that
     /// had none from the start.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
-        let joined = self.stations.iter().filter(|station| self.pairs.iter().any(|pair| pair.contains(&station.id)));
-        let mut sources = joined.filter(|station| !station.silent).peekable();
+        let bonded = self.stations.iter().filter(|station| self.bond_of(station.id).is_some());
+        let mut sources = bonded.filter(|station| !station.silent).peekable();
         sources.peek().is_some() && sources.all(|station| station.control.supply() == Supply::Exhausted)
     }
 
@@ -310,6 +340,10 @@ impl Forwarder {
     fn shut_down(&mut self) {
         self.closed = true;
         self.stop_engines();
+        if let Some(switch) = &mut self.switch {
+            // With its thread go the packets that it had.
+            switch.vswitch = None;
+        }
         self.abandon_restarts();
         for station in self.stations.iter_mut().filter(|station| !station.stopped) {
             if let Err(error) = station.stop() {
@@ -327,7 +361,10 @@ impl Drop for Forwarder {
 
 impl fmt::Debug for Forwarder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Forwarder").field("joins", &self.joins()).field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Forwarder")
+            .field("joins", &self.joins())
+            .field("config", &self.config.engine)
+            .finish_non_exhaustive()
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::restart::Restart;
 use super::station::{Station, present};
-use super::{Access, Forwarder, ForwarderError};
-use crate::port::open::{Opening, Peer};
+use super::{Access, Bond, Forwarder, ForwarderError};
+use crate::port::open::{Opening, Peer, SWITCH};
 use crate::port::{NamedSpec, Port, PortError, PortKind};
 
 /// A port that was added.
@@ -26,6 +26,10 @@ pub struct Listing {
     pub spec: Option<NamedSpec>,
     /// The port that it is joined to.
     pub partner: Option<String>,
+    /// The switch has it.
+    pub switched: bool,
+    /// The networks that it lies in; for the port to other hosts, that is `underlay`.
+    pub networks: Vec<String>,
     /// It failed and did not come back.
     pub lost: bool,
     /// Queue pairs.
@@ -34,12 +38,21 @@ pub struct Listing {
     pub facts: String,
 }
 
+/// Whose packets a port that is to be opened will get.
+#[derive(Clone, Default)]
+pub(super) struct Others {
+    /// What is known of them.
+    pub(super) peer: Option<Peer>,
+    /// Their names.
+    pub(super) names: Vec<String>,
+    /// All that are switched.
+    pub(super) switched: bool,
+}
+
 /// A port that is to be opened.
 struct Begun {
     name: String,
-    /// The number and the name of the port that it is to be joined to.
-    partner: Option<(usize, String)>,
-    peer: Option<Peer>,
+    others: Others,
 }
 
 /// A port that left, and has to be stopped.
@@ -48,13 +61,38 @@ struct Leaving {
     restart: Option<Restart>,
 }
 
-/// Opens a port, and joins it to the port `partner` if there is to be one. The traffic of all other ports goes on. The forwarder
-/// is free for others while the port opens.
+/// Opens a port, and joins it to the port `partner` if there is to be one; one that a network names is switched. The traffic of all other ports goes on.
+/// The forwarder is free for others while the port opens.
 ///
 /// # Errors
 /// When it cannot be opened, or `partner` is not there, joined already, or lost. Nothing has changed then.
 pub fn add(access: &mut impl Access, spec: &NamedSpec, partner: Option<&str>) -> Result<Added, ForwarderError> {
-    let begun = access.with(|forwarder| forwarder.begin(spec, partner))?;
+    let others = access.with(|forwarder| forwarder.expect(partner))?;
+    let mut added = add_alone(access, spec, others)?;
+    let partner = partner.map(ToOwned::to_owned);
+    match access.with(|forwarder| forwarder.bond_new(partner.as_deref(), &added.name)) {
+        Ok(notices) => {
+            added.notices.extend(notices);
+            Ok(added)
+        }
+        Err(error) => {
+            // What went wrong first is what counts, here and below.
+            let _ = delete(access, &added.name);
+            Err(error)
+        }
+    }
+}
+
+/// Opens a port that nothing is received from yet.
+///
+/// # Errors
+/// As [`add`].
+pub(super) fn add_alone(
+    access: &mut impl Access,
+    spec: &NamedSpec,
+    others: Others,
+) -> Result<Added, ForwarderError> {
+    let begun = access.with(|forwarder| forwarder.begin(spec, others))?;
     let opened = open(access, spec, &begun);
     let name = begun.name.clone();
     let (port, late) = match opened {
@@ -65,29 +103,17 @@ pub fn add(access: &mut impl Access, spec: &NamedSpec, partner: Option<&str>) ->
         }
     };
     if let Some(mut station) = late {
-        // What went wrong first is what counts, here and below.
         let _ = station.stop();
         return Err(ForwarderError::Stopping);
     }
-    let mut added = Added { name, notices: port };
-    if let Some((partner, _)) = begun.partner {
-        match access.with(|forwarder| forwarder.join_new(partner, &added.name)) {
-            Ok(notices) => added.notices.extend(notices),
-            Err(error) => {
-                let _ = delete(access, &added.name);
-                return Err(error);
-            }
-        }
-    }
-    Ok(added)
+    Ok(Added { name, notices: port })
 }
 
 /// The port, started; everything that takes its time is done without the forwarder.
 fn open(access: &mut impl Access, spec: &NamedSpec, begun: &Begun) -> Result<Port, PortError> {
-    let mut opening = Opening::open(&spec.spec, begun.name.clone(), begun.peer)?;
-    let partner = begun.partner.as_ref().map(|(_, name)| name.as_str());
+    let mut opening = Opening::open(&spec.spec, begun.name.clone(), begun.others.peer)?;
     let (notice, clock) = access.with(|forwarder| {
-        let notice = forwarder.opener.supply(&mut opening, partner);
+        let notice = forwarder.opener.supply(&mut opening, &begun.others.names);
         notice.map(|notice| (notice, forwarder.opener.clock()))
     })?;
     let mut port = opening.start(clock)?;
@@ -128,20 +154,42 @@ impl Forwarder {
         delete(self, name)
     }
 
+    /// Whose packets a port will get that is to be joined to the port `partner`, which can be joined.
+    fn expect(&self, partner: Option<&str>) -> Result<Others, ForwarderError> {
+        match partner {
+            Some(name) => {
+                self.unbonded(name)?;
+                Ok(self.others(name))
+            }
+            None => Ok(Others::default()),
+        }
+    }
+
+    /// The packets of the port `name`, if it is open.
+    pub(super) fn others(&self, name: &str) -> Others {
+        let station = self.stations.iter().find(|station| station.name == name);
+        let peer = station.map(|station| Peer::new(station.kind, Some(station.queues)));
+        Others { peer, names: vec![name.to_owned()], switched: false }
+    }
+
     /// Takes the name for a port that is to be opened.
-    fn begin(&mut self, spec: &NamedSpec, partner: Option<&str>) -> Result<Begun, ForwarderError> {
+    fn begin(&mut self, spec: &NamedSpec, mut others: Others) -> Result<Begun, ForwarderError> {
         if self.closed {
             return Err(ForwarderError::Stopping);
         }
-        let partner = match partner {
-            Some(name) => Some((self.unjoined(name)?, name.to_owned())),
-            None => None,
-        };
-        let peer = partner.as_ref().and_then(|(id, _)| self.station(*id));
-        let peer = peer.map(|station| Peer { kind: station.kind, queues: Some(station.queues) });
         let names = self.opener.claim(std::slice::from_ref(spec))?;
         let name = names.into_iter().next().unwrap_or_default();
-        Ok(Begun { name, partner, peer })
+        if others.switched || self.names_port(&name) {
+            others = Others { peer: Some(Peer::SWITCH), names: self.switched_names(), switched: true };
+        }
+        Ok(Begun { name, others })
+    }
+
+    /// The owners of packets that a switched port may get.
+    fn switched_names(&self) -> Vec<String> {
+        let is_switched = |station: &&Station| matches!(self.bond_of(station.id), Some(Bond::Switched(_)));
+        let names = self.stations.iter().filter(is_switched).map(|station| station.name.clone());
+        names.chain([SWITCH.to_owned()]).collect()
     }
 
     /// A port is open: it is one of the forwarder's, unless that has stopped meanwhile. Gives what the user should know about it.
@@ -151,21 +199,34 @@ impl Forwarder {
         if self.closed {
             return (notices, Some(Station::new(self.next, port, None)));
         }
-        self.insert(port, Some(spec.clone()));
+        self.insert(port, Some(spec.clone()), false);
         (notices, None)
     }
 
-    /// Joins a port that was just opened to the port number `partner`, which others may have joined or deleted meanwhile.
-    fn join_new(&mut self, partner: usize, name: &str) -> Result<Vec<String>, ForwarderError> {
+    /// Joins a port that was just opened to the port `partner`, which others may have joined or deleted meanwhile, or switches it if a network names
+    /// it.
+    fn bond_new(&mut self, partner: Option<&str>, name: &str) -> Result<Vec<String>, ForwarderError> {
         let id = self.find(name)?;
-        self.can_be_joined(partner)?;
-        self.connect(partner, id)
+        match partner {
+            Some(_) if self.names_port(name) => Err(ForwarderError::Switched { name: name.to_owned() }),
+            Some(partner) => {
+                let partner = self.unbonded(partner).map_err(|error| match error {
+                    ForwarderError::NoSuchPort { .. } => ForwarderError::Gone,
+                    error => error,
+                })?;
+                self.connect(Bond::Pair([partner, id]))
+            }
+            None if self.names_port(name) => self.connect(Bond::Switched([id])),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// Takes the port `name` out.
     fn dismiss(&mut self, name: &str) -> Result<Leaving, ForwarderError> {
         let id = self.find(name)?;
-        self.part(id);
+        if let Some(bond) = self.bond_of(id) {
+            self.part(bond);
+        }
         let away = self.restarts.iter().position(|restart| restart.id == id);
         let station = self
             .stations
@@ -184,34 +245,41 @@ impl Forwarder {
     /// Joins two ports that are joined to none. Gives what the user should know about it, a sentence each.
     ///
     /// # Errors
-    /// When one of them is not there, joined already, or lost, or when they cannot be joined. Nothing has changed then.
+    /// When one of them is not there, joined or switched already, or lost, or when they cannot be joined. Nothing has changed then.
     pub fn join(&mut self, left: &str, right: &str) -> Result<Vec<String>, ForwarderError> {
-        let (left_id, right_id) = (self.unjoined(left)?, self.unjoined(right)?);
+        let (left_id, right_id) = (self.unbonded(left)?, self.unbonded(right)?);
         if left_id == right_id {
             return Err(ForwarderError::Itself { name: left.to_owned() });
         }
-        self.connect(left_id, right_id)
+        self.connect(Bond::Pair([left_id, right_id]))
     }
 
     /// All ports, in the order in which they came.
     pub fn list(&mut self) -> Vec<Listing> {
-        let partners: Vec<Option<String>> = self.stations.iter().map(|station| self.partner_of(station.id)).collect();
-        let listing = |(station, partner): (&mut Station, Option<String>)| Listing {
+        let network = self.network();
+        let bonds: Vec<(Option<String>, bool)> = self
+            .stations
+            .iter()
+            .map(|station| (self.partner_of(station.id), matches!(self.bond_of(station.id), Some(Bond::Switched(_)))))
+            .collect();
+        let listing = |(station, (partner, switched)): (&mut Station, (Option<String>, bool))| Listing {
             name: station.name.clone(),
             kind: station.kind,
             spec: station.spec.clone(),
             partner,
+            switched,
+            networks: network.networks_of(&station.name),
             lost: station.stopped,
             queues: station.queues,
             facts: station.control.describe(),
         };
-        self.stations.iter_mut().zip(partners).map(listing).collect()
+        self.stations.iter_mut().zip(bonds).map(listing).collect()
     }
 
-    pub(super) fn insert(&mut self, port: Port, spec: Option<NamedSpec>) -> usize {
+    pub(super) fn insert(&mut self, port: Port, spec: Option<NamedSpec>, of_file: bool) -> usize {
         let id = self.next;
         self.next += 1;
-        self.stations.push(Station::new(id, port, spec));
+        self.stations.push(Station { of_file, ..Station::new(id, port, spec) });
         id
     }
 
@@ -219,14 +287,14 @@ impl Forwarder {
         self.stations.iter().find(|station| station.id == id)
     }
 
-    /// The pair that a port belongs to.
-    pub(super) fn pair_of(&self, id: usize) -> Option<[usize; 2]> {
-        self.pairs.iter().find(|pair| pair.contains(&id)).copied()
+    /// What the queues of a port are with engines for.
+    pub(super) fn bond_of(&self, id: usize) -> Option<Bond> {
+        self.bonds.iter().find(|bond| bond.contains(id)).copied()
     }
 
-    fn partner_of(&self, id: usize) -> Option<String> {
-        let pair = self.pair_of(id)?;
-        let partner = pair.iter().find(|other| **other != id)?;
+    pub(super) fn partner_of(&self, id: usize) -> Option<String> {
+        let bond = self.bond_of(id)?;
+        let partner = bond.ports().iter().find(|other| **other != id)?;
         self.station(*partner).map(|station| station.name.clone())
     }
 
@@ -241,24 +309,27 @@ impl Forwarder {
     }
 
     /// The number of the port `name`, which can be joined.
-    fn unjoined(&self, name: &str) -> Result<usize, ForwarderError> {
+    fn unbonded(&self, name: &str) -> Result<usize, ForwarderError> {
         let id = self.find(name)?;
-        self.can_be_joined(id)?;
-        Ok(id)
-    }
-
-    fn can_be_joined(&self, id: usize) -> Result<(), ForwarderError> {
-        let Some(station) = self.station(id) else {
-            return Err(ForwarderError::Gone);
-        };
-        let name = station.name.clone();
+        let name = name.to_owned();
+        if self.names_port(&name) {
+            return Err(ForwarderError::Switched { name });
+        }
         if let Some(partner) = self.partner_of(id) {
             return Err(ForwarderError::Joined { name, partner });
         }
+        self.can_be_bonded(id)?;
+        Ok(id)
+    }
+
+    /// The port works, and all its queues are here.
+    pub(super) fn can_be_bonded(&self, id: usize) -> Result<(), ForwarderError> {
+        let Some(station) = self.station(id) else { return Err(ForwarderError::Gone) };
+        let name = station.name.clone();
         match station {
             Station { stopped: true, .. } => Err(ForwarderError::Lost { name }),
             Station { away: true, .. } => Err(ForwarderError::Away { name }),
-            station if !station.is_home() => Err(ForwarderError::Held { name }),
+            station if !station.is_home() || self.is_owed(id) => Err(ForwarderError::Held { name }),
             _ => Ok(()),
         }
     }

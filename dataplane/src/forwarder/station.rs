@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use drivers::nic::MacAddress;
+
 use super::restart::{Away, Renewed, Restart};
 use crate::engine::plan::QueueId;
 use crate::engine::{Receiver, Transmitter};
@@ -15,7 +17,7 @@ use crate::stats::{PortCells, PortStatistics};
 const RESTARTS: usize = 5;
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
 
-/// A port. Its queues are with the engines while it is joined to another.
+/// A port. Its queues are with the engines while it is joined to another, or switched.
 pub(super) struct Station {
     /// Its number, which no other port ever had or will have.
     pub(super) id: usize,
@@ -24,6 +26,10 @@ pub(super) struct Station {
     /// What the user wrote.
     pub(super) spec: Option<NamedSpec>,
     pub(super) control: Box<dyn PortControl>,
+    /// Its own Ethernet address. That of a tap is the kernel's.
+    pub(super) mac: Option<MacAddress>,
+    /// It stands in a file, and goes when it does not any more.
+    pub(super) of_file: bool,
     /// Queue pairs.
     pub(super) queues: usize,
     /// Nothing will ever be received from it.
@@ -44,12 +50,14 @@ pub(super) struct Station {
 
 impl Station {
     pub(super) fn new(id: usize, port: Port, spec: Option<NamedSpec>) -> Self {
-        let Port { name, kind, mut queues, control, .. } = port;
+        let Port { name, kind, mac, mut queues, control, .. } = port;
         let mut station = Self {
             id,
             kind,
             spec,
             control,
+            mac: mac.filter(|_| kind != PortKind::Tap),
+            of_file: false,
             queues: queues.len(),
             silent: queues.iter_mut().all(is_silent),
             away: false,

@@ -207,6 +207,11 @@ pub trait PortControl: Send {
     /// One line of facts in the words of `ip -d link`, without the port's name: `mtu 1500 state UP link/ether ...`.
     fn describe(&mut self) -> String;
 
+    /// Bytes of the longest IP packet that it takes now; `None` when nobody says.
+    fn mtu(&mut self) -> Option<u16> {
+        None
+    }
+
     /// Asks the port to hand out only packets that a port with the offloads `peer` can send. Called before packets flow.
     ///
     /// # Errors

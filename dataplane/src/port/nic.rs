@@ -229,6 +229,10 @@ where
         text
     }
 
+    fn mtu(&mut self) -> Option<u16> {
+        Some(self.nic.mtu())
+    }
+
     fn map(&mut self, region: &Region) -> Result<(), PortError> {
         self.nic.map(region).map_err(|error| self.failed(error))
     }

@@ -1,13 +1,13 @@
 //! Opens ports, all of a forwarder together or one more while it runs.
 //!
-//! A packet that one port received leaves through its partner, so a network card must reach the buffers of the port that it is
-//! joined to, at the same addresses. Hence three phases: open the devices and ask where their IOMMUs let addresses lie
+//! A packet that one port received leaves through its partner, or through any other port when it is switched, so a network card must reach the buffers
+//! of those ports, at the same addresses. Hence three phases: open the devices and ask where their IOMMUs let addresses lie
 //! ([`Opening::open`]); get memory for packets at an address that suits them all, and for rings that only their device reaches
 //! ([`Opener::supply`]); map it and start the devices ([`Opening::start`]). The first and the last may take as long as a device
 //! or a back-end does, and do without the opener.
 //!
 //! Ports that are opened together share a region. One that comes later gets a region of its own, which is mapped for the port
-//! that it is joined to ([`Opener::introduce`]). A region whose last buffer has come home after its ports were closed is taken away
+//! that it is joined to, or for all switched ones ([`Opener::introduce`]). A region whose last buffer has come home after its ports were closed is taken away
 //! from who reaches it and given back.
 
 use hugemem::{MemoryRequest, PageChoice};
@@ -21,7 +21,7 @@ mod opener;
 mod opening;
 
 pub use opener::Opener;
-pub(crate) use opener::Present;
+pub(crate) use opener::{Present, SWITCH};
 pub(crate) use opening::{Card, Opening, Peer};
 
 /// Bytes of a frame that one buffer holds behind its headroom: cards count buffers in whole KiB. Longer frames span several.
@@ -76,7 +76,8 @@ impl Ports {
     /// # Errors
     /// The first thing that fails. What was opened before is closed again.
     pub fn open(specs: &[NamedSpec], memory: &MemoryOptions) -> Result<Vec<Port>, PortError> {
-        let mut ports = Opener::new(*memory).open(specs)?;
+        let pairs: Vec<[usize; 2]> = (0..specs.len() / 2).map(|pair| [2 * pair, 2 * pair + 1]).collect();
+        let mut ports = Opener::new(*memory).open(specs, &pairs)?;
         match join(&mut ports) {
             Ok(()) => Ok(ports),
             Err(error) => {

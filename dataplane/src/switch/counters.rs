@@ -123,6 +123,24 @@ impl SwitchStatistics {
         self.drops.iter().sum()
     }
 
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        self.with(other, u64::wrapping_add)
+    }
+
+    /// What came since `earlier`. [`Flowing::held`] is what waits now.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut since = self.with(earlier, u64::wrapping_sub);
+        since.flowing.held = self.flowing.held;
+        since
+    }
+
+    fn with(&self, other: &Self, combine: impl Fn(u64, u64) -> u64) -> Self {
+        Self::of_words(self.words().zip(other.words()).map(|(one, other)| combine(one, other)))
+    }
+
     /// Every packet is accounted for.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
@@ -150,6 +168,21 @@ impl SwitchStatistics {
         let stages = self.stages.iter();
         let stages = stages.flat_map(|stage| [stage.batches, stage.packets, stage.timed_packets, stage.timed_cycles]);
         self.flowing.values().into_iter().chain(self.drops).chain(self.malformed).chain(stages)
+    }
+
+    fn of_words(mut words: impl Iterator<Item = u64>) -> Self {
+        let mut next = || words.next().unwrap_or_default();
+        Self {
+            flowing: Flowing::of(std::array::from_fn(|_| next())),
+            drops: std::array::from_fn(|_| next()),
+            malformed: std::array::from_fn(|_| next()),
+            stages: std::array::from_fn(|_| StageStatistics {
+                batches: next(),
+                packets: next(),
+                timed_packets: next(),
+                timed_cycles: next(),
+            }),
+        }
     }
 }
 
@@ -187,19 +220,7 @@ impl SwitchCells {
     /// Reads what was published last. While packets flow, numbers may be of different batches.
     #[must_use]
     pub fn read(&self) -> SwitchStatistics {
-        let mut words = self.words.iter().map(|cell| cell.load(Ordering::Relaxed));
-        let mut next = || words.next().unwrap_or_default();
-        SwitchStatistics {
-            flowing: Flowing::of(std::array::from_fn(|_| next())),
-            drops: std::array::from_fn(|_| next()),
-            malformed: std::array::from_fn(|_| next()),
-            stages: std::array::from_fn(|_| StageStatistics {
-                batches: next(),
-                packets: next(),
-                timed_packets: next(),
-                timed_cycles: next(),
-            }),
-        }
+        SwitchStatistics::of_words(self.words.iter().map(|cell| cell.load(Ordering::Relaxed)))
     }
 }
 

@@ -43,6 +43,14 @@ impl Config {
         *self == Self::default()
     }
 
+    /// The networks that the port `name` of the forwarder lies in, and `underlay` for the one to other hosts.
+    #[must_use]
+    pub fn networks_of(&self, name: &str) -> Vec<String> {
+        let ports = self.ports.iter().filter(|port| port.name == name).map(|port| port.network.clone());
+        let underlay = self.underlay.iter().filter(|underlay| underlay.port == name).map(|_| "underlay".to_owned());
+        ports.chain(underlay).collect()
+    }
+
     /// Whether it says something about the port `name` of the forwarder.
     #[must_use]
     pub fn names_port(&self, name: &str) -> bool {

@@ -1,4 +1,4 @@
-//! Lets each of two joined ports hand out only what the other can send.
+//! Lets ports hand out only what those can send that get it.
 
 use drivers::nic::Offloads;
 
@@ -29,6 +29,11 @@ pub(crate) fn match_offloads(left: Side<'_>, right: Side<'_>) -> Result<Vec<Stri
         limit(control, name, kind, &left)?
     }];
     Ok(notices.into_iter().flatten().collect())
+}
+
+/// Lets a port whose packets may go to any other hand out everything: what some of the others cannot send is made fit for them by the engine.
+pub(crate) fn offer_everything(from: &mut dyn PortControl) -> Result<(), PortError> {
+    from.limit_offloads(null::everything_sent())
 }
 
 fn limit(from: &mut dyn PortControl, name: &str, kind: PortKind, to: &Side<'_>) -> Result<Option<String>, PortError> {

@@ -9,6 +9,9 @@ use super::opening::{self, Opening, Peer};
 use super::{BUFFER_ROOM, MAKING_BUFFERS, MemoryOptions, close, names};
 use crate::clock::CycleClock;
 
+/// Whose packets those are that the switch makes and copies. No port has such a name.
+pub(crate) const SWITCH: &str = "the switch";
+
 /// A port that is there while others are opened and closed.
 pub(crate) struct Present<'a> {
     pub(crate) name: &'a str,
@@ -53,14 +56,14 @@ impl Opener {
         }
     }
 
-    /// Opens the ports that `specs` name, in that order, before any other. Ports 0 and 1, 2 and 3, and so on are taken for
-    /// joined: a port without a number of queues of its own gets as many as the other has.
+    /// Opens the ports that `specs` name, in that order, before any other. Those whose places are in `pairs` are taken for
+    /// joined: a port without a number of queues of its own gets as many as the other has. The rest is taken for switched.
     ///
     /// # Errors
     /// The first thing that fails. What was opened before is closed again.
-    pub fn open(&mut self, specs: &[NamedSpec]) -> Result<Vec<Port>, PortError> {
+    pub fn open(&mut self, specs: &[NamedSpec], pairs: &[[usize; 2]]) -> Result<Vec<Port>, PortError> {
         let names = self.claim(specs)?;
-        let opened = self.open_all(specs, &names);
+        let opened = self.open_all(specs, &names, pairs);
         for name in &names {
             match opened {
                 Ok(_) => self.settle(name),
@@ -70,13 +73,19 @@ impl Opener {
         opened
     }
 
-    fn open_all(&mut self, specs: &[NamedSpec], names: &[String]) -> Result<Vec<Port>, PortError> {
+    fn open_all(
+        &mut self,
+        specs: &[NamedSpec],
+        names: &[String],
+        pairs: &[[usize; 2]],
+    ) -> Result<Vec<Port>, PortError> {
         let mut openings = Vec::with_capacity(specs.len());
         for (index, (named, name)) in specs.iter().zip(names).enumerate() {
-            let peer = specs.get(index ^ 1).map(|named| Peer::of(&named.spec));
-            openings.push(Opening::open(&named.spec, name.clone(), peer)?);
+            let other = pairs.iter().find(|pair| pair.contains(&index)).map(|[one, two]| one ^ two ^ index);
+            let peer = other.and_then(|other| specs.get(other)).map_or(Peer::SWITCH, |named| Peer::of(&named.spec));
+            openings.push(Opening::open(&named.spec, name.clone(), Some(peer))?);
         }
-        let notice = self.supply_with(self.options.page, &mut openings, None)?;
+        let notice = self.supply_with(self.options.page, &mut openings, &[])?;
         let mut ports: Vec<Port> = Vec::with_capacity(openings.len());
         for opening in openings {
             match opening.start(self.clock) {
@@ -120,27 +129,23 @@ impl Opener {
         Ok(())
     }
 
-    /// The second phase of a port that comes later and will be joined to the port `partner`. Gives what the user should know about its memory.
+    /// The second phase of a port that comes later and will get packets of the ports `others`. Gives what the user should know about its memory.
     /// Ends with [`Opener::settle`] or [`Opener::release`].
     ///
     /// # Errors
     /// When there is no memory, or none that a card reaches.
-    pub(crate) fn supply(
-        &mut self,
-        opening: &mut Opening<'_>,
-        partner: Option<&str>,
-    ) -> Result<Option<String>, PortError> {
+    pub(crate) fn supply(&mut self, opening: &mut Opening<'_>, others: &[String]) -> Result<Option<String>, PortError> {
         let page = self.options.rings(0).page;
-        self.supply_with(page, std::slice::from_mut(opening), partner)
+        self.supply_with(page, std::slice::from_mut(opening), others)
     }
 
     fn supply_with(
         &mut self,
         page: PageChoice,
         openings: &mut [Opening<'_>],
-        partner: Option<&str>,
+        others: &[String],
     ) -> Result<Option<String>, PortError> {
-        let of_partner = |held: &Held| partner.is_some_and(|partner| held.packets_of.contains(partner));
+        let of_others = |held: &Held| others.iter().any(|other| held.packets_of.contains(other));
         for opening in openings.iter() {
             let Some(card) = opening.card() else { continue };
             // One device under two names. (Opening it a second time fails as well, but says less.)
@@ -153,8 +158,8 @@ impl Opener {
                 let (first, last) = (region.iova().raw(), region.iova().raw() + (region.len() as u64 - 1));
                 ranges.iter().any(|range| range.first <= first && last <= range.last)
             };
-            if self.held.iter().any(|held| of_partner(held) && !inside(&held.region)) {
-                let reason = "its IOMMU does not let it reach the packets of the port that it is joined to; start mirach with it";
+            if self.held.iter().any(|held| of_others(held) && !inside(&held.region)) {
+                let reason = "its IOMMU does not let it reach the packets that it would get; start mirach with it";
                 return Err(PortError::Device { port: opening.name.clone(), reason: reason.into() });
             }
             self.space.intersect(&ranges);
@@ -182,7 +187,7 @@ impl Opener {
                 self.held.push(Held { promised_to: [opening.name.clone()].into(), ..Held::of(rings.clone()) });
                 opening.rings = Some(rings);
                 for held in &mut self.held {
-                    if held.packets_of.contains(&opening.name) || of_partner(held) {
+                    if held.packets_of.contains(&opening.name) || of_others(held) {
                         held.reached_by.insert(opening.name.clone());
                         opening.reach.push(held.region.clone());
                     }
@@ -223,21 +228,34 @@ impl Opener {
         Ok(self.held.last_mut().map(|held| (held, allocated.notice)))
     }
 
-    /// Lets two ports that are to be joined reach the packets of each other.
+    /// Lets each of `ports` reach the packets of those of `names` that are not its own.
     ///
     /// # Errors
     /// When a card does not take the memory.
-    pub(crate) fn introduce(&mut self, ports: &mut [Present<'_>; 2]) -> Result<(), PortError> {
-        let names = ports.each_ref().map(|port| port.name);
-        for (port, other) in ports.iter_mut().zip(names.into_iter().rev()) {
-            for held in self.held.iter_mut().filter(|held| held.packets_of.contains(other)) {
-                if !held.reached_by.contains(port.name) {
+    pub(crate) fn introduce(&mut self, ports: &mut [Present<'_>], names: &[String]) -> Result<(), PortError> {
+        for port in ports {
+            let is_others = |name: &&String| name.as_str() != port.name;
+            for held in &mut self.held {
+                let of_others = names.iter().filter(is_others).any(|name| held.packets_of.contains(name));
+                if of_others && !held.reached_by.contains(port.name) {
                     port.control.map(&held.region)?;
                     held.reached_by.insert(port.name.to_owned());
                 }
             }
         }
         Ok(())
+    }
+
+    /// Pools for the switch, with so many buffers each. Their packets are those of [`SWITCH`].
+    ///
+    /// # Errors
+    /// When the memory granted does not suffice.
+    pub(crate) fn switch_pools(&mut self, counts: &[usize]) -> Result<Vec<PacketPool>, PortError> {
+        let bytes = counts.iter().map(|count| opening::pool_memory(*count)).sum();
+        let page = self.options.rings(0).page;
+        let Some((held, _)) = self.allocate(&[(SWITCH, bytes)], page)? else { return Ok(Vec::new()) };
+        held.packets_of.insert(SWITCH.to_owned());
+        opening::pools(&held.region, SWITCH, counts.iter().copied())
     }
 
     /// Pools of buffers for packets that are made whole for `port`, in memory that it reaches.

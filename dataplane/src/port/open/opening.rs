@@ -12,17 +12,28 @@ use super::super::{
 use super::{ALIGNMENT, BUFFER_ROOM, MAKING_BUFFERS, RECEIVING_BUFFERS};
 use crate::clock::CycleClock;
 
-/// What is known of the port on the other side.
+/// What is known of the other side: a port, or the switch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer {
-    pub(crate) kind: PortKind,
+    /// It passes large segments on as they are.
+    takes_large: bool,
     /// Its queue pairs; `None` for one that has as many as this side.
-    pub(crate) queues: Option<usize>,
+    queues: Option<usize>,
 }
 
 impl Peer {
-    pub(super) fn of(spec: &PortSpec) -> Self {
-        Self { kind: spec.kind(), queues: own_queues(spec) }
+    /// Anything: what does not take large segments gets them cut.
+    pub(crate) const SWITCH: Self = Self { takes_large: true, queues: None };
+
+    /// A port of that kind.
+    pub(crate) fn new(kind: PortKind, queues: Option<usize>) -> Self {
+        let takes_large = matches!(kind, PortKind::Nic | PortKind::Tap | PortKind::VhostUser | PortKind::VirtioUser);
+        Self { takes_large, queues }
+    }
+
+    /// The port that is opened so.
+    pub(crate) fn of(spec: &PortSpec) -> Self {
+        Self::new(spec.kind(), own_queues(spec))
     }
 }
 
@@ -232,9 +243,9 @@ fn own_queues(spec: &PortSpec) -> Option<usize> {
 
 /// Offloads of reception that make sense when frames go on to `peer`.
 fn takes_large(peer: Option<Peer>) -> Offloads {
-    match peer.map(|peer| peer.kind) {
-        // These pass large segments on as they are.
-        Some(PortKind::Nic | PortKind::Tap | PortKind::VhostUser | PortKind::VirtioUser) => Offloads::all(),
-        _ => Offloads::all() - Offloads::LRO4 - Offloads::LRO6 - Offloads::URO,
+    if peer.is_some_and(|peer| peer.takes_large) {
+        Offloads::all()
+    } else {
+        Offloads::all() - Offloads::LRO4 - Offloads::LRO6 - Offloads::URO
     }
 }

@@ -158,6 +158,10 @@ impl PortControl for TapControl {
         if self.tap.cuts_udp { all | Offloads::USO | Offloads::URO } else { all }
     }
 
+    fn mtu(&mut self) -> Option<u16> {
+        self.tap.interface.mtu().ok().and_then(|mtu| u16::try_from(mtu).ok())
+    }
+
     fn describe(&mut self) -> String {
         let link = self.link();
         let Tap { interface, files, multi_queue, created, .. } = &self.tap;
