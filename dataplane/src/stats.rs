@@ -415,7 +415,7 @@ mod tests {
     #[test]
     fn shares_add_up() {
         let port = |packets| PortStatistics { rx: vec![sample(packets)], ..PortStatistics::default() };
-        let all = Statistics { elapsed: Duration::ZERO, ports: vec![port(10), port(30)] };
+        let all = Statistics { ports: vec![port(10), port(30)], ..Statistics::default() };
         let shares: f64 = all.ports.iter().filter_map(|port| all.cpu_share(port)).sum();
         assert!((shares - 1.0).abs() < 1e-9);
         assert_eq!(Statistics::default().cpu_share(&port(1)), None);

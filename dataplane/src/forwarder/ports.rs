@@ -87,11 +87,7 @@ pub fn add(access: &mut impl Access, spec: &NamedSpec, partner: Option<&str>) ->
 ///
 /// # Errors
 /// As [`add`].
-pub(super) fn add_alone(
-    access: &mut impl Access,
-    spec: &NamedSpec,
-    others: Others,
-) -> Result<Added, ForwarderError> {
+pub(super) fn add_alone(access: &mut impl Access, spec: &NamedSpec, others: Others) -> Result<Added, ForwarderError> {
     let begun = access.with(|forwarder| forwarder.begin(spec, others))?;
     let opened = open(access, spec, &begun);
     let name = begun.name.clone();
@@ -279,7 +275,9 @@ impl Forwarder {
     pub(super) fn insert(&mut self, port: Port, spec: Option<NamedSpec>, of_file: bool) -> usize {
         let id = self.next;
         self.next += 1;
-        self.stations.push(Station { of_file, ..Station::new(id, port, spec) });
+        let mut station = Station::new(id, port, spec);
+        station.of_file = of_file;
+        self.stations.push(station);
         id
     }
 

@@ -261,7 +261,7 @@ mod tests {
             device: vec![("rx_crc_errors", 0), ("rx_missed_errors", 5)],
             ..PortStatistics::default()
         };
-        Statistics { elapsed: Duration::from_secs(1), ports: vec![port] }
+        Statistics { elapsed: Duration::from_secs(1), ports: vec![port], ..Statistics::default() }
     }
 
     #[test]

@@ -172,7 +172,7 @@ pub(super) fn list(methods: &Methods, _: &Caller, _: Nothing) -> Result<List, Rp
 }
 
 fn entry(port: Listing) -> Entry {
-    let Listing { name, kind, spec, partner, lost, queues, facts } = port;
+    let Listing { name, kind, spec, partner, lost, queues, facts, .. } = port;
     let state = if lost { "lost" } else { "running" };
     Entry { name, kind: kind.name(), spec, join: partner, state, queues, facts }
 }

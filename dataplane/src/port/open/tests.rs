@@ -160,11 +160,11 @@ impl PortControl for Card {
     }
 }
 
-/// Opens a port beside others, joined to `partner` if there is one.
-fn open_late<'a>(opener: &mut Opener, spec: &'a NamedSpec, partner: Option<&str>) -> Result<Port, PortError> {
+/// Opens a port that will get packets of `others`.
+fn open_late<'a>(opener: &mut Opener, spec: &'a NamedSpec, others: &[String]) -> Result<Port, PortError> {
     let name = opener.claim(std::slice::from_ref(spec))?.remove(0);
     let opened = Opening::open(&spec.spec, name.clone(), None).and_then(|mut opening: Opening<'a>| {
-        opener.supply(&mut opening, partner)?;
+        opener.supply(&mut opening, others)?;
         opening.start(opener.clock())
     });
     match opened {
@@ -184,11 +184,13 @@ fn a_port_that_comes_later_brings_memory_that_goes_with_it() {
     let (mut card, mut stranger, mut sink) = (Card::default(), Card::default(), Card::default());
     let spec: NamedSpec = "gen=max,name=late".parse().unwrap();
     let before = opener.space.clone();
-    let mut port = open_late(&mut opener, &spec, None).unwrap();
+    let mut port = open_late(&mut opener, &spec, &[]).unwrap();
     opener.reclaim(&mut [shown("card", &mut card), shown("stranger", &mut stranger)]);
     assert!(opener.used() > 2 << 20);
+    let names = ["card".to_owned(), "late".to_owned()];
     for _ in 0..2 {
-        opener.introduce(&mut [shown("card", &mut card), Present { name: "late", control: &mut sink }]).unwrap();
+        let both = &mut [shown("card", &mut card), Present { name: "late", control: &mut sink }];
+        opener.introduce(both, &names).unwrap();
     }
     assert_eq!((card.reached.len(), stranger.reached.len(), sink.reached.len()), (1, 0, 0), "only its partner does");
     // A packet is on its way when the port is closed.
@@ -206,7 +208,7 @@ fn a_port_that_comes_later_brings_memory_that_goes_with_it() {
     opener.reclaim(&mut [shown("card", &mut card)]);
     assert_eq!((card.reached.len(), opener.used()), (0, 0));
     assert_eq!(format!("{before:?}"), format!("{:?}", opener.space), "its addresses are free again");
-    open_late(&mut opener, &spec, None).unwrap();
+    open_late(&mut opener, &spec, &[]).unwrap();
 }
 
 #[test]
@@ -214,13 +216,13 @@ fn what_cannot_be_added_leaves_nothing_behind() {
     let mut opener = Opener::new(MemoryOptions { bytes: 8 << 20, page: PageChoice::Size4K, node: None });
     let spec: NamedSpec = "gen=max,name=a".parse().unwrap();
     let missing: NamedSpec = "pcap=/nonexistent/a.pcap,name=a".parse().unwrap();
-    open_late(&mut opener, &missing, None).unwrap_err();
+    open_late(&mut opener, &missing, &[]).unwrap_err();
     assert_eq!(opener.used(), 0);
-    let kept = open_late(&mut opener, &spec, None).unwrap();
+    let kept = open_late(&mut opener, &spec, &[]).unwrap();
     let more: NamedSpec = "gen=max,queues=3,name=b".parse().unwrap();
-    let error = open_late(&mut opener, &more, None).unwrap_err().to_string();
+    let error = open_late(&mut opener, &more, &[]).unwrap_err().to_string();
     assert!(error.contains("those present 3M, `b` 7M") && error.contains("--memory 9M"), "{error}");
-    assert!(matches!(open_late(&mut opener, &spec, None), Err(PortError::NameTaken { .. })));
+    assert!(matches!(open_late(&mut opener, &spec, &[]), Err(PortError::NameTaken { .. })));
     drop(kept);
 }
 
@@ -230,9 +232,10 @@ fn memory_that_a_card_refuses_costs_nobody_else_anything() {
     let mut card = Card { refuses: true, ..Card::default() };
     let mut sink = Card::default();
     let spec: NamedSpec = "gen=max,name=late".parse().unwrap();
-    let port = open_late(&mut opener, &spec, None).unwrap();
+    let port = open_late(&mut opener, &spec, &[]).unwrap();
     let pair = &mut [shown("card", &mut card), shown("late", &mut sink)];
-    assert_eq!(opener.introduce(pair).unwrap_err().to_string(), "port `card`: no room");
+    let names = ["card".to_owned(), "late".to_owned()];
+    assert_eq!(opener.introduce(pair, &names).unwrap_err().to_string(), "port `card`: no room");
     let used = opener.used();
     assert_eq!(opener.pools(&mut pair[0], 1).unwrap_err().to_string(), "port `card`: no room");
     opener.reclaim(&mut []);
@@ -242,11 +245,35 @@ fn memory_that_a_card_refuses_costs_nobody_else_anything() {
     // A card that does not let go of memory keeps it till it is closed, and is asked once.
     card.keeps = true;
     card.refuses = false;
-    opener.introduce(&mut [shown("card", &mut card), shown("late", &mut sink)]).unwrap();
+    opener.introduce(&mut [shown("card", &mut card), shown("late", &mut sink)], &names).unwrap();
     drop(port);
     opener.release("late", &mut [shown("card", &mut card)]);
     opener.reclaim(&mut [shown("card", &mut card)]);
     assert_eq!((card.asked, card.reached.len(), opener.used()), (1, 1, used));
     opener.release("card", &mut []);
     assert_eq!(opener.used(), 0);
+}
+
+#[test]
+fn switched_ports_reach_the_packets_of_each_other_and_of_the_switch() {
+    let mut opener = Opener::new(MemoryOptions { page: PageChoice::Size4K, ..MemoryOptions::default() });
+    let specs = ["gen=max,name=a", "gen=max,name=b"].map(|text| text.parse::<NamedSpec>().unwrap());
+    let ports = specs.each_ref().map(|spec| open_late(&mut opener, spec, &[]).unwrap());
+    let pools = opener.switch_pools(&[64, 64, 16]).unwrap();
+    assert_eq!(pools.len(), 3);
+    let (mut one, mut two, mut card) = (Card::default(), Card::default(), Card::default());
+    let names: Vec<String> = ["a", "b", "card", SWITCH].map(ToOwned::to_owned).into();
+    let all = &mut [shown("a", &mut one), shown("b", &mut two), shown("card", &mut card)];
+    opener.introduce(all, &names).unwrap();
+    assert_eq!((one.reached.len(), two.reached.len(), card.reached.len()), (2, 2, 3));
+    // A card that comes later is started with what it will reach.
+    let spec = "gen=max,name=later".parse::<NamedSpec>().unwrap();
+    let later = open_late(&mut opener, &spec, &names).unwrap();
+    opener.introduce(&mut [shown("card", &mut card)], &["later".to_owned()]).unwrap();
+    assert_eq!(card.reached.len(), 4);
+    drop((ports, later, pools));
+    for name in ["a", "b", "later"] {
+        opener.release(name, &mut [shown("a", &mut one), shown("b", &mut two), shown("card", &mut card)]);
+    }
+    assert_eq!((card.reached.len(), opener.used()), (0, 0), "all of it is given back");
 }

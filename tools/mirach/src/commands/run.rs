@@ -12,7 +12,7 @@ use anyhow::Context;
 use dataplane::config::{Config, ConfigError, ControlSocket, CoreList, Desired, Settings};
 use dataplane::control::{Methods, Server};
 use dataplane::forwarder::{Forwarder, Health, Listing, Stopped};
-use dataplane::port::{GeneratorReport, MemoryOptions, PortSpec, vmm_arguments};
+use dataplane::port::{GeneratorReport, PortSpec, vmm_arguments};
 use dataplane::stats::Statistics;
 use serde_json::json;
 
@@ -40,8 +40,7 @@ pub(crate) fn execute(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     let json = config.json;
     // Before any thread exists, so that all of them leave the signals to this one.
     let signals = Signals::block().context("cannot block SIGINT and SIGTERM")?;
-    let memory = MemoryOptions { bytes: config.memory, page: config.page, node: config.node };
-    let (forwarder, notices) = Forwarder::open(config.engine, &config.cores, &config.ports, &memory)?;
+    let (forwarder, notices) = Forwarder::run(&config)?;
     for notice in notices {
         eprintln!("note: {notice}");
     }
