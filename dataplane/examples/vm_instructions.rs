@@ -54,8 +54,8 @@ fn forward(folder: &str, ring: &str, size: &str, burst: usize, bursts: usize) ->
     // The machines connect to ports that are there.
     let (listening, others) = specs.split_at(2);
     let mut opener = Opener::new(MemoryOptions::default());
-    let mut ports = opener.open(listening)?;
-    ports.extend(opener.open(others)?);
+    let mut ports = opener.open(listening, &[])?;
+    ports.extend(opener.open(others, &[])?);
     let deadline = Instant::now() + PATIENCE;
     while !ports.iter_mut().take(2).all(|port| port.control.link().up) {
         if Instant::now() > deadline {
