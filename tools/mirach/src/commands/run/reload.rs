@@ -31,7 +31,8 @@ impl Reload {
         let work = move || {
             let desired = Desired::read(&path).map(|desired| desired.under(flags));
             let applied = desired.map_err(|error| error.to_string());
-            let applied = applied.and_then(|desired| apply(&mut forwarder, &desired).map_err(|error| error.to_string()));
+            let applied =
+                applied.and_then(|desired| apply(&mut forwarder, &desired).map_err(|error| error.to_string()));
             // A reason of a file names it; anything else has to be told where it comes from.
             applied.inspect_err(|error| tracing::error!("SIGHUP: nothing was changed: {error}")).ok()
         };

@@ -20,20 +20,17 @@ impl Services {
         let readers = config.control_group.as_deref().map(ReaderGroup::find).transpose()?;
         let control = match &config.control {
             ControlSocket::None => None,
-            ControlSocket::At(path) => Some(Server::start(path, readers.as_ref(), methods.clone())?),
-            ControlSocket::Usual => match Server::start_usual(readers.as_ref(), methods.clone()) {
+            ControlSocket::At(path) => Some(Server::start(path, readers.as_ref(), methods)?),
+            ControlSocket::Usual => match Server::start_usual(readers.as_ref(), methods) {
                 Ok(server) => Some(server),
                 Err(reason) => {
-                    anyhow::ensure!(
-                        !config.ports.is_empty(),
-                        "no ports are given, and none could be added: {reason}"
-                    );
+                    anyhow::ensure!(!config.ports.is_empty(), "no ports are given, and none could be added: {reason}");
                     eprintln!("note: no ports can be added to this run: {reason}");
                     None
                 }
             },
         };
-        let metrics = config.metrics.as_ref().map(|address| MetricsServer::start(address, methods)).transpose()?;
+        let metrics = None;
         Ok(Self { control, metrics })
     }
 

@@ -32,7 +32,7 @@ pub(super) fn summarise(stopped: &Stopped, clock: dataplane::clock::CycleClock, 
         grouped(sent.bytes)
     ))?;
     output::line(&format!("          {}", report::headline(statistics, clock)))?;
-    output::line(&report::queues(statistics, clock))?;
+    output::line(&(report::queues(statistics, clock) + report::switched(statistics).trim_end()))?;
     let devices = report::devices(statistics);
     if !devices.is_empty() {
         output::line(devices.trim_end())?;
