@@ -1,5 +1,7 @@
 //! The command line.
 
+mod switch;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -7,6 +9,11 @@ use dataplane::config::{ByteSize, ControlSocket, CoreList, PageSize, Poll, Sched
 use dataplane::port::{MAXIMUM_FRAME, MINIMUM_FRAME, NamedSpec, PortName, PortSpec};
 
 use crate::embedded::Driver;
+
+pub(crate) use switch::{
+    ApplyArguments, CaptureArguments, FlowsArguments, Part, SchemaArguments, SetArguments, ShowArguments, Shown, Sort,
+    SubscribeArguments, TopArguments, UnsetArguments, WhyArguments,
+};
 
 use crate::commands::device::DeviceArguments;
 
@@ -51,6 +58,28 @@ pub(crate) enum Command {
     /// Add, remove and show ports of a mirach that runs
     #[command(after_help = PORTS_HELP)]
     Port(PortArguments),
+    /// Make a mirach that runs what a configuration file says, with the least change, all or nothing
+    Apply(ApplyArguments),
+    /// Show networks, slices, rules, routes, tunnels, learned addresses, or the elements of the switch
+    Show(ShowArguments),
+    /// Add or change one network, slice, port of a network, group of rules, route or tunnel
+    #[command(after_help = switch::SET_HELP)]
+    Set(SetArguments),
+    /// Take out what `mirach set` or a configuration file put in
+    Unset(UnsetArguments),
+    /// Show flows of the switch
+    Flows(FlowsArguments),
+    /// Say what would happen to a frame in the switch, element by element, and why
+    #[command(after_help = switch::WHY_HELP)]
+    Why(WhyArguments),
+    /// Capture packets anywhere in the switch, with the reasons for drops
+    Capture(CaptureArguments),
+    /// Watch ports, engines, elements, flows and drops
+    Top(TopArguments),
+    /// Print news of a mirach that runs, one JSON object a line
+    Subscribe(SubscribeArguments),
+    /// Print the description of the control socket, or of the configuration file
+    Schema(SchemaArguments),
     /// Show the forwarder at work, with no hardware, no root and no huge pages
     Demo(DemoArguments),
     /// Measure what one queue costs per packet, by burst and frame size

@@ -9,11 +9,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::caller::{Access, Caller, Watch};
+use super::metrics;
 use super::rpc::{Handler, RpcError, code};
-use crate::forwarder::Forwarder;
+use crate::forwarder::{Access as _, Forwarder};
+use crate::network::Config;
+use crate::vswitch::Handle;
+use crate::vswitch::report::{Explanation, FlowList, VswitchStatistics};
 
+mod capture;
 mod ports;
 mod schema;
+mod switch;
 mod topics;
 
 pub use schema::schema;
@@ -34,6 +40,26 @@ impl Methods {
     /// The forwarder, to be had for a moment at a time.
     fn access(&self) -> Arc<Mutex<Forwarder>> {
         Arc::clone(&self.forwarder)
+    }
+
+    /// Everything that was counted, for Prometheus.
+    pub(super) fn metrics(&self) -> Result<String, String> {
+        let (ports, clock, switch) =
+            self.access().with(|forwarder| (forwarder.statistics(), forwarder.clock(), forwarder.vswitch()));
+        let switch = switch.map(|switch| switch.statistics()).transpose().map_err(|error| error.to_string())?;
+        Ok(metrics::exposition(&ports, clock, switch.as_ref()))
+    }
+
+    /// The switch.
+    fn switch(&self) -> Result<Handle, RpcError> {
+        let switch = self.access().with(|forwarder| forwarder.vswitch());
+        switch.ok_or_else(|| failed("this mirach has no switch; start it with networks in its --config"))
+    }
+
+    /// How the switch was configured, and how it fares.
+    fn switch_state(&self) -> Result<(Config, VswitchStatistics), RpcError> {
+        let switch = self.switch()?;
+        Ok((switch.config().map_err(failed)?, switch.statistics().map_err(failed)?))
     }
 }
 
@@ -83,6 +109,32 @@ table! {
     Read "port.list" = ports::list: Nothing => ports::List;
     /// What ports have counted, and what share of the processor they had.
     Read "port.stats" = ports::stats: ports::Choice => ports::Statistics;
+    /// All networks and how they fare.
+    Read "network.list" = switch::networks: Nothing => switch::Networks;
+    /// All slices and how they fare.
+    Read "slice.list" = switch::slices: Nothing => switch::Slices;
+    /// All groups of rules and the ports that have them.
+    Read "group.list" = switch::groups: Nothing => switch::Groups;
+    /// All places of ports in networks.
+    Read "attachment.list" = switch::attachments: Nothing => switch::Attachments;
+    /// All static routes.
+    Read "route.list" = switch::routes: Nothing => switch::Routes;
+    /// All tunnels and how they fare.
+    Read "tunnel.list" = switch::tunnels: Nothing => switch::Tunnels;
+    /// Flows of the table.
+    Read "flow.list" = switch::flows: switch::WantedFlows => FlowList;
+    /// What would happen to a frame that came from a port now, element by element, and why.
+    Read "flow.why" = switch::why: switch::Question => Explanation;
+    /// What the switch has counted, and how it fares.
+    Read "switch.stats" = switch::stats: Nothing => VswitchStatistics;
+    /// The elements of the pipeline with what each did, and what was dropped.
+    Read "switch.graph" = switch::graph: Nothing => switch::Graph;
+    /// Begins to capture packets, until `capture.end` or the end of this connection. What is in packets is not for everybody who may look.
+    Write "capture.begin" = capture::begin: capture::Begin => capture::Begun;
+    /// The next packets of a capture.
+    Read "capture.next" = capture::next: capture::Next => capture::Frames;
+    /// Ends a capture.
+    Read "capture.end" = capture::end: capture::End => capture::Numbers;
     /// Has news of a topic sent on this connection, as notifications named `update`.
     Read "subscribe" = topics::subscribe: topics::Subscribe => topics::Subscribed;
     /// Ends a subscription of this connection.
@@ -131,3 +183,6 @@ impl Handler for Methods {
         topics::look(self, watch)
     }
 }
+
+#[cfg(test)]
+mod tests;

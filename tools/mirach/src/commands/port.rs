@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use dataplane::config::ControlSocket;
-use dataplane::control::Client;
 use dataplane::port::{NamedSpec, PciName, PortSpec};
 use serde_json::{Value, json};
 
 use crate::cli::{AddArguments, PortArguments, PortCommand};
+use crate::commands::ask;
 use crate::output;
 use crate::table::grouped;
 
@@ -30,10 +29,7 @@ pub(crate) fn execute(arguments: PortArguments) -> anyhow::Result<ExitCode> {
         PortCommand::List => ("port.list", json!({})),
         PortCommand::Stats { name } => ("port.stats", json!({ "name": name })),
     };
-    let path = control.or_else(ControlSocket::usual).context(
-        "XDG_RUNTIME_DIR is not set, so there is no usual control socket; name that of the mirach that runs with --control PATH",
-    )?;
-    let result = Client::connect(&path)?.call(method, params)?;
+    let result = ask::connect(control)?.call(method, params)?;
     for notice in result.get("notices").and_then(Value::as_array).into_iter().flatten() {
         eprintln!("note: {}", word(notice));
     }
