@@ -155,16 +155,8 @@ impl Tap {
         if !port_fits || self.domain.is_some_and(|wanted| wanted != domain) {
             return;
         }
-        let captured = |packet_copy| Captured {
-            packet: packet_copy,
-            len: packet.len(),
-            point,
-            from,
-            to,
-            domain,
-            cycle,
-            reason,
-        };
+        let captured =
+            |packet_copy| Captured { packet: packet_copy, len: packet.len(), point, from, to, domain, cycle, reason };
         let copy = whole::copy(&mut self.pool, packet, self.bytes.max(1)).ok();
         let taken = copy.is_some_and(|copy| self.to.push(captured(copy)).is_ok());
         let counter = if taken { &self.counters.taken } else { &self.counters.missed };
@@ -247,13 +239,7 @@ impl Taps {
 
     /// Captures a packet that is dropped outside of a batch, if anybody wants to.
     #[inline]
-    pub(super) fn drops(
-        &mut self,
-        packet: &Packet,
-        reason: Reason,
-        (from, domain): (PortSlot, Domain),
-        cycle: u64,
-    ) {
+    pub(super) fn drops(&mut self, packet: &Packet, reason: Reason, (from, domain): (PortSlot, Domain), cycle: u64) {
         if self.wants(Point::Drop) {
             self.see(packet, &Sight { point: Point::Drop, from, domain, to: None, reason: Some(reason) }, cycle);
         }

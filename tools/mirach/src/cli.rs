@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use dataplane::config::{ByteSize, ControlSocket, CoreList, PageSize, Poll, Scheduler};
+use dataplane::control::MetricsAddress;
 use dataplane::port::{MAXIMUM_FRAME, MINIMUM_FRAME, NamedSpec, PortName, PortSpec};
 
 use crate::embedded::Driver;
@@ -52,7 +53,7 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// Join ports pairwise and move packets between them
+    /// Open ports and move packets between them: pairwise, or through the networks of a configuration file
     #[command(after_help = PORTS_HELP)]
     Run(RunArguments),
     /// Add, remove and show ports of a mirach that runs
@@ -101,8 +102,8 @@ pub(crate) enum Command {
 
 #[derive(Args, Debug)]
 pub(crate) struct RunArguments {
-    /// A port; give an even number of them. The first two are joined, then the next two, and so on. More can be added later
-    /// with `mirach port add`
+    /// A port. Those that no network of the configuration file has are joined: the first two, then the next two, and so on.
+    /// More can be added later with `mirach port add`
     #[arg(long = "port", value_name = "SPEC")]
     pub(crate) ports: Vec<NamedSpec>,
     /// TOML file that says the same as the flags; flags win
@@ -133,10 +134,19 @@ pub(crate) struct RunArguments {
     /// (least-cpu), or all in the order of arrival (off) [default: least-cpu]
     #[arg(long, value_name = "MODE")]
     pub(crate) scheduler: Option<Scheduler>,
-    /// Unix socket on which `mirach port` adds and removes ports, or none [default: /run/mirach/control.sock for root,
+    /// Unix socket on which the other commands ask and change this run, or none [default: /run/mirach/control.sock for root,
     /// $XDG_RUNTIME_DIR/mirach/control.sock for others]
     #[arg(long, value_name = "PATH")]
     pub(crate) control: Option<ControlSocket>,
+    /// Group whose members may ask there what there is, and change nothing
+    #[arg(long, value_name = "NAME")]
+    pub(crate) control_group: Option<String>,
+    /// Serve metrics for Prometheus at an address such as 127.0.0.1:9100, or on a Unix socket (a path with a /) [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics: Option<MetricsAddress>,
+    /// Most flows that the switch keeps [default: 131072]
+    #[arg(long, value_name = "N")]
+    pub(crate) flows: Option<u32>,
     /// Stop after so many seconds [default: at SIGINT or SIGTERM, or when all sources have ended]
     #[arg(long, value_name = "N")]
     pub(crate) seconds: Option<u64>,

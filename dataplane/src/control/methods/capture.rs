@@ -135,7 +135,8 @@ fn point(name: &str) -> Result<Point, RpcError> {
         "drop" => Ok(Point::Drop),
         _ => Stage::ALL.iter().find(named).map(|stage| Point::After(*stage)).ok_or_else(|| {
             let elements: Vec<String> = Stage::ALL.iter().map(|stage| dashed(stage.name())).collect();
-            let reason = format!("there is no point `{name}`; there are receive, deliver, drop, {}", elements.join(", "));
+            let reason =
+                format!("there is no point `{name}`; there are receive, deliver, drop, {}", elements.join(", "));
             RpcError::new(code::INVALID_PARAMS, reason)
         }),
     }

@@ -13,10 +13,14 @@ use super::metrics;
 use super::rpc::{Handler, RpcError, code};
 use crate::forwarder::{Access as _, Forwarder};
 use crate::network::Config;
+use crate::network::config::{
+    GroupConfig, NetworkConfig, PortConfig, RouteConfig, SliceConfig, TunnelConfig, UnderlayConfig,
+};
 use crate::vswitch::Handle;
 use crate::vswitch::report::{Explanation, FlowList, VswitchStatistics};
 
 mod capture;
+mod network;
 mod ports;
 mod schema;
 mod switch;
@@ -53,13 +57,21 @@ impl Methods {
     /// The switch.
     fn switch(&self) -> Result<Handle, RpcError> {
         let switch = self.access().with(|forwarder| forwarder.vswitch());
-        switch.ok_or_else(|| failed("this mirach has no switch; start it with networks in its --config"))
+        switch.ok_or_else(|| {
+            failed("there are no networks yet, so there is no switch; make one with: mirach set network NAME, or mirach apply FILE")
+        })
+    }
+
+    /// How the switch was configured.
+    fn config(&self) -> Config {
+        self.access().with(|forwarder| forwarder.network())
     }
 
     /// How the switch was configured, and how it fares.
     fn switch_state(&self) -> Result<(Config, VswitchStatistics), RpcError> {
-        let switch = self.switch()?;
-        Ok((switch.config().map_err(failed)?, switch.statistics().map_err(failed)?))
+        let (config, switch) = self.access().with(|forwarder| (forwarder.network(), forwarder.vswitch()));
+        let now = switch.map(|switch| switch.statistics()).transpose().map_err(failed)?;
+        Ok((config, now.unwrap_or_default()))
     }
 }
 
@@ -109,6 +121,40 @@ table! {
     Read "port.list" = ports::list: Nothing => ports::List;
     /// What ports have counted, and what share of the processor they had.
     Read "port.stats" = ports::stats: ports::Choice => ports::Statistics;
+    /// Makes the forwarder what a file says, or its switch what a configuration says, with the least change, all or nothing.
+    Write "network.apply" = network::apply: network::Wanted => network::Applied;
+    /// What `network.apply` would change.
+    Read "network.plan" = network::plan: network::Wanted => network::Applied;
+    /// The configuration that is in force.
+    Read "config.get" = network::get: Nothing => network::InForce;
+    /// Adds a network, or puts another in the place of that of its name.
+    Write "network.set" = network::network_set: NetworkConfig => network::Applied;
+    /// Takes a network out.
+    Write "network.del" = network::network_del: network::ByName => network::Applied;
+    /// Adds a slice, or puts another in the place of that of its name.
+    Write "slice.set" = network::slice_set: SliceConfig => network::Applied;
+    /// Takes a slice out.
+    Write "slice.del" = network::slice_del: network::ByName => network::Applied;
+    /// Adds a group of rules, or puts another in the place of that of its name.
+    Write "group.set" = network::group_set: GroupConfig => network::Applied;
+    /// Takes a group of rules out.
+    Write "group.del" = network::group_del: network::ByName => network::Applied;
+    /// Puts a port into a network, or changes how it lies in it.
+    Write "attachment.set" = network::attachment_set: PortConfig => network::Applied;
+    /// Takes a port out of one network, or of all.
+    Write "attachment.del" = network::attachment_del: network::ByPort => network::Applied;
+    /// Adds a static route, or puts another in the place of that with its network and prefix.
+    Write "route.set" = network::route_set: RouteConfig => network::Applied;
+    /// Takes a static route out.
+    Write "route.del" = network::route_del: network::ByPrefix => network::Applied;
+    /// Adds a tunnel, or puts another in the place of that with its network and remote host.
+    Write "tunnel.set" = network::tunnel_set: TunnelConfig => network::Applied;
+    /// Takes a tunnel out.
+    Write "tunnel.del" = network::tunnel_del: network::ByRemote => network::Applied;
+    /// Says what leads to other hosts.
+    Write "underlay.set" = network::underlay_set: UnderlayConfig => network::Applied;
+    /// Takes out what leads to other hosts.
+    Write "underlay.del" = network::underlay_del: Nothing => network::Applied;
     /// All networks and how they fare.
     Read "network.list" = switch::networks: Nothing => switch::Networks;
     /// All slices and how they fare.

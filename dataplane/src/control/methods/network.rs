@@ -104,13 +104,13 @@ fn desired(Wanted { text, file, config }: Wanted) -> Result<Desired, RpcError> {
 }
 
 impl From<forwarder::Applied> for Applied {
-    fn from(forwarder::Applied { lines, notices, .. }: forwarder::Applied) -> Self {
+    fn from(forwarder::Applied { lines, notices }: forwarder::Applied) -> Self {
         Self { lines, notices }
     }
 }
 
 pub(super) fn get(methods: &Methods, _: &Caller, _: Nothing) -> Result<InForce, RpcError> {
-    let config = methods.switch()?.config().map_err(failed)?;
+    let config = methods.config();
     let network = toml::to_string(&config).map_err(failed)?;
     Ok(InForce { text: ports(methods) + &network, config })
 }
@@ -144,10 +144,7 @@ fn ports(methods: &Methods) -> String {
 }
 
 /// Edits the configuration that is in force.
-fn change(
-    methods: &Methods,
-    edit: impl FnOnce(&mut Config) -> Result<(), String> + Send + 'static,
-) -> Result<Applied, RpcError> {
+fn change(methods: &Methods, edit: impl FnOnce(&mut Config) -> Result<(), String>) -> Result<Applied, RpcError> {
     forwarder::change(&mut methods.access(), edit).map(Applied::from).map_err(failed)
 }
 

@@ -157,7 +157,7 @@ pub(super) fn networks(methods: &Methods, _: &Caller, _: Nothing) -> Result<Netw
 }
 
 pub(super) fn groups(methods: &Methods, _: &Caller, _: Nothing) -> Result<Groups, RpcError> {
-    let config = methods.switch()?.config().map_err(failed)?;
+    let config = methods.config();
     let ports = config.ports;
     let live = |group: GroupConfig| {
         let mut having: Vec<String> =
@@ -174,7 +174,7 @@ pub(super) fn attachments(methods: &Methods, _: &Caller, _: Nothing) -> Result<A
 }
 
 pub(super) fn routes(methods: &Methods, _: &Caller, _: Nothing) -> Result<Routes, RpcError> {
-    Ok(Routes { routes: methods.switch()?.config().map_err(failed)?.routes })
+    Ok(Routes { routes: methods.config().routes })
 }
 
 pub(super) fn tunnels(methods: &Methods, _: &Caller, _: Nothing) -> Result<Tunnels, RpcError> {

@@ -64,9 +64,25 @@ fn every_method_is_described_and_every_reference_leads_somewhere() {
 fn every_method_says_whether_it_changes_anything_and_who_may_only_read_is_held_to_it() {
     // What changes something, or shows what is in packets, is listed here once more: a new method has to be thought about twice.
     let writes: HashSet<&str> = [
-        "port.add", "port.del", "port.join", "network.apply", "slice.set", "slice.del", "network.set", "network.del",
-        "group.set", "group.del", "attachment.set", "attachment.del", "route.set", "route.del", "tunnel.set",
-        "tunnel.del", "underlay.set", "underlay.del", "capture.begin",
+        "port.add",
+        "port.del",
+        "port.join",
+        "network.apply",
+        "slice.set",
+        "slice.del",
+        "network.set",
+        "network.del",
+        "group.set",
+        "group.del",
+        "attachment.set",
+        "attachment.del",
+        "route.set",
+        "route.del",
+        "tunnel.set",
+        "tunnel.del",
+        "underlay.set",
+        "underlay.del",
+        "capture.begin",
     ]
     .into();
     let found: HashSet<&str> =
@@ -88,7 +104,17 @@ fn every_method_says_whether_it_changes_anything_and_who_may_only_read_is_held_t
 #[test]
 fn no_parameters_whatever_they_are_make_a_method_panic() {
     let methods = methods();
-    let values = [json!(null), json!(-1), json!(1e300), json!(""), json!("x".repeat(100)), json!([]), json!({}), json!(true), json!(u64::MAX)];
+    let values = [
+        json!(null),
+        json!(-1),
+        json!(1e300),
+        json!(""),
+        json!("x".repeat(100)),
+        json!([]),
+        json!({}),
+        json!(true),
+        json!(u64::MAX),
+    ];
     for method in TABLE {
         let description = describe_params(method);
         for value in &values {
@@ -130,13 +156,17 @@ fn topics_are_those_of_methods_and_changes_are_told() {
     let mut watch = Watch { topic: "changes".to_owned(), params: json!({}), before: None };
     assert_eq!(methods.look(&mut watch).unwrap(), None);
     assert_eq!(methods.look(&mut watch).unwrap(), None);
-    let add = |name: &str| methods.call(&Caller::new(Access::Write), "port.add", json!({ "spec": "null", "name": name }));
+    let add =
+        |name: &str| methods.call(&Caller::new(Access::Write), "port.add", json!({ "spec": "null", "name": name }));
     add("a").unwrap();
     add("b").unwrap();
     assert_eq!(methods.look(&mut watch).unwrap(), Some(json!({ "lines": ["+ open port a", "+ open port b"] })));
     methods.call(&Caller::new(Access::Write), "port.join", json!({ "name": "a", "join": "b" })).unwrap();
     let told = methods.look(&mut watch).unwrap().unwrap();
-    assert_eq!(told, json!({ "lines": ["~ open port a: joined to b, running", "~ open port b: joined to a, running"] }));
+    assert_eq!(
+        told,
+        json!({ "lines": ["~ open port a: joined to b, running", "~ open port b: joined to a, running"] })
+    );
     methods.call(&Caller::new(Access::Write), "port.del", json!({ "name": "b" })).unwrap();
     let told = methods.look(&mut watch).unwrap().unwrap();
     assert_eq!(told, json!({ "lines": ["- open port b", "~ open port a: joined to none, running"] }));

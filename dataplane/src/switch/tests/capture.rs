@@ -87,7 +87,8 @@ fn what_leaves_is_captured_where_it_goes_copies_too() {
     let points = [Point::Deliver, Point::Drop];
     let (tap, mut all) = Tap::new(&request(&points), pool(16));
     world.desk.begin_capture(tap);
-    let (tap, mut of_one) = Tap::new(&CaptureRequest { number: 2, port: Some(PortSlot(1)), ..request(&points) }, pool(16));
+    let (tap, mut of_one) =
+        Tap::new(&CaptureRequest { number: 2, port: Some(PortSlot(1)), ..request(&points) }, pool(16));
     world.desk.begin_capture(tap);
     world.attend();
     world.run(&[&numbered(1, 0), &numbered(2, 0), &numbered(3, 0), &numbered(4, 0)], 0);
