@@ -342,6 +342,13 @@ impl Packet {
         self.shared().foreign().of(self.header())
     }
 
+    /// It is of a pool whose packets may have foreign pieces, whether it has any or not.
+    #[inline]
+    #[must_use]
+    pub fn may_be_foreign(&self) -> bool {
+        self.shared().foreign().room() > 0
+    }
+
     /// Hands the frame to a device. Its foreign pieces are not: whoever lends a frame makes it whole first.
     #[inline]
     #[must_use]

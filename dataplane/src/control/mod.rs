@@ -21,7 +21,6 @@
 mod caller;
 mod client;
 mod connection;
-pub mod hex;
 mod job;
 mod methods;
 mod metrics;

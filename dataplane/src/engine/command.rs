@@ -3,10 +3,10 @@
 //! A command brings all memory that it takes, and what is no longer needed goes back with the answer: the engine neither
 //! allocates nor frees. One command is worked on at a time.
 
-use drivers::nic::DropReason;
 use rtrb::{Consumer, Producer};
 
 use super::roster::Roster;
+use super::source::Source;
 
 /// Commands that may be underway.
 pub(super) const COMMANDS: usize = 4;
@@ -51,7 +51,7 @@ pub(super) struct Desk {
     limit: u64,
 }
 
-/// A removal that waits for lanes to drain.
+/// A removal that waits for packets to be gone.
 struct Leaving {
     number: u64,
     ports: Vec<usize>,
@@ -97,6 +97,9 @@ impl Desk {
             let Ok(Command { number, order }) = self.commands.pop() else { return };
             match order {
                 Order::Add(mut added) => {
+                    if let Some(switching) = &mut added.switching {
+                        switching.begin();
+                    }
                     added.absorb(roster);
                     std::mem::swap(&mut added, roster);
                     self.answer(Answer { number, roster: added, unfinished: false, ports: Vec::new() }, roster);
@@ -121,18 +124,19 @@ impl Leaving {
     /// Takes what leaves out of `roster`, once that has nothing to do any more or has been given `limit` cycles.
     fn finish(&mut self, roster: &mut Roster, now: u64, limit: u64) -> Option<Answer> {
         let mut busy = roster.lanes.iter().any(|lane| lane.source.is_leaving() && !lane.waiting.is_empty());
+        busy |= roster.outlets.iter().any(|outlet| outlet.is_leaving() && !outlet.is_empty());
         for sender in roster.senders.iter_mut().filter(|sender| sender.is_leaving()) {
             busy |= sender.is_underway() && sender.reclaim();
+        }
+        // What was switched is anywhere by now, also with other engines, and may lie in memory that goes with the port.
+        for input in roster.inputs.iter_mut().filter(|input| input.source.is_leaving()) {
+            busy |= input.source.is_underway();
         }
         if busy && now.wrapping_sub(self.since) < limit {
             return None;
         }
-        for lane in roster.lanes.iter_mut().filter(|lane| lane.source.is_leaving()) {
-            if let Some(sender) = roster.senders.get_mut(lane.sender) {
-                lane.waiting.drop_waiting(sender, DropReason::Stopped);
-            }
-            lane.source.rest();
-        }
+        roster.drop_waiting(true);
+        roster.sources_mut().filter(|source| source.is_leaving()).for_each(Source::rest);
         roster.publish();
         let mut removed = std::mem::take(&mut self.room);
         roster.part(&mut removed);

@@ -89,13 +89,21 @@ impl Idle {
         for sender in &mut roster.senders {
             underway |= sender.is_underway() && sender.reclaim();
         }
-        match arm(roster.sources_mut()) {
+        let must_poll = roster.switching.as_ref().is_some_and(|switching| switching.must_poll());
+        let armed = if must_poll { Armed::MustPoll } else { arm(roster.sources_mut()) };
+        match armed {
             Armed::All => {
+                if let Some(switching) = &mut roster.switching {
+                    switching.sleep();
+                }
                 watch.bell.lie_down();
-                if !called() {
+                if !called() && !roster.switching.as_ref().is_some_and(|switching| switching.is_called()) {
                     self.sleep(watch, roster, underway);
                 }
                 watch.bell.get_up();
+                if let Some(switching) = &mut roster.switching {
+                    switching.wake();
+                }
             }
             Armed::PacketsWait if self.rests < YIELDS => {}
             Armed::MustPoll if self.rests < YIELDS => std::thread::yield_now(),
@@ -114,6 +122,7 @@ impl Idle {
         } else {
             LONGEST_SLEEP
         };
+        let limit = roster.switching.as_ref().and_then(|one| one.longest_sleep()).map_or(limit, |most| limit.min(most));
         let mut events =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; EVENTS];
         let timeout =

@@ -3,17 +3,20 @@
 use std::fmt;
 use std::sync::Arc;
 
+use hugemem::Batch;
+
 use super::Receiver;
 use super::plan::QueueId;
 use super::source::Source;
 use crate::stats::PortCells;
-use crate::switch::PortSlot;
+use crate::switch::{MOST_PACKETS, PortSlot};
 
 /// A receive queue that feeds the pipeline.
 pub struct Input {
     pub(super) source: Source,
     pub(super) from: PortSlot,
-    pub(super) burst: usize,
+    /// What was received.
+    pub(super) batch: Batch,
     /// Its packets are divided between all engines by their flows.
     pub(super) spread: bool,
     /// Who pays for it.
@@ -24,7 +27,8 @@ impl Input {
     /// An input of what port `from` receives by this queue, in bursts of up to `burst`. It counts on from what is published in `cells`, the cells of that port.
     #[must_use]
     pub fn new(receiver: Receiver, from: PortSlot, burst: usize, cells: Arc<PortCells>) -> Self {
-        Self { source: Source::new(receiver, cells), from, burst: burst.max(1), spread: false, account: usize::MAX }
+        let batch = Batch::new(burst.clamp(1, MOST_PACKETS));
+        Self { source: Source::new(receiver, cells), from, batch, spread: false, account: usize::MAX }
     }
 
     /// Whether its packets are divided between all engines by their flows, instead of all being switched where they are received: for ports with

@@ -7,7 +7,7 @@ use super::Receiver;
 use super::plan::QueueId;
 use super::sender::Sender;
 use super::source::Source;
-use super::waiting::{Delivery, Waiting};
+use super::waiting::Waiting;
 use crate::stats::PortCells;
 
 /// Empty polls between two looks at a transmit queue that still has packets underway.
@@ -58,12 +58,6 @@ impl Lane {
             sender.reclaim();
         }
         (spent, received > 0)
-    }
-
-    /// Sends a slice of what waits: see [`Waiting::deliver`].
-    #[inline(always)]
-    pub(super) fn deliver(&mut self, sender: &mut Sender, now: &mut u64, hold: u64, slice: u64) -> (u64, Delivery) {
-        self.waiting.deliver(sender, now, hold, slice)
     }
 }
 

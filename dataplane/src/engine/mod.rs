@@ -30,6 +30,9 @@ mod round;
 mod running;
 mod sender;
 mod source;
+mod spread;
+#[cfg(test)]
+mod switch_tests;
 mod switching;
 mod waiting;
 mod worker;

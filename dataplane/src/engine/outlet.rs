@@ -41,13 +41,15 @@ pub(super) struct ToQueue {
     /// Where the sender stands in the roster.
     pub(super) sender: usize,
     pub(super) waiting: Waiting,
+    /// The engine knows that packets wait here.
+    pub(super) listed: bool,
 }
 
 impl Outlet {
     /// Packets for `slot` are sent by the transmit queue `to`, which is with the same engine.
     #[must_use]
     pub fn to_queue(slot: PortSlot, to: QueueId) -> Self {
-        let queue = ToQueue { queue: to, sender: usize::MAX, waiting: Waiting::new(ROOM, ANYTHING) };
+        let queue = ToQueue { queue: to, sender: usize::MAX, waiting: Waiting::new(ROOM, ANYTHING), listed: false };
         Self { slot, port: to.port, to: To::Queue(Box::new(queue)), account: usize::MAX, leaving: false }
     }
 
@@ -55,6 +57,14 @@ impl Outlet {
     #[must_use]
     pub fn to_engine(slot: PortSlot, port: usize, engine: usize) -> Self {
         Self { slot, port, to: To::Engine(engine), account: usize::MAX, leaving: false }
+    }
+
+    /// Nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        match &self.to {
+            To::Queue(to) => to.waiting.is_empty(),
+            To::Engine(_) => true,
+        }
     }
 
     pub(super) fn leave(&mut self) {

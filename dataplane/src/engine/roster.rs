@@ -1,5 +1,7 @@
 //! All that an engine works on, and the bookkeeping between the parts.
 
+use drivers::nic::DropReason;
+
 use super::input::Input;
 use super::lane::Lane;
 use super::outlet::{Outlet, To};
@@ -20,15 +22,24 @@ pub(super) struct Account {
     pub(super) used: u64,
 }
 
-/// A lane that has something to deliver.
+/// Packets that wait to be delivered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
-    /// Its place.
-    pub(super) lane: usize,
+    /// Where they wait.
+    pub(super) at: At,
     /// The place of its destination's account.
     pub(super) account: usize,
     /// When something of it was delivered last.
     pub(super) delivered: u64,
+}
+
+/// Where packets wait, by its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum At {
+    /// In a lane.
+    Lane(usize),
+    /// In front of an outlet.
+    Outlet(usize),
 }
 
 /// How much there is of each.
@@ -69,8 +80,10 @@ pub(super) struct Roster {
     pub(super) outlets: Vec<Outlet>,
     pub(super) switching: Option<Box<Switching>>,
     pub(super) accounts: Vec<Account>,
-    /// The lanes that have something to deliver in this round.
+    /// What is to be delivered in this round.
     pub(super) pending: Vec<Pending>,
+    /// The places of outlets in front of which packets wait.
+    pub(super) waiting: Vec<usize>,
     /// The last round was a long one.
     pub(super) long: bool,
 }
@@ -87,6 +100,7 @@ impl Roster {
             switching: None,
             accounts: Vec::with_capacity(2 * lanes + inputs + outlets),
             pending: Vec::with_capacity(lanes + outlets),
+            waiting: Vec::with_capacity(outlets),
             long: false,
         }
     }
@@ -120,16 +134,21 @@ impl Roster {
         lanes.chain(self.inputs.iter_mut().map(|input| &mut input.source))
     }
 
-    /// Takes over everything from `other`. There has to be room. Of two switches the other's stays where it is.
+    /// Takes over everything from `other`. There has to be room. Of two switches, the one that was here goes to the other.
     pub(super) fn absorb(&mut self, other: &mut Self) {
         self.lanes.append(&mut other.lanes);
         self.senders.append(&mut other.senders);
         self.inputs.append(&mut other.inputs);
         self.outlets.append(&mut other.outlets);
-        if self.switching.is_none() {
-            self.switching = other.switching.take();
+        if other.switching.is_some() {
+            std::mem::swap(&mut self.switching, &mut other.switching);
         }
-        self.accounts.append(&mut other.accounts);
+        for account in other.accounts.drain(..) {
+            match self.accounts.iter_mut().find(|known| known.port == account.port) {
+                Some(known) => known.used = known.used.wrapping_add(account.used),
+                None => self.accounts.push(account),
+            }
+        }
         self.link();
     }
 
@@ -164,12 +183,14 @@ impl Roster {
                 outlet.leave();
             }
         }
+        self.link();
     }
 
     /// Finds each sender and account again, after places have changed.
     fn link(&mut self) {
-        let Self { lanes, senders, inputs, outlets, accounts, pending, .. } = self;
+        let Self { lanes, senders, inputs, outlets, switching, accounts, pending, waiting, .. } = self;
         pending.clear();
+        waiting.clear();
         accounts.retain(|Account { port, .. }| {
             lanes.iter().any(|lane| lane.id().port == *port || lane.to().port == *port)
                 || inputs.iter().any(|input| input.id().port == *port)
@@ -191,11 +212,16 @@ impl Roster {
         for input in inputs {
             input.account = account(input.id().port);
         }
-        for outlet in outlets {
+        for (place, outlet) in outlets.iter_mut().enumerate() {
             outlet.account = account(outlet.port);
             if let To::Queue(to) = &mut outlet.to {
                 to.sender = sender(to.queue);
+                to.listed = !to.waiting.is_empty();
+                waiting.extend(to.listed.then_some(place));
             }
+        }
+        if let Some(switching) = switching {
+            switching.link(outlets);
         }
     }
 
@@ -207,6 +233,23 @@ impl Roster {
             }
             for _ in 0..milliseconds.min(MEMORY) {
                 account.used -= account.used >> FADING;
+            }
+        }
+    }
+
+    /// Drops what waits to be sent: all of it, or what has to do with what leaves.
+    pub(super) fn drop_waiting(&mut self, leaving_only: bool) {
+        let Self { lanes, senders, outlets, .. } = self;
+        for lane in lanes.iter_mut().filter(|lane| lane.source.is_leaving() || !leaving_only) {
+            if let Some(sender) = senders.get_mut(lane.sender) {
+                lane.waiting.drop_waiting(sender, DropReason::Stopped);
+            }
+        }
+        for outlet in outlets.iter_mut().filter(|outlet| outlet.is_leaving() || !leaving_only) {
+            if let To::Queue(to) = &mut outlet.to
+                && let Some(sender) = senders.get_mut(to.sender)
+            {
+                to.waiting.drop_waiting(sender, DropReason::Stopped);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! One round of an engine over all its lanes.
+//! One round of an engine over all its queues.
 //!
 //! Every lane is polled once a round, in turn, for a bounded burst: no receive queue can take more than its share. What it gave waits in the
 //! lane, in front of its destination, and nothing more is received from it until that is gone.
@@ -8,11 +8,17 @@
 //! lately, and gets a slice of what waits for it, until nothing can be delivered any more or it is time to poll again. So a port that is
 //! expensive to serve delays its own packets and nobody else's.
 
+use std::ops::BitOrAssign;
 use std::time::Duration;
 
-use super::roster::{Account, Pending, Roster};
-use super::waiting::Delivery;
-use crate::clock::CycleClock;
+use hugemem::Batch;
+
+use super::outlet::{Outlet, To};
+use super::roster::{Account, At, Pending, Roster};
+use super::sender::Sender;
+use super::switching::{Exits, Leave};
+use super::waiting::{Delivery, Waiting};
+use crate::clock::{CycleClock, cycles};
 use crate::config::{EngineConfig, Scheduler};
 
 /// How long one slice should take.
@@ -42,13 +48,63 @@ impl Pace {
     }
 }
 
-/// What a round came to.
-#[derive(Clone, Copy, Debug)]
+/// What a round, or a part of it, came to.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Round {
     /// Packets moved.
     pub(super) moved: bool,
     /// Packets wait for room.
     pub(super) waiting: bool,
+}
+
+impl From<Delivery> for Round {
+    #[inline]
+    fn from(delivery: Delivery) -> Self {
+        match delivery {
+            Delivery::Done | Delivery::More => Self { moved: true, waiting: false },
+            Delivery::Blocked { moved } => Self { moved, waiting: true },
+        }
+    }
+}
+
+impl BitOrAssign for Round {
+    #[inline]
+    fn bitor_assign(&mut self, other: Self) {
+        self.moved |= other.moved;
+        self.waiting |= other.waiting;
+    }
+}
+
+impl Pace {
+    /// Sends what waits: a slice of it, or, when nothing is scheduled, all that there is room for.
+    #[inline(always)]
+    fn deliver(&self, waiting: &mut Waiting, sender: &mut Sender, now: &mut u64, hold: u64) -> Round {
+        let mut round = Round::default();
+        loop {
+            let delivery = waiting.deliver(sender, now, hold, self.slice).1;
+            round |= delivery.into();
+            if delivery != Delivery::More || self.least_cpu {
+                return round;
+            }
+        }
+    }
+
+    /// Sends packets that just came, and in front of which nothing waits. What there is no room for waits.
+    #[inline(always)]
+    pub(super) fn send(&self, waiting: &mut Waiting, batch: &mut Batch, sender: &mut Sender, now: &mut u64) -> Round {
+        waiting.send_straight(batch, sender, now, self.slice);
+        if batch.is_empty() {
+            return Round { moved: true, waiting: false };
+        }
+        waiting.append(batch, sender);
+        self.deliver(waiting, sender, now, self.outlet_hold())
+    }
+
+    /// How long packets are found waiting in front of an outlet before they are dropped. They come at any time, and have waited twice as long at most.
+    #[inline]
+    fn outlet_hold(&self) -> u64 {
+        self.hold / 2
+    }
 }
 
 /// Polls and delivers once. `now` is the cycle counter and is moved on.
@@ -66,69 +122,122 @@ pub(super) fn round(roster: &mut Roster, now: &mut u64, pace: &Pace) -> Round {
 #[inline]
 fn straight(roster: &mut Roster, now: &mut u64, pace: &Pace) -> Round {
     let Roster { lanes, senders, .. } = roster;
-    let mut round = Round { moved: false, waiting: false };
+    let mut round = Round::default();
     for lane in lanes {
         let Some(sender) = senders.get_mut(lane.sender) else { continue };
-        if !lane.poll(sender, now).1 {
-            continue;
+        if lane.poll(sender, now).1 {
+            round |= pace.deliver(&mut lane.waiting, sender, now, pace.hold);
         }
-        loop {
-            match lane.deliver(sender, now, pace.hold, pace.slice).1 {
-                Delivery::Done => round.moved = true,
-                Delivery::More => {
-                    round.moved = true;
-                    if !pace.least_cpu {
-                        continue;
-                    }
-                }
-                Delivery::Blocked { moved } => {
-                    round.moved |= moved;
-                    round.waiting = true;
-                }
-            }
-            break;
-        }
+    }
+    if roster.switching.is_some() {
+        round |= straight_switched(roster, now, pace);
     }
     round
 }
 
-/// Polls all lanes, then delivers to whom has used least.
+/// As [`straight`], for switched ports: what waited goes before what comes.
+#[inline]
+fn straight_switched(roster: &mut Roster, now: &mut u64, pace: &Pace) -> Round {
+    let Roster { senders, inputs, outlets, waiting, switching, .. } = roster;
+    let Some(switching) = switching else { return Round::default() };
+    let mut round = deliver_waiting(outlets, senders, waiting, |waits, sender| {
+        pace.deliver(waits, sender, now, pace.outlet_hold())
+    });
+    if inputs.is_empty() {
+        // Nothing else moves it on.
+        *now = cycles();
+    }
+    let mut exits = Exits { outlets, senders, waiting };
+    round |= switching.attend(&mut exits, now, Leave::AtOnce(pace));
+    for input in inputs {
+        round |= switching.poll(input, &mut exits, now, Leave::AtOnce(pace)).1;
+    }
+    switching.end_round(round.moved, senders);
+    round
+}
+
+/// Has `deliver` send what waits in front of outlets.
+pub(super) fn deliver_waiting(
+    outlets: &mut [Outlet],
+    senders: &mut [Sender],
+    waiting: &mut Vec<usize>,
+    mut deliver: impl FnMut(&mut Waiting, &mut Sender) -> Round,
+) -> Round {
+    let mut round = Round::default();
+    waiting.retain(|place| {
+        let Some(To::Queue(to)) = outlets.get_mut(*place).map(|outlet| &mut outlet.to) else { return false };
+        if let Some(sender) = senders.get_mut(to.sender) {
+            round |= deliver(&mut to.waiting, sender);
+        }
+        to.listed = !to.waiting.is_empty();
+        to.listed
+    });
+    round
+}
+
+/// Polls everything, then delivers to whom has used least.
 #[inline(never)]
 fn scheduled(roster: &mut Roster, now: &mut u64, pace: &Pace) -> Round {
-    let Roster { lanes, senders, accounts, pending, .. } = roster;
+    let Roster { lanes, senders, inputs, outlets, switching, accounts, pending, waiting, .. } = roster;
+    let mut round = Round::default();
     pending.clear();
     for (place, lane) in lanes.iter_mut().enumerate() {
         let Some(sender) = senders.get_mut(lane.sender) else { continue };
         let (spent, waits) = lane.poll(sender, now);
         charge(accounts, lane.accounts[0], spent);
         if waits {
-            pending.push(Pending { lane: place, account: lane.accounts[1], delivered: lane.waiting.delivered });
+            let delivered = lane.waiting.delivered;
+            pending.push(Pending { at: At::Lane(place), account: lane.accounts[1], delivered });
+        }
+    }
+    if let Some(switching) = switching {
+        if inputs.is_empty() {
+            *now = cycles();
+        }
+        let mut exits = Exits { outlets, senders, waiting };
+        round |= switching.attend(&mut exits, now, Leave::InTurn);
+        for input in inputs {
+            let (spent, did) = switching.poll(input, &mut exits, now, Leave::InTurn);
+            charge(accounts, input.account, spent / switching.share(input.from));
+            round |= did;
+        }
+        for place in waiting.iter() {
+            if let Some(Outlet { to: To::Queue(to), account, .. }) = outlets.get(*place) {
+                let delivered = to.waiting.delivered;
+                pending.push(Pending { at: At::Outlet(*place), account: *account, delivered });
+            }
         }
     }
 
     let began = *now;
-    let mut round = Round { moved: false, waiting: false };
     while !pending.is_empty() {
         let next = pending.swap_remove(least(pending, accounts));
-        let Some(lane) = lanes.get_mut(next.lane) else { continue };
-        let Some(sender) = senders.get_mut(lane.sender) else { continue };
-        let (spent, delivery) = lane.deliver(sender, now, pace.hold, pace.slice);
-        charge(accounts, lane.accounts[1], spent);
-        match delivery {
-            Delivery::Done => round.moved = true,
-            Delivery::More => {
-                round.moved = true;
-                // There is room: it was just there.
-                pending.push(Pending { delivered: lane.waiting.delivered, ..next });
+        let (waits, sender, hold, share) = match next.at {
+            At::Lane(place) => {
+                let Some(lane) = lanes.get_mut(place) else { continue };
+                (&mut lane.waiting, lane.sender, pace.hold, 1)
             }
-            Delivery::Blocked { moved } => {
-                round.moved |= moved;
-                round.waiting = true;
+            At::Outlet(place) => {
+                let Some(Outlet { to: To::Queue(to), slot, .. }) = outlets.get_mut(place) else { continue };
+                let share = switching.as_ref().map_or(1, |switching| switching.share(*slot));
+                (&mut to.waiting, to.sender, pace.outlet_hold(), share)
             }
+        };
+        let Some(sender) = senders.get_mut(sender) else { continue };
+        let (spent, delivery) = waits.deliver(sender, now, hold, pace.slice);
+        charge(accounts, next.account, spent / share);
+        round |= delivery.into();
+        if delivery == Delivery::More {
+            // There is room: it was just there.
+            pending.push(Pending { delivered: waits.delivered, ..next });
         }
         if now.wrapping_sub(began) >= pace.budget {
             break;
         }
+    }
+    if let Some(switching) = switching {
+        deliver_waiting(outlets, senders, waiting, |_, _| Round::default());
+        switching.end_round(round.moved, senders);
     }
     round
 }
@@ -140,7 +249,7 @@ fn charge(accounts: &mut [Account], account: usize, spent: u64) {
     }
 }
 
-/// Which of the `pending` lanes is next: one whose destination has used least, and of several the one that waits longest.
+/// Which of what is `pending` is next: one whose destination has used least, and of several the one that waits longest.
 #[inline]
 fn least(pending: &[Pending], accounts: &[Account]) -> usize {
     let mut choice = 0;

@@ -7,7 +7,7 @@ use drivers::nic::{DropReason, TxQueue};
 use hugemem::Batch;
 
 use super::Transmitter;
-use super::adapt::{Adapter, Backlog};
+use super::adapt::{Adapter, Backlog, Gives};
 use super::plan::QueueId;
 use crate::stats::{PortCells, QueueStatistics};
 
@@ -76,10 +76,10 @@ impl Sender {
         self.leaving
     }
 
-    /// The queue takes everything as it is that is not staged.
+    /// The queue takes everything in `batch` as it is, which may be what `gives` says.
     #[inline]
-    pub(super) fn takes(&self, backlog: &Backlog) -> bool {
-        backlog.gives.is_none_or(|gives| self.adapter.fits(&backlog.batch, gives, self.tx.offloads()))
+    pub(super) fn takes(&self, batch: &Batch, gives: Option<Gives>) -> bool {
+        gives.is_none_or(|gives| self.adapter.fits(batch, gives, self.tx.offloads()))
     }
 
     #[inline]

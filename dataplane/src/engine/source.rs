@@ -104,6 +104,11 @@ impl Source {
         }
     }
 
+    /// Packets of it are still with somebody, in memory that belongs to the queue.
+    pub(super) fn is_underway(&mut self) -> bool {
+        self.rx.underway() > 0
+    }
+
     pub(super) fn publish(&self) {
         if let Some(cell) = self.cells.rx.get(self.id.queue) {
             let now = QueueStatistics { counters: self.rx.counters(), ..self.statistics };

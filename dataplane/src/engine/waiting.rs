@@ -1,10 +1,12 @@
 //! Packets that wait for a transmit queue.
 
 use drivers::nic::DropReason;
+use hugemem::Batch;
 
 use super::adapt::{Backlog, Gives};
 use super::sender::Sender;
 use crate::clock::cycles;
+use crate::config::LARGEST_BURST;
 
 /// What waits in front of a sender, and since when.
 #[derive(Debug)]
@@ -60,9 +62,11 @@ impl Waiting {
         hold: u64,
         slice_cycles: u64,
     ) -> (u64, Delivery) {
-        let Backlog { batch, stage, .. } = &self.backlog;
+        let Backlog { batch, stage, gives, .. } = &self.backlog;
         let waited = batch.len();
-        let straight = waited <= sender.slice() && stage.is_empty() && sender.takes(&self.backlog);
+        // A long queue is not looked through time and again.
+        let most = sender.slice().min(LARGEST_BURST);
+        let straight = waited <= most && stage.is_empty() && sender.takes(batch, *gives);
         let sent = if straight { sender.transmit(&mut self.backlog.batch) } else { self.deliver_staged(sender) };
         let before = std::mem::replace(now, cycles());
         let spent = now.wrapping_sub(before);
@@ -80,6 +84,32 @@ impl Waiting {
         self.hold(sender, *now, hold);
         let delivery = if self.is_empty() { Delivery::Done } else { Delivery::Blocked { moved: sent > 0 } };
         (spent, delivery)
+    }
+
+    /// Sends packets that just came, and in front of which nothing waits, as they are, if that is possible. What stays in `batch` was not sent.
+    #[inline(always)]
+    pub(super) fn send_straight(&mut self, batch: &mut Batch, sender: &mut Sender, now: &mut u64, slice_cycles: u64) {
+        if batch.len() > sender.slice() || !sender.takes(batch, self.backlog.gives) {
+            return;
+        }
+        let sent = sender.transmit(batch);
+        let before = std::mem::replace(now, cycles());
+        self.delivered = *now;
+        sender.charge(sent, now.wrapping_sub(before), slice_cycles);
+    }
+
+    /// Lets the packets of `batch` wait. Those for which there is no room are dropped, counted with the transmit queue.
+    #[inline]
+    pub(super) fn append(&mut self, batch: &mut Batch, sender: &mut Sender) {
+        let waits = &mut self.backlog.batch;
+        for packet in batch.drain_front(waits.room()) {
+            // Never full: there are no more than it has room for.
+            let _ = waits.push(packet);
+        }
+        if !batch.is_empty() {
+            sender.count_drops(DropReason::Full, batch.len());
+            batch.clear();
+        }
     }
 
     /// Makes a slice ready unless one is, and sends it.

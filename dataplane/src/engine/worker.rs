@@ -4,7 +4,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use drivers::nic::DropReason;
 use rtrb::Consumer;
 use rustix::io::Errno;
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -12,8 +11,9 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use super::command::{Command, Desk};
 use super::idle::Idle;
 use super::roster::Roster;
-use super::round::{Pace, round};
+use super::round::{Pace, deliver_waiting, round};
 use super::source::Source;
+use super::switching::{Exits, reclaim};
 use super::{DRAIN_LIMIT, Finished, Signals, Work};
 use crate::clock::{CycleClock, cycles};
 use crate::config::Poll;
@@ -69,6 +69,9 @@ fn serve(work: &mut Work, desk: &mut Desk, signals: &Signals) {
     let interval = clock.cycles_in(INTERVAL).max(1);
     desk.set_limit(clock.cycles_in(DRAIN_LIMIT));
     let adaptive = config.poll == Poll::Adaptive;
+    if let Some(switching) = &mut roster.switching {
+        switching.begin();
+    }
     let mut idle = Idle::new();
     let mut now = cycles();
     let mut looked = now;
@@ -79,6 +82,10 @@ fn serve(work: &mut Work, desk: &mut Desk, signals: &Signals) {
         if since >= interval {
             looked = now;
             roster.fade(since / interval);
+            if roster.switching.is_some() {
+                // Whoever got packets and gets no more is looked after all the same.
+                reclaim(&mut roster.senders);
+            }
             roster.publish();
             desk.work(roster, now);
         }
@@ -96,7 +103,7 @@ fn serve(work: &mut Work, desk: &mut Desk, signals: &Signals) {
             now = cycles();
         }
         // Without lanes there is nothing to poll, and nothing that moves the clock on.
-        if (adaptive && empty_rounds >= SPIN_ROUNDS) || (roster.lanes.is_empty() && roster.inputs.is_empty()) {
+        if (adaptive && empty_rounds >= SPIN_ROUNDS) || (roster.lanes.is_empty() && roster.switching.is_none()) {
             roster.publish();
             let called = || signals.stop.load(Ordering::Acquire) || desk.has_commands();
             idle.rest(&signals.watch, roster, done.waiting || desk.is_busy(), called);
@@ -112,15 +119,27 @@ fn drain(roster: &mut Roster, clock: CycleClock) -> bool {
     let limit = clock.cycles_in(DRAIN_LIMIT);
     let mut now = start;
     let drained = loop {
+        let Roster { lanes, senders, inputs, outlets, switching, waiting, .. } = &mut *roster;
         let mut left = false;
-        for lane in &mut roster.lanes {
-            let Some(sender) = roster.senders.get_mut(lane.sender) else { continue };
+        for lane in lanes {
+            let Some(sender) = senders.get_mut(lane.sender) else { continue };
             if !lane.waiting.is_empty() {
-                lane.deliver(sender, &mut now, u64::MAX, u64::MAX);
+                lane.waiting.deliver(sender, &mut now, u64::MAX, u64::MAX);
                 left |= !lane.waiting.is_empty();
             }
         }
-        for sender in &mut roster.senders {
+        if let Some(switching) = switching {
+            let mut exits = Exits { outlets, senders, waiting };
+            left |= switching.wind_up(&mut exits, &mut now);
+        }
+        for input in inputs {
+            left |= input.source.is_underway();
+        }
+        deliver_waiting(outlets, senders, waiting, |waiting, sender| {
+            waiting.deliver(sender, &mut now, u64::MAX, u64::MAX).1.into()
+        });
+        left |= !waiting.is_empty();
+        for sender in senders {
             left |= sender.reclaim();
         }
         now = cycles();
@@ -139,11 +158,10 @@ fn drain(roster: &mut Roster, clock: CycleClock) -> bool {
 
 /// Drops what could not be sent and publishes the last counters.
 fn settle(roster: &mut Roster) {
-    for lane in &mut roster.lanes {
-        if let Some(sender) = roster.senders.get_mut(lane.sender) {
-            lane.waiting.drop_waiting(sender, DropReason::Stopped);
-        }
+    if let Some(switching) = &mut roster.switching {
+        switching.end();
     }
+    roster.drop_waiting(false);
     // A VM's descriptors go back with the buffers that came home just now.
     roster.sources_mut().for_each(Source::rest);
     roster.publish();

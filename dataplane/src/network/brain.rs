@@ -110,46 +110,17 @@ impl Brain {
         }
     }
 
-    /// Number of the network that packets of a key are in.
-    #[must_use]
-    pub fn network_of(&self, key: &FlowKey) -> Option<u16> {
-        self.origin(key).map(|origin| origin.network)
-    }
-
-    /// Whether it is known who has an address in a network.
-    #[must_use]
-    pub fn knows(&self, network: u16, address: IpAddr) -> bool {
-        let learned = || self.memory.get(&network).and_then(|memory| memory.neighbours.find(address));
-        let known = self.topology.networks.get(&network).and_then(|it| it.addresses.find(address));
-        known.is_some() || learned().is_some()
-    }
-
-    /// The address of the router that the sender of such packets has: the nearest, of the same family.
-    #[must_use]
-    pub fn router_of(&self, key: &FlowKey) -> Option<IpAddr> {
-        let network = self.topology.networks.get(&self.network_of(key)?)?;
-        let source = key.source()?;
-        let same = || network.routers.iter().filter(|router| router.address.is_ipv4() == source.is_ipv4());
-        same().find(|router| router.prefix.contains(source)).or_else(|| same().next()).map(|router| router.address)
-    }
-
     /// Decides on a packet that no flow is there for.
     pub fn decide(&mut self, first: &First<'_>) -> Decision {
         self.decide_saying(first, &mut Steps::default())
     }
 
-    /// What would be decided, why, in sentences, and the members of the set that it goes to, if it does. Nothing is changed by asking.
+    /// What would be decided, and why, in sentences. Nothing is changed by asking.
     #[must_use]
-    pub fn why(&self, first: &First<'_>) -> (Decision, Vec<String>, Vec<Destination>) {
+    pub fn why(&self, first: &First<'_>) -> (Decision, Vec<String>) {
         let mut steps = Steps::kept();
-        let mut asked = self.clone();
-        let decision = asked.decide_saying(first, &mut steps);
-        let members = match decision.action.output {
-            Output::Replicate(number) => asked.sets().find(|(other, _)| *other == number),
-            _ => None,
-        };
-        let members = members.map_or_else(Vec::new, |(_, members)| members.to_vec());
-        (decision, steps.into_sentences(), members)
+        let decision = self.clone().decide_saying(first, &mut steps);
+        (decision, steps.into_sentences())
     }
 
     fn decide_saying(&mut self, first: &First<'_>, steps: &mut Steps) -> Decision {
@@ -311,14 +282,14 @@ impl Brain {
             }
             steps.say(|| "a connection is kept, by which answers pass".into());
         } else if judged.of_connection
-            && let Some(tuple) = tuple(key, origin.network, self.network_reached(judged, origin))
+            && let Some(tuple) = tuple(key, origin.network, self.network_of(judged, origin))
         {
             self.connections.seen(&tuple, now);
         }
         let mut action = Action::to(Output::Drop(Reason::Denied as u8));
         action.owner = owner;
         action.generation = self.generation;
-        let (mut task, mut unresolved) = (None, None);
+        let mut task = None;
         let mut lasting = true;
         let many = matches!(judged.goal, Goal::Flood(_));
         action.meter = self.meter(origin, owner, many);
@@ -356,9 +327,6 @@ impl Brain {
             Goal::Unresolved(wanted) => {
                 action.output = Output::Drop(Reason::NoRoute as u8);
                 task = self.may_ask(*wanted, now).then_some(*wanted);
-                if let Task::Ask { network, address, .. } = *wanted {
-                    unresolved = Some((network, address));
-                }
                 lasting = false;
             }
         }
@@ -376,7 +344,7 @@ impl Brain {
             || key.protocol() == 58
             || key.source().is_none_or(|address| address.is_unspecified());
         let key = lasting.then(|| if narrow { *key } else { key.wide() });
-        Decision { action, key, reverse, task, unresolved, stale: None }
+        Decision { action, key, reverse, task, stale: None }
     }
 
     /// The flow of the answers to a packet that opened a connection.
@@ -414,7 +382,7 @@ impl Brain {
         decision.key.map(|key| (key, decision.action))
     }
 
-    fn network_reached(&self, judged: &Judgement, origin: Origin) -> u16 {
+    fn network_of(&self, judged: &Judgement, origin: Origin) -> u16 {
         let place = match &judged.goal {
             Goal::To(place) => *place,
             _ => return origin.network,
@@ -473,5 +441,5 @@ impl Brain {
 
 fn dropped(reason: Reason, key: Option<FlowKey>) -> Decision {
     let action = Action::to(Output::Drop(reason as u8));
-    Decision { action, key, reverse: None, task: None, unresolved: None, stale: None }
+    Decision { action, key, reverse: None, task: None, stale: None }
 }

@@ -7,7 +7,7 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 
 /// What a metric is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(in crate::control) enum Kind {
     /// It only grows.
     Counter,
     /// It goes up and down.
@@ -18,7 +18,7 @@ pub(super) enum Kind {
 
 /// A number.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) enum Number {
+pub(in crate::control) enum Number {
     /// Exactly.
     Whole(u64),
     /// A ratio or a time.
@@ -48,23 +48,23 @@ impl fmt::Display for Number {
 }
 
 /// Labels of a sample: names, which are chosen here and need no care, and values, which are users'.
-pub(super) type Labels<'a> = &'a [(&'a str, &'a str)];
+pub(in crate::control) type Labels<'a> = &'a [(&'a str, &'a str)];
 
 /// The text while it is written.
 #[derive(Default)]
-pub(super) struct Exposition {
+pub(in crate::control) struct Exposition {
     text: String,
 }
 
 /// A metric whose samples are being written.
-pub(super) struct Family<'e> {
+pub(in crate::control) struct Family<'e> {
     text: &'e mut String,
     name: &'static str,
 }
 
 impl Exposition {
     /// Begins a metric. All samples of a metric belong together.
-    pub(super) fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
+    pub(in crate::control) fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -77,19 +77,19 @@ impl Exposition {
     }
 
     /// The text.
-    pub(super) fn finish(self) -> String {
+    pub(in crate::control) fn finish(self) -> String {
         self.text
     }
 }
 
 impl Family<'_> {
     /// Writes a sample.
-    pub(super) fn sample(&mut self, labels: Labels<'_>, value: impl Into<Number>) {
+    pub(in crate::control) fn sample(&mut self, labels: Labels<'_>, value: impl Into<Number>) {
         self.write("", labels, None, value.into());
     }
 
     /// Writes a histogram: how many values were at most each bound, ascending, and of all of them their number and sum.
-    pub(super) fn histogram(&mut self, labels: Labels<'_>, at_most: &[(f64, u64)], count: u64, sum: f64) {
+    pub(in crate::control) fn histogram(&mut self, labels: Labels<'_>, at_most: &[(f64, u64)], count: u64, sum: f64) {
         for (bound, number) in at_most {
             self.write("_bucket", labels, Some(("le", &bound.to_string())), Number::Whole(*number));
         }

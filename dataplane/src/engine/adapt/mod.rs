@@ -26,7 +26,7 @@ const STAGE: usize = 64;
 /// What the packets of a receive queue may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Gives {
-    /// In memory that only some transmit queues reach.
+    /// In memory that only some transmit queues reach: that of virtual machines, and the buffers of what they sent.
     pub(super) foreign: bool,
     /// Larger than the MTU.
     pub(super) large: bool,
@@ -131,7 +131,7 @@ impl Adapter {
     /// All of `batch` can be sent as it is by a queue with `offloads`.
     #[inline]
     pub(super) fn fits(&self, batch: &Batch, gives: Gives, offloads: Offloads) -> bool {
-        if gives.foreign && !self.takes_foreign {
+        if gives.foreign && !self.takes_foreign && batch.iter().any(Packet::may_be_foreign) {
             return false;
         }
         (offloads.contains(ALL) && !gives.tunnels) || batch.iter().all(|packet| offloads.contains(asked(packet)))
@@ -152,11 +152,12 @@ impl Adapter {
             pass(batch, stage, limit);
             return true;
         };
-        let copies = gives.foreign && !self.takes_foreign;
         while stage.len() < limit
             && let Some(packet) = batch.as_slice().first()
         {
             let missing = asked(packet) - offloads;
+            // No device reaches the buffers of such a packet, even when it fits into them.
+            let copies = gives.foreign && !self.takes_foreign && packet.may_be_foreign();
             let faults_before = faults();
             let gone = lost() != 0 && packet.foreign().iter().any(is_lost);
             let mut step = self.step(packet, missing, copies, cut);

@@ -61,6 +61,11 @@ pub(super) fn large(packet: &mut Packet, kind: SegmentationKind, size: u16, star
     packet.metadata_mut().segmentation = Some(Segmentation { kind, size, header_len: 0, ecn: kind != UDP });
 }
 
+/// Buffers that no device reaches.
+fn machine_pool(count: usize) -> PacketPool {
+    Region::on_heap(count * 2304 + 65_536, Iova::new(0)).unwrap().packets_with_foreign(count, 2048, 1).unwrap()
+}
+
 /// A packet of several buffers.
 pub(super) fn packet(pool: &mut PacketPool, frame: &[u8]) -> Packet {
     let mut chunks = frame.chunks(pool.room());
@@ -227,7 +232,7 @@ fn packets_of_a_vm_are_made_whole_for_queues_that_do_not_take_them() {
 
 #[test]
 fn packets_wait_for_buffers_in_order_and_none_is_lost() {
-    let mut source = pool(16, 2048);
+    let mut source = machine_pool(16);
     let mut backlog = Backlog::new(16, VM);
     for number in 0..16 {
         backlog.batch.push(packet(&mut source, &[number; 60])).unwrap();
@@ -247,7 +252,7 @@ fn packets_wait_for_buffers_in_order_and_none_is_lost() {
 #[test]
 fn what_can_never_be_sent_is_dropped_by_name() {
     let (whole, start) = frame(V4, false, &payload(3000));
-    let mut source = pool(64, 2048);
+    let mut source = machine_pool(64);
     let mut drop_of = |change: &dyn Fn(&mut Packet), pool: Option<PacketPool>, gives: Gives| {
         let mut bad = packet(&mut source, &whole);
         large(&mut bad, V4, 1000, start);
