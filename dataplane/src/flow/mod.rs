@@ -6,8 +6,8 @@
 //! One writer, many readers. Control owns the [`Writer`]; each engine owns a [`Reader`]. All look at the same [`Table`], which is made of
 //! atomics: readers take no lock and never wait, and the writer never waits for them.
 //!
-//! - *Look-up* ([`Reader::lookup`]) goes in stages over a whole batch, each of which asks for the memory that the next will read: hash all keys, compare
-//!   tags, compare keys. The wide key (3-tuple) comes first, and is skipped as long as no flow has one; then the narrow
+//! - *Look-up* ([`Reader::lookup`]) goes in stages over a whole batch, each of which asks for the memory that the next will read: hash keys, compare
+//!   tags, compare keys. Keys in a row that are the same are looked for once. The wide key (3-tuple) comes first, and is skipped as long as no flow has one; then the narrow
 //!   key (5-tuple); what is in neither goes up to control.
 //! - *Inserting* and *removing* change single entries in place. A key and its action are written before the entry can be found, and never
 //!   change while it can. An index is used again only when every reader has said ([`Reader::quiesce`]) that it holds no index from before.
@@ -28,6 +28,7 @@ mod key;
 mod loom_tests;
 mod memory;
 mod packed;
+mod probe;
 mod reader;
 mod segment;
 mod table;

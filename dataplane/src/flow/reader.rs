@@ -4,14 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::action::{Action, FlowState};
-use super::bucket;
 use super::grace::Readers;
 use super::packed::PackedAction;
-use super::table::{Home, Table};
+use super::probe::{MOST_TOGETHER, Probe};
+use super::table::Table;
 use super::{FlowIndex, FlowKey};
-
-/// Keys that go through the stages of a look-up together.
-const GROUP: usize = 32;
 
 /// What a reader's look-ups came to.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -33,13 +30,14 @@ pub struct Reader {
     readers: Arc<Readers>,
     number: usize,
     lookups: Lookups,
+    probe: Box<Probe>,
 }
 
 impl Reader {
     /// A reader that is awake.
     pub(super) fn new(table: Arc<Table>, readers: Arc<Readers>, number: usize) -> Self {
         readers.wake(number);
-        Self { table, readers, number, lookups: Lookups::default() }
+        Self { table, readers, number, lookups: Lookups::default(), probe: Box::default() }
     }
 
     /// Its number among the readers, from 0.
@@ -52,83 +50,24 @@ impl Reader {
     /// the place of each key; keys beyond the length of `found` are not looked at.
     #[inline]
     pub fn lookup(&mut self, keys: &[FlowKey], found: &mut [Option<FlowIndex>]) {
-        let wide = self.table.has_wide();
-        for (keys, found) in keys.chunks(GROUP).zip(found.chunks_mut(GROUP)) {
-            found.fill(None);
+        let Self { table, number, lookups, probe, .. } = self;
+        for (keys, found) in keys.chunks(MOST_TOGETHER).zip(found.chunks_mut(MOST_TOGETHER)) {
             let count = keys.len().min(found.len());
-            let mut left = count;
-            if wide {
-                let mut wide_keys = [FlowKey([0; 8]); GROUP];
-                for (wide, key) in wide_keys.iter_mut().zip(keys) {
-                    *wide = key.wide();
-                }
-                let got = self.probe(wide_keys.get(..count).unwrap_or_default(), found);
-                self.lookups.wide += got as u64;
+            let keys = keys.get(..count).unwrap_or_default();
+            let mut left = count as u64;
+            probe.begin(keys);
+            if table.has_wide() {
+                let got = probe.wide(table, *number, keys, found);
+                lookups.wide += got;
                 left -= got;
             }
             if left > 0 {
-                let got = self.probe(keys, found);
-                self.lookups.narrow += got as u64;
+                let got = probe.narrow(table, *number, keys, found);
+                lookups.narrow += got;
                 left -= got;
             }
-            self.lookups.missed += left as u64;
+            lookups.missed += left;
         }
-    }
-
-    /// Looks for the keys of one group that are not found yet; returns how many it found.
-    #[inline]
-    fn probe(&self, keys: &[FlowKey], found: &mut [Option<FlowIndex>]) -> usize {
-        let table = &*self.table;
-        let moves = table.moves();
-        let mut homes = [Home { first: 0, second: 0, tag: 0 }; GROUP];
-        for ((home, key), found) in homes.iter_mut().zip(keys).zip(&*found) {
-            if found.is_none() {
-                *home = table.home(table.hash(key));
-                table.prefetch_bucket(home.first);
-            }
-        }
-        // The first flow whose tag matches is nearly always the one. Keys that may lie elsewhere are searched for at the end.
-        let mut candidates = [None; GROUP];
-        let mut search = 0_u32;
-        let mut tried = 0_u32;
-        for (place, ((home, candidate), found)) in
-            homes.iter().zip(&mut candidates).zip(&*found).take(keys.len()).enumerate()
-        {
-            if found.is_some() {
-                continue;
-            }
-            tried |= 1 << place;
-            let bucket = table.bucket(home.first);
-            if let Some(matching) = bucket::matches(bucket, home.tag).next() {
-                let index = bucket::index(bucket, matching);
-                if let Some(segment) = table.segment(index) {
-                    segment.prefetch(index, self.number);
-                }
-                *candidate = Some(index);
-            } else if bucket::has_elsewhere(bucket) {
-                table.prefetch_bucket(home.second);
-                search |= 1 << place;
-            }
-        }
-        // What was moved meanwhile may have been missed.
-        if table.moves() != moves {
-            search = tried;
-        }
-        let mut count = 0;
-        for (place, (((home, key), candidate), found)) in
-            homes.iter().zip(keys).zip(&candidates).zip(found.iter_mut()).enumerate()
-        {
-            if tried & 1 << place == 0 {
-                continue;
-            }
-            *found = match candidate {
-                Some(index) if table.has(*index, key) => Some(*index),
-                None if search & 1 << place == 0 => None,
-                _ => table.find(key, *home),
-            };
-            count += usize::from(found.is_some());
-        }
-        count
     }
 
     /// What is done with the packets of a flow.

@@ -35,10 +35,10 @@ pub struct Table {
 }
 
 /// Where a key belongs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Home {
-    pub(super) first: usize,
-    pub(super) second: usize,
+    pub(super) first: u32,
+    pub(super) second: u32,
     pub(super) tag: u16,
 }
 
@@ -98,18 +98,18 @@ impl Table {
         let second = (hash >> 40) & self.mask;
         // Two buckets are better than one.
         let second = if second == first { first ^ 1 } else { second };
-        Home { first: first as usize, second: second as usize, tag: ((hash >> 24) as u16).max(1) }
+        Home { first: first as u32, second: second as u32, tag: ((hash >> 24) as u16).max(1) }
     }
 
     #[inline(always)]
-    pub(super) fn bucket(&self, number: usize) -> &Words {
+    pub(super) fn bucket(&self, number: u32) -> &Words {
         // The mask keeps numbers below the length, which the compiler does not know.
-        &self.buckets[number]
+        &self.buckets[number as usize]
     }
 
     #[inline(always)]
-    pub(super) fn prefetch_bucket(&self, number: usize) {
-        self.buckets.prefetch(number);
+    pub(super) fn prefetch_bucket(&self, number: u32) {
+        self.buckets.prefetch(number as usize);
     }
 
     /// Number of moves so far; look-ups between two equal answers have seen every flow.
@@ -119,7 +119,7 @@ impl Table {
     }
 
     #[inline(always)]
-    fn find_in(&self, number: usize, tag: u16, key: &FlowKey) -> Option<FlowIndex> {
+    fn find_in(&self, number: u32, tag: u16, key: &FlowKey) -> Option<FlowIndex> {
         let bucket = self.bucket(number);
         bucket::matches(bucket, tag).map(|place| bucket::index(bucket, place)).find(|index| self.has(*index, key))
     }
@@ -179,7 +179,7 @@ impl Table {
     }
 
     /// Writer: the bucket and place of a flow.
-    fn locate(&self, index: FlowIndex, home: Home) -> Option<(usize, usize)> {
+    fn locate(&self, index: FlowIndex, home: Home) -> Option<(u32, usize)> {
         [home.first, home.second]
             .into_iter()
             .find_map(|number| Some((number, bucket::place_of(self.bucket(number), home.tag, index)?)))
@@ -213,10 +213,10 @@ impl Table {
 
     /// Writer: makes room in one of two full buckets, by moving flows to their other buckets along the shortest way to a bucket with
     /// room. Gives the bucket and the free place.
-    fn make_room(&self, home: Home) -> Option<(usize, usize)> {
+    fn make_room(&self, home: Home) -> Option<(u32, usize)> {
         /// A full bucket that was come to, from which place of which step.
         struct Step {
-            bucket: usize,
+            bucket: u32,
             from: Option<(usize, usize)>,
         }
         let mut steps = vec![Step { bucket: home.first, from: None }, Step { bucket: home.second, from: None }];
@@ -250,7 +250,7 @@ impl Table {
 
     /// Writer: moves a flow to a free place of its other bucket. It can be found all the time by whoever looks again
     /// when `moves` has changed.
-    fn move_flow(&self, (from, place): (usize, usize), (to, free): (usize, usize)) -> Option<()> {
+    fn move_flow(&self, (from, place): (u32, usize), (to, free): (u32, usize)) -> Option<()> {
         let index = bucket::index(self.bucket(from), place);
         let home = self.home_of(index)?;
         bucket::put(self.bucket(to), free, home.tag, index);

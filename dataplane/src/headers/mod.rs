@@ -12,6 +12,7 @@ mod tests;
 mod tunnel;
 
 pub use parse::parse;
+pub(crate) use parse::parse_into;
 pub use tunnel::{BadTunnel, GENEVE_PORT, Tunnel, TunnelKind, VXLAN_PORT, tunnel};
 
 use std::fmt;

@@ -33,7 +33,18 @@ mod extension {
 #[must_use]
 #[inline]
 pub fn parse(view: &[u8], len: usize) -> Headers {
-    plain(view, len).unwrap_or_else(|| any(view, len))
+    let mut headers = Headers::default();
+    parse_into(&mut headers, view, len);
+    headers
+}
+
+/// As [`parse`], into headers that are there already.
+#[inline(always)]
+pub(crate) fn parse_into(headers: &mut Headers, view: &[u8], len: usize) {
+    match plain(view, len) {
+        Some(plain) => *headers = plain,
+        None => *headers = any(view, len),
+    }
 }
 
 /// The headers of the most common frames, TCP and UDP in whole IPv4 packets without options or tags: all at fixed places. `None` for any

@@ -181,13 +181,13 @@ impl Slots {
         &self.keys[place % MOST]
     }
 
-    /// Takes note of what the headers of the packet in `place` say.
+    /// The packet in `place`, what is known about it, and its key. `None` where there is no packet.
     #[inline(always)]
-    pub(super) fn know(&mut self, place: usize, headers: &Headers, key: &FlowKey) {
+    pub(super) fn at_mut(&mut self, place: usize) -> Option<(&mut Packet, &mut Slot, &mut FlowKey)> {
+        let packet = self.packets.as_mut_slice().get_mut(place)?;
         #[expect(clippy::indexing_slicing, reason = "the index is masked to the array's length")]
-        let place_of_key = &mut self.keys[place % MOST];
-        *place_of_key = *key;
-        self.get_mut(place).headers = *headers;
+        let known = (&mut self.slots[place % MOST], &mut self.keys[place % MOST]);
+        Some((packet, known.0, known.1))
     }
 
     /// Takes packets out of `batch`, as many as there is room for, of which nothing is known yet.
@@ -242,12 +242,14 @@ impl Slots {
         slot.index = index;
         match action.port_alone() {
             Some(port) => slot.verdict = Verdict::Port(PortSlot(port)),
-            None => self.act_further(place, action),
+            None => self.act_further(place),
         }
     }
 
     /// Takes note of an action that is more than to send the packet to a port.
-    fn act_further(&mut self, place: usize, action: PackedAction) {
+    #[inline(never)]
+    fn act_further(&mut self, place: usize) {
+        let action = self.get(place).action;
         let output = action.output();
         let wants = &mut self.wants;
         let verdict = match output {

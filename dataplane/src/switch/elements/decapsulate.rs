@@ -25,18 +25,17 @@ impl Element for Decapsulate {
 
     fn process(&mut self, set: Set, slots: &mut Slots, context: &mut Context<'_>) {
         for place in set.places() {
-            let domain = slots.get(place).domain;
-            let Some(packet) = slots.packets.as_mut_slice().get_mut(place) else { continue };
+            let Some((packet, slot, key)) = slots.at_mut(place) else { continue };
             if take_in(packet).is_err() {
                 slots.drop(place, Reason::NoHeadroom);
                 continue;
             }
             let headers = parse(packet.bytes(), packet.len());
             match decapsulate(packet, &headers, &context.layout.terminations) {
-                Ok(Some(arrival)) => slots.get_mut(place).domain = Domain::tunnel(arrival.tunnel),
+                Ok(Some(arrival)) => slot.domain = Domain::tunnel(arrival.tunnel),
                 Ok(None) => {
-                    let key = FlowKey::of(&headers, packet.bytes(), domain);
-                    slots.know(place, &headers, &key);
+                    *key = FlowKey::of(&headers, packet.bytes(), slot.domain);
+                    slot.headers = headers;
                     slots.settle(place, Verdict::Up(Why::Underlay));
                 }
                 Err(reason) => slots.drop(place, reason.into()),

@@ -1,8 +1,7 @@
 //! Reads headers, and makes the keys of flows.
 
 use super::{Context, Element};
-use crate::flow::FlowKey;
-use crate::headers::parse;
+use crate::headers::parse_into;
 use crate::switch::reason::Reason;
 use crate::switch::rewrite::take_in;
 use crate::switch::set::Set;
@@ -27,27 +26,23 @@ impl Element for Parse {
     #[inline]
     fn process(&mut self, set: Set, slots: &mut Slots, context: &mut Context<'_>) {
         for place in set.places() {
-            let domain = slots.get(place).domain;
-            let packets = slots.packets.as_mut_slice();
-            if let Some(packet) = packets.get(place + AHEAD) {
+            if let Some(packet) = slots.packets.as_slice().get(place + AHEAD) {
                 packet.prefetch();
             }
-            let Some(packet) = packets.get_mut(place) else { continue };
+            let Some((packet, slot, key)) = slots.at_mut(place) else { continue };
             if packet.metadata().vlan.is_some() && take_in(packet).is_err() {
                 slots.drop(place, Reason::NoHeadroom);
                 continue;
             }
-            let headers = parse(packet.bytes(), packet.len());
-            if let Some(malformed) = headers.malformed {
+            parse_into(&mut slot.headers, packet.bytes(), packet.len());
+            if let Some(malformed) = slot.headers.malformed {
                 if let Some(count) = context.statistics.malformed.get_mut(malformed.number()) {
                     *count += 1;
                 }
                 slots.drop(place, Reason::Malformed);
-                slots.get_mut(place).headers = headers;
                 continue;
             }
-            let key = FlowKey::of(&headers, packet.bytes(), domain);
-            slots.know(place, &headers, &key);
+            key.become_of(&slot.headers, packet.bytes(), slot.domain);
         }
     }
 }
