@@ -18,22 +18,20 @@ const ELSEWHERE: usize = 6;
 /// The words of a bucket. Any number of threads read; one writes.
 pub(super) type Words = [AtomicU64; 8];
 
-/// Places whose tag matched, in turn.
-pub(super) struct Matches([u64; 2]);
+/// Places whose tag matched: the highest bit of a byte for each, those of the first four places in even bytes.
+pub(super) struct Matches(u64);
 
 impl Iterator for Matches {
     type Item = usize;
 
     #[inline(always)]
     fn next(&mut self) -> Option<usize> {
-        for (word, first) in self.0.iter_mut().zip([0, TAGS]) {
-            if *word != 0 {
-                let place = word.trailing_zeros() as usize / 16;
-                *word &= *word - 1;
-                return Some(first + place);
-            }
+        if self.0 == 0 {
+            return None;
         }
-        None
+        let byte = self.0.trailing_zeros() as usize / 8;
+        self.0 &= self.0 - 1;
+        Some(byte / 2 + byte % 2 * TAGS)
     }
 }
 
@@ -45,13 +43,14 @@ const fn equal_tags(word: u64, pattern: u64) -> u64 {
     !(((difference & LOW) + LOW) | difference | LOW)
 }
 
-/// Places that have this tag; with 0, those that are free.
+/// Places that have this tag, in any order; with 0, those that are free.
 #[inline(always)]
 pub(super) fn matches(bucket: &Words, tag: u16) -> Matches {
     let pattern = u64::from(tag) * 0x0001_0001_0001_0001;
     // Acquire: whoever sees a tag sees the index that belongs to it.
     let [first, second, ..] = bucket;
-    Matches([equal_tags(first.load(Ordering::Acquire), pattern), equal_tags(second.load(Ordering::Acquire), pattern)])
+    let [first, second] = [first, second].map(|word| equal_tags(word.load(Ordering::Acquire), pattern));
+    Matches(first >> 8 | second)
 }
 
 /// The index in a place whose tag was seen. The place may have been given to another flow since: look at the key.
@@ -120,7 +119,7 @@ mod tests {
     fn each_place_holds_its_tag_and_index() {
         let bucket = Words::default();
         for place in 0..PLACES {
-            assert_eq!(free_place(&bucket), Some(place));
+            assert!(free_place(&bucket).is_some() && matches(&bucket, 0).any(|free| free == place));
             put(
                 &bucket,
                 place,
@@ -151,7 +150,9 @@ mod tests {
                     let tags = (0..PLACES).map(|place| if place % 2 == 0 { left } else { right });
                     let expected: Vec<_> =
                         tags.enumerate().filter(|(_, tag)| *tag == wanted).map(|(at, _)| at).collect();
-                    assert_eq!(matches(&bucket, wanted).collect::<Vec<_>>(), expected);
+                    let mut found: Vec<_> = matches(&bucket, wanted).collect();
+                    found.sort_unstable();
+                    assert_eq!(found, expected);
                 }
             }
         }

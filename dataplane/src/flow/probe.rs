@@ -37,13 +37,15 @@ pub(super) struct Probe {
     sought: [Sought; MOST_TOGETHER],
     /// How many of them are still to be found.
     left: usize,
+    /// Places of keys that are the same as the one before, a bit for each.
+    repeats: u128,
     wide: [FlowKey; MOST_TOGETHER],
 }
 
 impl Default for Probe {
     fn default() -> Self {
         let nothing = Sought { home: Home::default(), place: 0, len: 0, candidate: Candidate::None };
-        Self { sought: [nothing; MOST_TOGETHER], left: 0, wide: [FlowKey::NONE; MOST_TOGETHER] }
+        Self { sought: [nothing; MOST_TOGETHER], left: 0, repeats: 0, wide: [FlowKey::NONE; MOST_TOGETHER] }
     }
 }
 
@@ -54,9 +56,13 @@ impl Probe {
         let mut runs = self.sought.iter_mut();
         let mut run: Option<(&mut Sought, &FlowKey)> = None;
         self.left = 0;
+        self.repeats = 0;
         for (place, key) in (0..).zip(keys) {
             match &mut run {
-                Some((run, first)) if first.is(key) => run.len += 1,
+                Some((run, first)) if first.is(key) => {
+                    run.len += 1;
+                    self.repeats |= 1 << place;
+                }
                 _ => {
                     run = runs.next().map(|run| (run, key));
                     if let Some((run, _)) = &mut run {
@@ -64,6 +70,20 @@ impl Probe {
                     }
                     self.left += 1;
                 }
+            }
+        }
+    }
+
+    /// Gives keys that are the same as the one before what that has found.
+    #[inline]
+    pub(super) fn end(&self, found: &mut [Option<FlowIndex>]) {
+        let mut repeats = self.repeats;
+        while repeats != 0 {
+            let place = repeats.trailing_zeros() as usize;
+            repeats &= repeats - 1;
+            let index = place.checked_sub(1).and_then(|before| found.get(before).copied().flatten());
+            if let Some(found) = found.get_mut(place) {
+                *found = index;
             }
         }
     }
@@ -76,7 +96,7 @@ impl Probe {
         keys: &[FlowKey],
         found: &mut [Option<FlowIndex>],
     ) -> u64 {
-        let Self { sought, left, wide } = self;
+        let Self { sought, left, wide, .. } = self;
         let sought = sought.get_mut(..*left).unwrap_or_default();
         for run in &*sought {
             let place = usize::from(run.place);
@@ -169,12 +189,11 @@ fn group(sought: &mut [Sought], number: Option<usize>) -> &mut [Sought] {
     sought.get_mut(first..end).unwrap_or_default()
 }
 
-/// Stores what was found for a run; how many keys that is.
+/// Stores what was found for the first key of a run; for how many keys that holds.
 #[inline(always)]
 fn tell(run: Sought, index: Option<FlowIndex>, found: &mut [Option<FlowIndex>]) -> u64 {
-    let place = usize::from(run.place);
-    if let Some(found) = found.get_mut(place..place + usize::from(run.len)) {
-        found.fill(index);
+    if let Some(found) = found.get_mut(usize::from(run.place)) {
+        *found = index;
     }
     if index.is_some() { u64::from(run.len) } else { 0 }
 }

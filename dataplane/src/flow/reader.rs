@@ -67,6 +67,7 @@ impl Reader {
                 left -= got;
             }
             lookups.missed += left;
+            probe.end(found);
         }
     }
 
