@@ -21,6 +21,7 @@
 mod caller;
 mod client;
 mod connection;
+pub mod hex;
 mod job;
 mod methods;
 mod metrics;

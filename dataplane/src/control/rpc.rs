@@ -145,7 +145,8 @@ fn one(handler: &dyn Handler, caller: &Caller, request: Value) -> Option<Value> 
 }
 
 fn forbidden(method: &str) -> RpcError {
-    let reason =
-        format!("`{method}` changes something, and you may only look; ask as the user who runs mirach, or as root");
+    let reason = format!(
+        "`{method}` is for the user who runs mirach and for root; you are let in as one of the group that may only look"
+    );
     RpcError::new(code::FORBIDDEN, reason)
 }

@@ -395,7 +395,7 @@ fn members_of_the_group_may_look_and_no_more() {
     assert_eq!(seen.unwrap(), json!([7]));
     let error = changed.unwrap_err();
     assert!(matches!(&error, ClientError::Refused(error) if error.code == code::FORBIDDEN), "{error:?}");
-    assert!(error.to_string().contains("`count` changes something"), "{error}");
+    assert!(error.to_string().contains("`count` is for the user who runs mirach"), "{error}");
     assert_eq!(error_code(&batch[0][0]), code::FORBIDDEN);
     assert_eq!(batch[0][1]["result"], json!({}));
     let error = ask_as(65_534, &[54_322]).unwrap_err();

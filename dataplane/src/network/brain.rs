@@ -110,17 +110,46 @@ impl Brain {
         }
     }
 
+    /// Number of the network that packets of a key are in.
+    #[must_use]
+    pub fn network_of(&self, key: &FlowKey) -> Option<u16> {
+        self.origin(key).map(|origin| origin.network)
+    }
+
+    /// Whether it is known who has an address in a network.
+    #[must_use]
+    pub fn knows(&self, network: u16, address: IpAddr) -> bool {
+        let learned = || self.memory.get(&network).and_then(|memory| memory.neighbours.find(address));
+        let known = self.topology.networks.get(&network).and_then(|it| it.addresses.find(address));
+        known.is_some() || learned().is_some()
+    }
+
+    /// The address of the router that the sender of such packets has: the nearest, of the same family.
+    #[must_use]
+    pub fn router_of(&self, key: &FlowKey) -> Option<IpAddr> {
+        let network = self.topology.networks.get(&self.network_of(key)?)?;
+        let source = key.source()?;
+        let same = || network.routers.iter().filter(|router| router.address.is_ipv4() == source.is_ipv4());
+        same().find(|router| router.prefix.contains(source)).or_else(|| same().next()).map(|router| router.address)
+    }
+
     /// Decides on a packet that no flow is there for.
     pub fn decide(&mut self, first: &First<'_>) -> Decision {
         self.decide_saying(first, &mut Steps::default())
     }
 
-    /// What would be decided, and why, in sentences. Nothing is changed by asking.
+    /// What would be decided, why, in sentences, and the members of the set that it goes to, if it does. Nothing is changed by asking.
     #[must_use]
-    pub fn why(&self, first: &First<'_>) -> (Decision, Vec<String>) {
+    pub fn why(&self, first: &First<'_>) -> (Decision, Vec<String>, Vec<Destination>) {
         let mut steps = Steps::kept();
-        let decision = self.clone().decide_saying(first, &mut steps);
-        (decision, steps.into_sentences())
+        let mut asked = self.clone();
+        let decision = asked.decide_saying(first, &mut steps);
+        let members = match decision.action.output {
+            Output::Replicate(number) => asked.sets().find(|(other, _)| *other == number),
+            _ => None,
+        };
+        let members = members.map_or_else(Vec::new, |(_, members)| members.to_vec());
+        (decision, steps.into_sentences(), members)
     }
 
     fn decide_saying(&mut self, first: &First<'_>, steps: &mut Steps) -> Decision {
@@ -282,14 +311,14 @@ impl Brain {
             }
             steps.say(|| "a connection is kept, by which answers pass".into());
         } else if judged.of_connection
-            && let Some(tuple) = tuple(key, origin.network, self.network_of(judged, origin))
+            && let Some(tuple) = tuple(key, origin.network, self.network_reached(judged, origin))
         {
             self.connections.seen(&tuple, now);
         }
         let mut action = Action::to(Output::Drop(Reason::Denied as u8));
         action.owner = owner;
         action.generation = self.generation;
-        let mut task = None;
+        let (mut task, mut unresolved) = (None, None);
         let mut lasting = true;
         let many = matches!(judged.goal, Goal::Flood(_));
         action.meter = self.meter(origin, owner, many);
@@ -327,6 +356,9 @@ impl Brain {
             Goal::Unresolved(wanted) => {
                 action.output = Output::Drop(Reason::NoRoute as u8);
                 task = self.may_ask(*wanted, now).then_some(*wanted);
+                if let Task::Ask { network, address, .. } = *wanted {
+                    unresolved = Some((network, address));
+                }
                 lasting = false;
             }
         }
@@ -344,7 +376,7 @@ impl Brain {
             || key.protocol() == 58
             || key.source().is_none_or(|address| address.is_unspecified());
         let key = lasting.then(|| if narrow { *key } else { key.wide() });
-        Decision { action, key, reverse, task, stale: None }
+        Decision { action, key, reverse, task, unresolved, stale: None }
     }
 
     /// The flow of the answers to a packet that opened a connection.
@@ -382,7 +414,7 @@ impl Brain {
         decision.key.map(|key| (key, decision.action))
     }
 
-    fn network_of(&self, judged: &Judgement, origin: Origin) -> u16 {
+    fn network_reached(&self, judged: &Judgement, origin: Origin) -> u16 {
         let place = match &judged.goal {
             Goal::To(place) => *place,
             _ => return origin.network,
@@ -441,5 +473,5 @@ impl Brain {
 
 fn dropped(reason: Reason, key: Option<FlowKey>) -> Decision {
     let action = Action::to(Output::Drop(reason as u8));
-    Decision { action, key, reverse: None, task: None, stale: None }
+    Decision { action, key, reverse: None, task: None, unresolved: None, stale: None }
 }

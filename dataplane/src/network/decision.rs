@@ -33,6 +33,8 @@ pub struct Decision {
     pub reverse: Option<(FlowKey, Action)>,
     /// What control itself does.
     pub task: Option<Task>,
+    /// The address, and the number of the network that it is in, which has to be found before the packet can go on.
+    pub unresolved: Option<(u16, IpAddr)>,
     /// Flows that do not hold any more because of what was learned from the packet.
     pub stale: Option<Stale>,
 }

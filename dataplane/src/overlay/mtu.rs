@@ -1,6 +1,9 @@
-//! Telling a sender that its packet is too big for what lies between hosts.
+//! Telling a sender that its packet did not get there: it is too big for what lies between hosts, or may take no further hop.
 //!
-//! The answer looks as if it came from where the packet was going: the network inside has no router of its own between the two.
+//! The first answer looks as if it came from where the packet was going: the network inside has no router of its own between the two. The second comes from the
+//! virtual router.
+
+use std::net::IpAddr;
 
 use hugemem::Packet;
 
@@ -26,10 +29,28 @@ pub const LONGEST_ANSWER: usize = ETHERNET + 8 + LEAST_IPV6;
 /// to many (RFC 1122, section 3.2.2; RFC 4443, section 2.4), or is IPv6 and so small that every link has to carry it. How often somebody is told is the caller's to limit.
 #[must_use]
 pub fn too_big(packet: &Packet, headers: &Headers, mtu: usize, answer: &mut Packet) -> bool {
-    make(packet, headers, mtu, answer).is_some()
+    make(packet, headers, Fault::TooBig(mtu), answer).is_some()
 }
 
-fn make(packet: &Packet, headers: &Headers, mtu: usize, answer: &mut Packet) -> Option<()> {
+/// Makes `answer`, a packet of one's own, the message that tells the sender of `packet` that its time to live ran out at the router with the address `router`: ICMP
+/// (RFC 792) or ICMPv6 (RFC 4443, section 3.3) "time exceeded". `headers` are those of `packet`.
+///
+/// `false` when nobody may be told, and `answer` is of no use: as for [`too_big`], but that the packet may be fragmented and small, and when the router's
+/// address is of another family.
+#[must_use]
+pub fn time_exceeded(packet: &Packet, headers: &Headers, router: IpAddr, answer: &mut Packet) -> bool {
+    make(packet, headers, Fault::Expired(router), answer).is_some()
+}
+
+/// Why a packet did not get there.
+#[derive(Clone, Copy)]
+enum Fault {
+    TooBig(usize),
+    /// At this router.
+    Expired(IpAddr),
+}
+
+fn make(packet: &Packet, headers: &Headers, fault: Fault, answer: &mut Packet) -> Option<()> {
     if headers.malformed.is_some() || headers.fragment == Fragment::Later {
         return None;
     }
@@ -43,9 +64,17 @@ fn make(packet: &Packet, headers: &Headers, mtu: usize, answer: &mut Packet) -> 
     }
     let ip = bytes.get(network..)?;
     let quotable = (headers.end as usize).checked_sub(network)?;
+    let too_big = matches!(fault, Fault::TooBig(_));
     let (header, most) = match headers.network {
-        NetworkKind::Ipv4 if may_be_told_v4(ip.first_chunk()?, bytes, headers) => (IPV4, MOST_IPV4),
-        NetworkKind::Ipv6 if quotable > LEAST_IPV6 && may_be_told_v6(ip.first_chunk()?, bytes, headers) => {
+        // Only who forbade fragments wants to know that a packet is too big.
+        NetworkKind::Ipv4
+            if (!too_big || ip.get(6)? & 0x40 != 0) && may_be_told_v4(ip.first_chunk()?, bytes, headers) =>
+        {
+            (IPV4, MOST_IPV4)
+        }
+        NetworkKind::Ipv6
+            if (!too_big || quotable > LEAST_IPV6) && may_be_told_v6(ip.first_chunk()?, bytes, headers) =>
+        {
             (IPV6, LEAST_IPV6)
         }
         _ => return None,
@@ -65,15 +94,37 @@ fn make(packet: &Packet, headers: &Headers, mtu: usize, answer: &mut Packet) -> 
     let icmp: &mut [u8; ICMP] = icmp.first_chunk_mut()?;
     match headers.network {
         NetworkKind::Ipv4 => {
-            let mtu = u16::try_from(mtu).unwrap_or(u16::MAX).to_be_bytes();
-            *icmp = [3, 4, 0, 0, 0, 0, mtu[0], mtu[1]];
+            let to: &[u8; IPV4] = ip.first_chunk()?;
+            let mut from = *to.last_chunk::<4>()?;
+            *icmp = match fault {
+                Fault::TooBig(mtu) => {
+                    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX).to_be_bytes();
+                    [3, 4, 0, 0, 0, 0, mtu[0], mtu[1]]
+                }
+                Fault::Expired(IpAddr::V4(router)) => {
+                    from = router.octets();
+                    [11, 0, 0, 0, 0, 0, 0, 0]
+                }
+                Fault::Expired(IpAddr::V6(_)) => return None,
+            };
             set_checksum(icmp, sum(quote));
-            ipv4(front.first_chunk_mut()?, ip.first_chunk()?, ICMP + quoted)
+            ipv4(front.first_chunk_mut()?, from, to, ICMP + quoted)
         }
         _ => {
-            let [a, b, c, d] = u32::try_from(mtu.max(LEAST_IPV6)).unwrap_or(u32::MAX).to_be_bytes();
-            *icmp = [2, 0, 0, 0, a, b, c, d];
-            let addresses = ipv6(front.first_chunk_mut()?, ip.first_chunk()?, ICMP + quoted)?;
+            let to: &[u8; IPV6] = ip.first_chunk()?;
+            let mut from = *to.last_chunk::<16>()?;
+            *icmp = match fault {
+                Fault::TooBig(mtu) => {
+                    let [a, b, c, d] = u32::try_from(mtu.max(LEAST_IPV6)).unwrap_or(u32::MAX).to_be_bytes();
+                    [2, 0, 0, 0, a, b, c, d]
+                }
+                Fault::Expired(IpAddr::V6(router)) => {
+                    from = router.octets();
+                    [3, 0, 0, 0, 0, 0, 0, 0]
+                }
+                Fault::Expired(IpAddr::V4(_)) => return None,
+            };
+            let addresses = ipv6(front.first_chunk_mut()?, from, to, ICMP + quoted)?;
             set_checksum(icmp, sum(quote) + pseudo_header(&addresses, protocol::ICMPV6, ICMP + quoted));
             Some(())
         }
@@ -85,12 +136,12 @@ fn set_checksum(icmp: &mut [u8; ICMP], rest: u64) {
     icmp[2..4].copy_from_slice(&checksum.to_ne_bytes());
 }
 
-/// The header of the answer to a packet with the header `to`, in front of `len` bytes.
-fn ipv4(header: &mut [u8; IPV4], to: &[u8; IPV4], len: usize) -> Option<()> {
+/// The header of the answer, from `from`, to a packet with the header `to`, in front of `len` bytes.
+fn ipv4(header: &mut [u8; IPV4], from: [u8; 4], to: &[u8; IPV4], len: usize) -> Option<()> {
     let total = u16::try_from(IPV4 + len).ok()?.to_be_bytes();
     // Precedence of internetwork control (RFC 1812, section 4.3.2.5); never fragmented.
     *header = [0x45, 0xc0, total[0], total[1], 0, 0, 0x40, 0, 64, protocol::ICMP, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    header[12..16].copy_from_slice(&to[16..20]);
+    header[12..16].copy_from_slice(&from);
     header[16..20].copy_from_slice(&to[12..16]);
     let checksum = !fold(sum(header));
     header[10..12].copy_from_slice(&checksum.to_ne_bytes());
@@ -98,24 +149,23 @@ fn ipv4(header: &mut [u8; IPV4], to: &[u8; IPV4], len: usize) -> Option<()> {
 }
 
 /// The same for IPv6; gives the addresses of the answer.
-fn ipv6(header: &mut [u8; IPV6], to: &[u8; IPV6], len: usize) -> Option<[u8; 32]> {
+fn ipv6(header: &mut [u8; IPV6], from: [u8; 16], to: &[u8; IPV6], len: usize) -> Option<[u8; 32]> {
     let len = u16::try_from(len).ok()?.to_be_bytes();
     header[..8].copy_from_slice(&[0x60, 0, 0, 0, len[0], len[1], protocol::ICMPV6, 64]);
-    header[8..24].copy_from_slice(&to[24..40]);
+    header[8..24].copy_from_slice(&from);
     header[24..40].copy_from_slice(&to[8..24]);
     header.last_chunk().copied()
 }
 
-/// The sender forbade fragments, is somebody, and does not only tell of an error itself.
+/// The sender is somebody, and does not only tell of an error itself.
 fn may_be_told_v4(header: &[u8; IPV4], bytes: &[u8], headers: &Headers) -> bool {
-    let forbidden = header[6] & 0x40 != 0;
     // Nobody, a group, or this host itself; group addresses and the broadcast address are the last.
     let somebody = |first: u8| (1..224).contains(&first) && first != 127;
     // Echo, timestamp and information messages ask; all others tell (RFC 792).
     let asks = [0, 8, 13, 14, 15, 16, 17, 18];
     let tells = headers.transport == TransportKind::Icmp
         && bytes.get(usize::from(headers.transport_at)).is_none_or(|kind| !asks.contains(kind));
-    forbidden && somebody(header[12]) && somebody(header[16]) && !tells
+    somebody(header[12]) && somebody(header[16]) && !tells
 }
 
 /// The sender is somebody, the receiver is one, and the packet does not itself tell of an error.

@@ -24,6 +24,8 @@ pub enum Point {
     Receive,
     /// As they leave an element.
     After(Stage),
+    /// As they leave for a port, copies too.
+    Deliver,
     /// When they are dropped, as they are then.
     Drop,
 }
@@ -32,6 +34,7 @@ impl Point {
     const fn bit(self) -> u32 {
         match self {
             Self::Receive => 1 << 30,
+            Self::Deliver => 1 << 29,
             Self::Drop => 1 << 31,
             Self::After(stage) => 1 << stage as u32,
         }
@@ -43,6 +46,7 @@ impl fmt::Display for Point {
         match self {
             Self::Receive => f.write_str("receive"),
             Self::After(stage) => write!(f, "{stage}"),
+            Self::Deliver => f.write_str("deliver"),
             Self::Drop => f.write_str("drop"),
         }
     }
@@ -55,8 +59,8 @@ pub struct CaptureRequest {
     pub number: u32,
     /// Where.
     pub points: Vec<Point>,
-    /// Only what came from this port.
-    pub from: Option<PortSlot>,
+    /// Only what came from this port or leaves for it.
+    pub port: Option<PortSlot>,
     /// Only what is of this domain.
     pub domain: Option<Domain>,
     /// Bytes of each packet that are kept.
@@ -74,6 +78,8 @@ pub struct Captured {
     pub point: Point,
     /// The port that it came from.
     pub from: PortSlot,
+    /// The port that it leaves for, at [`Point::Deliver`].
+    pub to: Option<PortSlot>,
     /// Its domain.
     pub domain: Domain,
     /// Cycle at which its batch was received.
@@ -107,7 +113,7 @@ impl CaptureCounters {
 pub struct Tap {
     number: u32,
     points: u32,
-    from: Option<PortSlot>,
+    port: Option<PortSlot>,
     domain: Option<Domain>,
     bytes: usize,
     pool: PacketPool,
@@ -131,8 +137,8 @@ impl Tap {
         let (to, packets) = rtrb::RingBuffer::new(pool.capacity());
         let counters = Arc::new(CaptureCounters::default());
         let points = request.points.iter().fold(0, |bits, point| bits | point.bit());
-        let CaptureRequest { number, from, domain, bytes, .. } = *request;
-        let tap = Self { number, points, from, domain, bytes, pool, to, counters: Arc::clone(&counters) };
+        let CaptureRequest { number, port, domain, bytes, .. } = *request;
+        let tap = Self { number, points, port, domain, bytes, pool, to, counters: Arc::clone(&counters) };
         (Box::new(tap), Capture { packets, counters })
     }
 
@@ -142,12 +148,30 @@ impl Tap {
         self.number
     }
 
-    fn take(&mut self, packet: &Packet, captured: impl FnOnce(Packet) -> Captured) {
+    /// Takes a copy of a packet, if it is one of those that are wanted.
+    fn take(&mut self, packet: &Packet, sight: &Sight, cycle: u64) {
+        let Sight { point, from, domain, to, reason } = *sight;
+        let port_fits = self.port.is_none_or(|port| port == from || Some(port) == to);
+        if !port_fits || self.domain.is_some_and(|wanted| wanted != domain) {
+            return;
+        }
+        let captured =
+            |packet_copy| Captured { packet: packet_copy, len: packet.len(), point, from, to, domain, cycle, reason };
         let copy = whole::copy(&mut self.pool, packet, self.bytes.max(1)).ok();
         let taken = copy.is_some_and(|copy| self.to.push(captured(copy)).is_ok());
         let counter = if taken { &self.counters.taken } else { &self.counters.missed };
         counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
+}
+
+/// Where and how a packet is seen.
+#[derive(Clone, Copy, Debug)]
+struct Sight {
+    point: Point,
+    from: PortSlot,
+    domain: Domain,
+    to: Option<PortSlot>,
+    reason: Option<Reason>,
 }
 
 impl fmt::Debug for Tap {
@@ -205,30 +229,40 @@ impl Taps {
         }
     }
 
+    /// Captures a packet that leaves for `to` outside of a batch, if anybody wants to.
+    #[inline]
+    pub(super) fn leaves(&mut self, packet: &Packet, to: PortSlot, (from, domain): (PortSlot, Domain), cycle: u64) {
+        if self.wants(Point::Deliver) {
+            self.see(packet, &Sight { point: Point::Deliver, from, domain, to: Some(to), reason: None }, cycle);
+        }
+    }
+
+    /// Captures a packet that is dropped outside of a batch, if anybody wants to.
+    #[inline]
+    pub(super) fn drops(&mut self, packet: &Packet, reason: Reason, (from, domain): (PortSlot, Domain), cycle: u64) {
+        if self.wants(Point::Drop) {
+            self.see(packet, &Sight { point: Point::Drop, from, domain, to: None, reason: Some(reason) }, cycle);
+        }
+    }
+
+    #[cold]
+    fn see(&mut self, packet: &Packet, sight: &Sight, cycle: u64) {
+        let wanting = self.taps.iter_mut().flatten().filter(|tap| tap.points & sight.point.bit() != 0);
+        wanting.for_each(|tap| tap.take(packet, sight, cycle));
+    }
+
     #[cold]
     fn capture(&mut self, point: Point, slots: &Slots, cycle: u64) {
-        for tap in self.taps.iter_mut().flatten().filter(|tap| tap.points & point.bit() != 0) {
-            for (place, packet) in slots.packets.iter().enumerate() {
-                let slot = slots.get(place);
-                let reason = match slot.verdict {
-                    Verdict::Drop(reason) => Some(reason),
-                    _ => None,
-                };
-                let there = if point == Point::Drop { reason.is_some() } else { slots.live.contains(place) };
-                let wanted = tap.from.is_none_or(|from| from == slot.from)
-                    && tap.domain.is_none_or(|domain| domain == slot.domain);
-                if there && wanted {
-                    tap.take(packet, |packet_copy| Captured {
-                        packet: packet_copy,
-                        len: packet.len(),
-                        point,
-                        from: slot.from,
-                        domain: slot.domain,
-                        cycle,
-                        reason: reason.filter(|_| point == Point::Drop),
-                    });
-                }
-            }
+        for (place, packet) in slots.packets.iter().enumerate() {
+            let slot = slots.get(place);
+            let seen = Sight { point, from: slot.from, domain: slot.domain, to: None, reason: None };
+            let sight = match (point, slot.verdict) {
+                (Point::Drop, Verdict::Drop(reason)) => Sight { reason: Some(reason), ..seen },
+                (Point::Deliver, Verdict::Port(port)) => Sight { to: Some(port), ..seen },
+                (Point::Receive | Point::After(_), _) if slots.live.contains(place) => seen,
+                _ => continue,
+            };
+            self.see(packet, &sight, cycle);
         }
     }
 }

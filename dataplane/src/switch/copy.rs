@@ -6,6 +6,7 @@ use hugemem::{Packet, PacketPool};
 use super::elements::Context;
 use super::outputs::PortSlot;
 use super::reason::Reason;
+use super::slots::Slot;
 use crate::whole::{self, Shortage};
 
 /// A copy of a packet in buffers of ours.
@@ -20,19 +21,29 @@ pub(super) fn whole(packet: &Packet, pool: &mut PacketPool) -> Result<Packet, Re
 /// Sends a copy of a packet to `port`, after `prepare` has changed it. A copy that does not get there is counted as made and dropped.
 pub(super) fn send(
     packet: &Packet,
+    slot: &Slot,
     port: PortSlot,
     context: &mut Context<'_>,
     prepare: impl FnOnce(&mut Packet) -> Result<(), Reason>,
 ) {
     let copy = whole(packet, context.pool).and_then(|mut copy| prepare(&mut copy).map(|()| copy));
     context.statistics.flowing.copied += 1;
-    match copy.map(|copy| context.outputs.push(port, copy)) {
-        Ok(Ok(())) => context.statistics.flowing.delivered += 1,
-        Ok(Err(_)) => {
+    let (origin, now) = ((slot.from, slot.domain), context.now);
+    let copy = match copy {
+        Ok(copy) => copy,
+        Err(reason) => {
+            context.taps.drops(packet, reason, origin, now);
+            return context.statistics.drop(reason);
+        }
+    };
+    context.taps.leaves(&copy, port, origin, now);
+    match context.outputs.push(port, copy) {
+        Ok(()) => context.statistics.flowing.delivered += 1,
+        Err(copy) => {
             let reason = no_room(port, context);
+            context.taps.drops(&copy, reason, origin, now);
             context.statistics.drop(reason);
         }
-        Err(reason) => context.statistics.drop(reason),
     }
 }
 

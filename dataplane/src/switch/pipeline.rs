@@ -327,7 +327,8 @@ impl Pipeline {
             return;
         }
         let Some(index) = self.queue.hold.expired(now, self.hold_limit) else { return };
-        while self.queue.hold.pop(index).is_some() {
+        while let Some(held) = self.queue.hold.pop(index) {
+            self.taps.drops(&held.packet, Reason::HoldTimeout, (held.from, held.domain), now);
             self.statistics.drop(Reason::HoldTimeout);
         }
         self.statistics.flowing.held = self.queue.hold.len() as u64;
@@ -341,8 +342,8 @@ impl Pipeline {
         statistics.flowing.batches += 1;
         taps.look(Point::Receive, slots, now);
         let explaining = *explaining;
-        let context = Context { now, layout, pool, outputs, coprocessors, statistics, cells };
-        let mut walk = Walk { slots, context, taps, timed, observer };
+        let context = Context { now, layout, pool, outputs, coprocessors, statistics, cells, taps };
+        let mut walk = Walk { slots, context, timed, observer };
         walk.step(&mut self.decapsulate);
         walk.step(&mut self.parse);
         walk.step(&mut self.look_up);
@@ -357,7 +358,8 @@ impl Pipeline {
         walk.step(&mut self.encapsulate);
         walk.step(&mut self.replicate);
         walk.step(&mut self.sample);
-        walk.taps.look(Point::Drop, walk.slots, now);
+        walk.context.taps.look(Point::Drop, walk.slots, now);
+        walk.context.taps.look(Point::Deliver, walk.slots, now);
         walk.step(&mut self.queue);
     }
 }
@@ -366,7 +368,6 @@ impl Pipeline {
 struct Walk<'a, O> {
     slots: &'a mut Slots,
     context: Context<'a>,
-    taps: &'a mut Taps,
     timed: bool,
     observer: &'a mut O,
 }
@@ -389,7 +390,7 @@ impl<O: Observer> Walk<'_, O> {
                 }
             }
         }
-        self.taps.look(Point::After(E::STAGE), self.slots, self.context.now);
+        self.context.taps.look(Point::After(E::STAGE), self.slots, self.context.now);
         self.observer.passed(E::STAGE, !set.is_empty(), self.slots, self.context.layout);
     }
 }

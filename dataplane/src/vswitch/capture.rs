@@ -17,7 +17,7 @@ use crate::whole;
 pub struct CaptureRequest {
     /// Where in the pipeline.
     pub points: Vec<Point>,
-    /// Only what came from this port.
+    /// Only what came from this port, or leaves for it.
     pub port: Option<String>,
     /// Only what is in this network.
     pub network: Option<String>,
@@ -105,11 +105,13 @@ impl RunningCapture {
         } else {
             nanoseconds.saturating_sub(clock.nanoseconds(cycle - captured.cycle))
         };
+        let name = |slot: PortSlot| self.names.ports.get(&slot).cloned().unwrap_or_else(|| slot.to_string());
         CapturedFrame {
             nanoseconds,
             engine,
             point: captured.point,
-            port: self.names.ports.get(&captured.from).cloned().unwrap_or_else(|| captured.from.to_string()),
+            port: name(captured.from),
+            to: captured.to.map(name),
             network: self.names.networks.get(&captured.domain).cloned(),
             reason: captured.reason,
             len: captured.len,

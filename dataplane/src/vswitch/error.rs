@@ -48,10 +48,10 @@ pub enum VswitchError {
     #[error("port {0} is attached to the switch already; detach it first, or choose another name")]
     Attached(String),
     /// There is no port of this name.
-    #[error("no port {0} is attached to the switch; `mirach show ports` lists what there is")]
+    #[error("no port {0} is attached to the switch; `mirach port list` lists what there is")]
     NoPort(String),
     /// There is no network of this name.
-    #[error("there is no network {0}; `mirach networks` lists what there is")]
+    #[error("there is no network {0}; `mirach show networks` lists what there is")]
     NoNetwork(String),
     /// The frame cannot be looked at.
     #[error(
@@ -74,6 +74,16 @@ pub enum VswitchError {
         "the switch did not answer within {0:?}; what was asked for may still happen, so look before you try again"
     )]
     TimedOut(Duration),
+    /// An engine does not take part.
+    #[error(
+        "engine {engine} did not take a change within {patience:?}; it may be stuck, or its core too busy: see `mirach top`. The others have it"
+    )]
+    Laggard {
+        /// The engine.
+        engine: usize,
+        /// How long it was waited for.
+        patience: Duration,
+    },
     /// The request failed inside, and was contained.
     #[error("the switch failed on this request (a fault of mirach itself, which its log describes); it goes on")]
     Fault,

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -51,6 +52,30 @@ pub(super) struct Shared {
     pub(super) running: AtomicBool,
     /// The thread is to end.
     pub(super) stop: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new() -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            bell: Arc::new(Bell::new()?),
+            switched: RwLock::default(),
+            ended: Ended::default(),
+            running: AtomicBool::new(true),
+            stop: AtomicBool::new(false),
+        }))
+    }
+
+    /// The thread is to end.
+    pub(super) fn end(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.bell.call();
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("running", &self.running).finish_non_exhaustive()
+    }
 }
 
 /// Asks the switch. Each call has a deadline, and none blocks the switch. Calls are carried out in the order in which they come.

@@ -4,13 +4,34 @@
 //! [`Writer`](crate::flow::Writer), and for each engine the [`Desk`](crate::switch::Desk) at the other end of the engine's
 //! [`Pipeline`]. Others ask through [`Handle`]s; their requests are carried out between two of its rounds.
 
+mod ageing;
+mod answers;
 mod capture;
+mod captures;
+mod change;
+mod counters;
+mod engines;
 mod error;
+mod flows;
 mod handle;
+mod layouts;
+mod limits;
+mod ports;
 pub mod report;
 mod state;
+mod statistics;
+mod thread;
+mod underlay;
+mod upcalls;
+mod waiting;
+mod walk;
+mod why;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use hugemem::PacketPool;
 
@@ -21,6 +42,8 @@ pub use handle::{Attached, Handle};
 use crate::bell::Bell;
 use crate::clock::CycleClock;
 use crate::switch::Pipeline;
+use handle::Shared;
+use state::State;
 
 /// Ports that the switch can have at a time.
 pub const MOST_PORTS: u16 = 256;
@@ -40,7 +63,8 @@ pub struct VswitchOptions {
 #[derive(Debug)]
 pub struct Vswitch {
     handle: Handle,
-    bell: Arc<Bell>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Vswitch {
@@ -55,19 +79,34 @@ impl Vswitch {
         pools: Vec<PacketPool>,
         own: PacketPool,
     ) -> Result<(Self, Vec<Pipeline>), VswitchError> {
-        let _ = (options, engine_bells, pools, own);
-        Err(VswitchError::Gone)
+        let shared = Shared::new().map_err(VswitchError::Start)?;
+        let (state, pipelines) = State::new(options, engine_bells, pools, own, Arc::clone(&shared))?;
+        let (handle, requests) = Handle::new(Arc::clone(&shared));
+        let thread = thread::start(state, requests, Arc::clone(&shared)).map_err(VswitchError::Start)?;
+        Ok((Self { handle, shared, thread: Some(thread) }, pipelines))
     }
 
     /// What engines call when they have something for the thread.
     #[must_use]
     pub fn bell(&self) -> &Arc<Bell> {
-        &self.bell
+        &self.shared.bell
     }
 
     /// A way to ask it.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+}
+
+impl Drop for Vswitch {
+    /// Ends the thread, and waits for it: it is never further away than the end of its round.
+    fn drop(&mut self) {
+        self.shared.end();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the switch's thread had ended by a fault");
+        }
     }
 }

@@ -154,6 +154,8 @@ pub struct CapturedFrame {
     pub point: crate::switch::Point,
     /// The port that it came from.
     pub port: String,
+    /// The port that it leaves for, where it leaves.
+    pub to: Option<String>,
     /// Its network, when that is known there.
     pub network: Option<String>,
     /// Why it was dropped, when it was.
@@ -254,6 +256,10 @@ pub struct LatencyReport {
 pub struct DurationReport {
     /// How often it happened.
     pub count: u64,
+    /// All together.
+    pub sum: u64,
+    /// How many took at most so long, for some times.
+    pub buckets: Vec<DurationBucket>,
     /// The mean.
     pub mean: u64,
     /// The median.
@@ -266,6 +272,16 @@ pub struct DurationReport {
     pub p999: u64,
     /// The longest.
     pub maximum: u64,
+}
+
+/// How many took at most so long.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub struct DurationBucket {
+    /// Nanoseconds.
+    pub at_most: u64,
+    /// How many, those of all shorter times included.
+    pub count: u64,
 }
 
 /// How full the flow table is.

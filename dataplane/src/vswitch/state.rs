@@ -1,62 +1,287 @@
-//! Everything that the thread owns.
+//! Everything that the thread owns, and one round of its work.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::capture::{CaptureRequest, RunningCapture};
+use hugemem::PacketPool;
+
+use super::ageing::Ageing;
+use super::answers::Answers;
+use super::change::Changes;
+use super::counters::Counters;
+use super::engines::{Engine, Engines};
 use super::error::VswitchError;
-use super::handle::{Attached, Reply, Shared};
-use super::report::{Explanation, FlowFilter, FlowList, VswitchStatistics};
+use super::flows::Queries;
+use super::handle::Shared;
+use super::layouts;
+use super::ports::Ports;
+use super::underlay::Underlay;
+use super::waiting::Waiting;
+use super::walk::Walk;
+use super::why::Explainer;
+use super::{MOST_PORTS, VswitchOptions};
+use crate::bell::Bell;
+use crate::clock::cycles;
+use crate::flow::{Action, FlowIndex, FlowKey, FlowState, Writer};
 use crate::network::{Brain, Config};
-use crate::switch::PortSlot;
+use crate::overlay::Template;
+use crate::switch::{Event, Layout, Pipeline, PipelineOptions, Rate};
 
-/// Everything that the thread owns.
-#[derive(Default)]
-pub(super) struct State {
-    brain: Brain,
+/// Flows that a new table is made for; it grows.
+const FIRST_CAPACITY: u32 = 65_536;
+/// Things that one engine may send in a round before the next one has its turn.
+const EVENTS: usize = 64;
+/// Flows that each kind of long work may look at in a round.
+const FLOWS: u32 = 2048;
+/// Packets that may be with the thread, of one engine.
+const UPCALLS: usize = 2048;
+/// How long an engine may take to adopt something.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is to be done when all engines have adopted something.
+type Then = Box<dyn FnOnce(Result<(), VswitchError>) + Send>;
+
+struct Adopting {
+    number: u64,
+    since: Duration,
+    then: Then,
 }
 
-fn unfinished() -> VswitchError {
-    VswitchError::Refused("the switch cannot do this yet".into())
+/// Everything that the thread owns.
+pub(super) struct State {
+    pub(super) options: VswitchOptions,
+    start: Instant,
+    pub(super) brain: Brain,
+    pub(super) writer: Writer,
+    pub(super) engines: Engines,
+    /// Memory for packets that are made here.
+    pub(super) own: PacketPool,
+    /// What was sent to the engines last.
+    pub(super) layout: Arc<Layout>,
+    pub(super) known_sets: HashSet<u16>,
+    /// Headers of tunnels that lead nowhere.
+    pub(super) nowhere: Template,
+    pub(super) ports: Ports,
+    pub(super) underlay: Underlay,
+    pub(super) waiting: Waiting,
+    pub(super) walk: Walk,
+    pub(super) changes: Changes,
+    pub(super) ageing: Ageing,
+    pub(super) answers: Answers,
+    pub(super) queries: Queries,
+    pub(super) explainer: Explainer,
+    pub(super) counters: Counters,
+    /// Meters and quotas that are in force.
+    pub(super) limits: HashMap<u16, Rate>,
+    pub(super) quotas: HashMap<u16, u32>,
+    /// Flows that may not be activated yet, because packets that came before wait here.
+    pub(super) deferred: Option<Vec<(FlowIndex, u64)>>,
+    /// Actions of flows that were pending when they should have changed.
+    pub(super) amends: Vec<(FlowKey, Action)>,
+    pub(super) next_capture: u32,
+    adopting: Vec<Adopting>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl State {
+    /// An empty switch, and a pipeline for each engine.
+    pub(super) fn new(
+        options: VswitchOptions,
+        bells: Vec<Arc<Bell>>,
+        pools: Vec<PacketPool>,
+        own: PacketPool,
+        shared: Arc<Shared>,
+    ) -> Result<(Self, Vec<Pipeline>), VswitchError> {
+        let count = options.engines;
+        if bells.len() != count || pools.len() != count {
+            let (pools, bells) = (pools.len(), bells.len());
+            return Err(VswitchError::Engines { engines: count, pools, bells });
+        }
+        let capacity = FIRST_CAPACITY.min(options.flows).max(1);
+        let (writer, mut readers) = Writer::new(capacity, count + 1)?;
+        let layout = Arc::new(layouts::empty());
+        let nowhere = layouts::nowhere().map_err(|error| VswitchError::Refused(error.to_string()))?;
+        let last = readers.pop().ok_or(VswitchError::Gone)?;
+        let explainer = Explainer::new(last, &layout, options.clock)?;
+        let pipeline_options = PipelineOptions { upcalls: UPCALLS, ..PipelineOptions::new(MOST_PORTS, options.clock) };
+        let (mut pipelines, mut ends) = (Vec::new(), Vec::new());
+        for ((reader, pool), bell) in readers.into_iter().zip(pools).zip(bells) {
+            let (pipeline, desk) = Pipeline::new(reader, Arc::clone(&layout), pool, &pipeline_options);
+            ends.push((desk, Arc::clone(pipeline.cells()), bell));
+            pipelines.push(pipeline);
+        }
+        let state = Self {
+            options,
+            start: Instant::now(),
+            brain: Brain::new(),
+            writer,
+            engines: Engines::new(ends),
+            own,
+            layout,
+            known_sets: HashSet::new(),
+            nowhere,
+            ports: Ports::new(),
+            underlay: Underlay::default(),
+            waiting: Waiting::default(),
+            walk: Walk::default(),
+            changes: Changes::default(),
+            ageing: Ageing::default(),
+            answers: Answers::default(),
+            queries: Queries::default(),
+            explainer,
+            counters: Counters::default(),
+            limits: HashMap::new(),
+            quotas: HashMap::new(),
+            deferred: None,
+            amends: Vec::new(),
+            next_capture: 1,
+            adopting: Vec::new(),
+            shared,
+        };
+        Ok((state, pipelines))
+    }
+
+    /// Time since the switch began.
+    pub(super) fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// The configuration that is in force.
     pub(super) fn config(&self) -> &Config {
         self.brain.config()
     }
 
+    /// What a configuration would change.
     pub(super) fn plan(&self, config: Config) -> Result<Vec<String>, VswitchError> {
         Ok(self.brain.plan(config)?.lines().to_vec())
     }
 
-    pub(super) fn attach(&mut self, _: String, _: Attached, reply: Reply<PortSlot>) {
-        let _ = reply.try_send(Err(unfinished()));
+    /// Does what there is to do, a bounded piece of it. Whether there was anything.
+    pub(super) fn round(&mut self) -> bool {
+        let mut busy = self.take_events();
+        busy |= self.tick();
+        busy |= self.step_changes(FLOWS);
+        busy |= self.step_walk(FLOWS);
+        busy |= self.step_ageing(FLOWS);
+        busy |= self.step_queries(FLOWS);
+        self.make_amends();
+        self.end_captures();
+        self.finish_adoptions();
+        self.free_slots();
+        self.engines.flush();
+        busy
     }
 
-    pub(super) fn detach(&mut self, _: &str) -> Result<(), VswitchError> {
-        Err(unfinished())
+    /// When [`State::round`] is to be called again even if nobody calls.
+    pub(super) fn patience(&self) -> Duration {
+        let waits = !self.engines.are_settled() || !self.adopting.is_empty() || !self.amends.is_empty();
+        if waits { Duration::from_millis(1) } else { self.ageing.until_tick(self.now()) }
     }
 
-    pub(super) fn change(
-        &mut self,
-        _: Box<dyn FnOnce(&mut Config) -> Result<(), String> + Send>,
-        reply: Reply<Vec<String>>,
-    ) {
-        let _ = reply.try_send(Err(unfinished()));
+    /// Takes what the engines sent, each in its turn.
+    fn take_events(&mut self) -> bool {
+        let mut busy = false;
+        for number in 0..self.engines.all.len() {
+            for _ in 0..EVENTS {
+                let Some(Engine { desk: Some(desk), .. }) = self.engines.all.get_mut(number) else { break };
+                let Some(event) = desk.next_event() else {
+                    if desk.is_abandoned() {
+                        self.bury(number);
+                    }
+                    break;
+                };
+                busy = true;
+                match event {
+                    Event::Upcall(ticket) => self.upcall(number, ticket),
+                    Event::Back(back) => {
+                        if back.layout.is_some() || back.table.is_some() {
+                            self.engines.gave_back(number);
+                        }
+                    }
+                }
+            }
+        }
+        // Soon, so that packets do not wait for what else there is to do.
+        if busy {
+            self.engines.flush();
+        }
+        busy
     }
 
-    pub(super) fn flows(&mut self, _: &FlowFilter, _: usize, reply: Reply<FlowList>) {
-        let _ = reply.try_send(Err(unfinished()));
+    /// An engine has ended: nobody waits for it any more.
+    fn bury(&mut self, number: usize) {
+        if let Some(engine) = self.engines.all.get_mut(number) {
+            // With its rings go the tables that it had not taken yet.
+            engine.desk = None;
+        }
+        let holds = |state: FlowState| state.holds(number);
+        let pending: Vec<FlowIndex> =
+            self.writer.flows(0).filter(|(_, flow)| holds(flow.state)).map(|(index, _)| index).collect();
+        for index in pending {
+            self.writer.activate_for(index, number);
+        }
     }
 
-    pub(super) fn why(&mut self, _: &str, _: &[u8]) -> Result<Explanation, VswitchError> {
-        Err(unfinished())
+    /// Calls `then` when all engines have adopted what was sent under this number, or one of them does not in time.
+    pub(super) fn when_adopted(&mut self, number: u64, then: impl FnOnce(Result<(), VswitchError>) + Send + 'static) {
+        let since = self.now();
+        self.adopting.push(Adopting { number, since, then: Box::new(then) });
     }
 
-    pub(super) fn begin_capture(&mut self, _: &CaptureRequest, _: Arc<Shared>) -> Result<RunningCapture, VswitchError> {
-        Err(unfinished())
+    fn finish_adoptions(&mut self) {
+        if self.adopting.is_empty() {
+            return;
+        }
+        let now = self.now();
+        let engines = &self.engines;
+        let done = |it: &mut Adopting| engines.have_adopted(it.number) || it.since + PATIENCE <= now;
+        for Adopting { number, then, .. } in self.adopting.extract_if(.., done) {
+            then(match engines.laggard(number) {
+                None => Ok(()),
+                Some(engine) => Err(VswitchError::Laggard { engine, patience: PATIENCE }),
+            });
+        }
     }
 
-    pub(super) fn statistics(&self) -> VswitchStatistics {
-        VswitchStatistics::default()
+    /// Tells engines that a flow is decided on, when all its packets that were here have gone before.
+    pub(super) fn activate(&mut self, index: FlowIndex, mask: u64) {
+        match &mut self.deferred {
+            _ if mask == 0 => {}
+            Some(deferred) => deferred.push((index, mask)),
+            None => self.engines.activate(index, mask),
+        }
+    }
+
+    /// Changes the flows that were pending when they should have changed, if they are active now.
+    fn make_amends(&mut self) {
+        for (key, action) in std::mem::take(&mut self.amends) {
+            self.amend(key, action);
+        }
+    }
+
+    /// Gives the flow of a key this action, now or as soon as it is active. Nothing if there is no such flow.
+    pub(super) fn amend(&mut self, key: FlowKey, action: Action) {
+        const MOST: usize = 4096;
+        let Some(index) = self.writer.find(&key) else { return };
+        let Some(flow) = self.writer.get(index).filter(|flow| flow.action != action) else { return };
+        if flow.state == FlowState::Active {
+            self.become_another(index, &action);
+        } else if self.amends.len() < MOST {
+            self.amends.push((key, action));
+        }
+    }
+
+    /// Ends the captures whose users have gone.
+    fn end_captures(&mut self) {
+        let ended = std::mem::take(&mut *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner));
+        for number in ended {
+            self.engines.end_capture(number);
+        }
+    }
+
+    /// The cycle counter, in whose unit flows have their times.
+    pub(super) fn cycles(&self) -> u64 {
+        cycles()
     }
 }

@@ -1,12 +1,20 @@
 //! The command line.
 
+mod switch;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use dataplane::config::{ByteSize, ControlSocket, CoreList, PageSize, Poll, Scheduler};
+use dataplane::control::MetricsAddress;
 use dataplane::port::{MAXIMUM_FRAME, MINIMUM_FRAME, NamedSpec, PortName, PortSpec};
 
 use crate::embedded::Driver;
+
+pub(crate) use switch::{
+    ApplyArguments, CaptureArguments, FlowsArguments, Part, SchemaArguments, SetArguments, ShowArguments, Shown, Sort,
+    SubscribeArguments, TopArguments, UnsetArguments, WhyArguments,
+};
 
 use crate::commands::device::DeviceArguments;
 
@@ -45,12 +53,34 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// Join ports pairwise and move packets between them
+    /// Open ports and move packets between them: pairwise, or through the networks of a configuration file
     #[command(after_help = PORTS_HELP)]
     Run(RunArguments),
     /// Add, remove and show ports of a mirach that runs
     #[command(after_help = PORTS_HELP)]
     Port(PortArguments),
+    /// Make a mirach that runs what a configuration file says, with the least change, all or nothing
+    Apply(ApplyArguments),
+    /// Show networks, slices, rules, routes, tunnels, learned addresses, or the elements of the switch
+    Show(ShowArguments),
+    /// Add or change one network, slice, port of a network, group of rules, route or tunnel
+    #[command(after_help = switch::SET_HELP)]
+    Set(SetArguments),
+    /// Take out what `mirach set` or a configuration file put in
+    Unset(UnsetArguments),
+    /// Show flows of the switch
+    Flows(FlowsArguments),
+    /// Say what would happen to a frame in the switch, element by element, and why
+    #[command(after_help = switch::WHY_HELP)]
+    Why(WhyArguments),
+    /// Capture packets anywhere in the switch, with the reasons for drops
+    Capture(CaptureArguments),
+    /// Watch ports, engines, elements, flows and drops
+    Top(TopArguments),
+    /// Print news of a mirach that runs, one JSON object a line
+    Subscribe(SubscribeArguments),
+    /// Print the description of the control socket, or of the configuration file
+    Schema(SchemaArguments),
     /// Show the forwarder at work, with no hardware, no root and no huge pages
     Demo(DemoArguments),
     /// Measure what one queue costs per packet, by burst and frame size
@@ -72,8 +102,8 @@ pub(crate) enum Command {
 
 #[derive(Args, Debug)]
 pub(crate) struct RunArguments {
-    /// A port; give an even number of them. The first two are joined, then the next two, and so on. More can be added later
-    /// with `mirach port add`
+    /// A port. Those that no network of the configuration file has are joined: the first two, then the next two, and so on.
+    /// More can be added later with `mirach port add`
     #[arg(long = "port", value_name = "SPEC")]
     pub(crate) ports: Vec<NamedSpec>,
     /// TOML file that says the same as the flags; flags win
@@ -104,10 +134,19 @@ pub(crate) struct RunArguments {
     /// (least-cpu), or all in the order of arrival (off) [default: least-cpu]
     #[arg(long, value_name = "MODE")]
     pub(crate) scheduler: Option<Scheduler>,
-    /// Unix socket on which `mirach port` adds and removes ports, or none [default: /run/mirach/control.sock for root,
+    /// Unix socket on which the other commands ask and change this run, or none [default: /run/mirach/control.sock for root,
     /// $XDG_RUNTIME_DIR/mirach/control.sock for others]
     #[arg(long, value_name = "PATH")]
     pub(crate) control: Option<ControlSocket>,
+    /// Group whose members may ask there what there is, and change nothing
+    #[arg(long, value_name = "NAME")]
+    pub(crate) control_group: Option<String>,
+    /// Serve metrics for Prometheus at an address such as 127.0.0.1:9100, or on a Unix socket (a path with a /) [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics: Option<MetricsAddress>,
+    /// Most flows that the switch keeps [default: 131072]
+    #[arg(long, value_name = "N")]
+    pub(crate) flows: Option<u32>,
     /// Stop after so many seconds [default: at SIGINT or SIGTERM, or when all sources have ended]
     #[arg(long, value_name = "N")]
     pub(crate) seconds: Option<u64>,

@@ -61,7 +61,7 @@ impl Log {
         let (ready, is_ready) = sync_channel(1);
         let work = move || {
             // They are for the thread that waits for them.
-            let _blocked = Signals::block();
+            let _blocked = Signals::block_with_reload();
             let _ = ready.send(());
             write(&queue, out, &waiting, &dropped);
         };

@@ -33,12 +33,17 @@ pub(crate) fn is_ready() -> bool {
 
 /// Prints a line. Nothing is held back in this process, so nothing can block when it exits.
 pub(crate) fn line(text: &str) -> io::Result<()> {
-    let mut bytes = text.as_bytes().to_vec();
+    let mut line = text.as_bytes().to_vec();
     if !text.ends_with('\n') {
-        bytes.push(b'\n');
+        line.push(b'\n');
     }
+    bytes(&line)
+}
+
+/// Writes bytes as they are, as [`line`] does.
+pub(crate) fn bytes(bytes: &[u8]) -> io::Result<()> {
     let stdout = io::stdout().lock();
-    let mut rest = &bytes[..];
+    let mut rest = bytes;
     while let Some(piece) = rest.get(..rest.len().min(PIECE)).filter(|piece| !piece.is_empty()) {
         match poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], Some(&PATIENCE)) {
             Ok(0) | Err(rustix::io::Errno::INTR) if signals::are_pending() => {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use dataplane::clock::CycleClock;
 use dataplane::histogram::Histogram;
 use dataplane::stats::{PortStatistics, QueueStatistics, Statistics};
+use dataplane::switch::{Flowing, Reason};
 use drivers::nic::DropReason;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -27,6 +28,7 @@ pub(crate) fn text(seconds: f64, interval: &Statistics, clock: CycleClock) -> St
     text.push_str(&headline(interval, clock));
     text.push('\n');
     text.push_str(&queues(interval, clock));
+    text.push_str(&switched(interval));
     text.push_str(&shares(interval));
     text
 }
@@ -102,7 +104,22 @@ pub(crate) fn drops(statistics: &Statistics) -> Vec<(String, u64)> {
             }
         }
     }
+    let by_switch = statistics.switch.iter().flat_map(|switch| Reason::ALL.iter().zip(switch.drops));
+    let by_switch = by_switch.filter(|(_, count)| *count > 0);
+    drops.extend(by_switch.map(|(reason, count)| (format!("switch_drop_{}", reason.name()), count)));
     drops
+}
+
+/// What the switch added to the packets that were received, and what became of them: `switch: 12 received, 3 copied, ...`. Without what it drops, which
+/// is with all drops. Empty when it did nothing.
+pub(crate) fn switched(statistics: &Statistics) -> String {
+    let Some(switch) = statistics.switch.as_ref().filter(|switch| switch.flowing != Flowing::default()) else {
+        return String::new();
+    };
+    let named = switch.flowing.named().into_iter().filter(|(_, count)| *count > 0);
+    let list: Vec<String> =
+        named.map(|(name, count)| format!("{} {}", grouped(count), name.replace('_', " "))).collect();
+    format!("{:10}switch: {}\n", "", list.join(", "))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people")]
@@ -162,6 +179,12 @@ pub(crate) fn object(kind: &str, seconds: f64, statistics: &Statistics, clock: C
     object.insert("drops".into(), Value::Object(drops));
     if let Some(latency) = statistics.latency().as_ref().and_then(Latency::of) {
         object.insert("latency_ns".into(), json!(latency));
+    }
+    if let Some(switch) = &statistics.switch {
+        let mut flowing: Map<String, Value> =
+            switch.flowing.named().into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();
+        flowing.insert("dropped".into(), json!(switch.dropped()));
+        object.insert("switch".into(), Value::Object(flowing));
     }
     let ports = statistics.ports.iter().map(|port| port_object(port, statistics, clock)).collect();
     object.insert("ports".into(), Value::Array(ports));
@@ -271,6 +294,22 @@ mod tests {
         assert!(text.contains("dropped: tx_queue_full 7"), "{text}");
         assert!(text.contains("tx q0") && !text.contains("tx q1"), "{text}");
         assert!(text.ends_with("\n          cpu: 0000:00:03.0 100.0 %\n"), "{text}");
+    }
+
+    #[test]
+    fn what_the_switch_did_is_in_text_and_json() {
+        let mut switch = dataplane::switch::SwitchStatistics::default();
+        (switch.flowing.received, switch.flowing.copied, switch.flowing.delivered) = (1_000_007, 3, 1_000_007);
+        switch.drops[Reason::Spoofed as usize] = 3;
+        let statistics = Statistics { switch: Some(switch), ..sample() };
+        let clock = CycleClock::with_rate(2_000_000_000);
+        let text = text(1.0, &statistics, clock);
+        assert!(text.contains("dropped: tx_queue_full 7, switch_drop_spoofed 3"), "{text}");
+        assert!(text.contains("\n          switch: 1,000,007 received, 3 copied, 1,000,007 delivered\n"), "{text}");
+        let object = object("summary", 1.0, &statistics, clock);
+        assert_eq!(object["drops"]["switch_drop_spoofed"], 3);
+        assert_eq!((&object["switch"]["copied"], &object["switch"]["dropped"]), (&json!(3), &json!(3)));
+        assert_eq!(switched(&sample()), "");
     }
 
     #[test]

@@ -9,11 +9,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::caller::{Access, Caller, Watch};
+use super::metrics;
 use super::rpc::{Handler, RpcError, code};
-use crate::forwarder::Forwarder;
+use crate::forwarder::{Access as _, Forwarder};
+use crate::network::Config;
+use crate::network::config::{
+    GroupConfig, NetworkConfig, PortConfig, RouteConfig, SliceConfig, TunnelConfig, UnderlayConfig,
+};
+use crate::vswitch::Handle;
+use crate::vswitch::report::{Explanation, FlowList, VswitchStatistics};
 
+mod capture;
+mod network;
 mod ports;
 mod schema;
+mod switch;
 mod topics;
 
 pub use schema::schema;
@@ -34,6 +44,34 @@ impl Methods {
     /// The forwarder, to be had for a moment at a time.
     fn access(&self) -> Arc<Mutex<Forwarder>> {
         Arc::clone(&self.forwarder)
+    }
+
+    /// Everything that was counted, for Prometheus.
+    pub(super) fn metrics(&self) -> Result<String, String> {
+        let (ports, clock, switch) =
+            self.access().with(|forwarder| (forwarder.statistics(), forwarder.clock(), forwarder.vswitch()));
+        let switch = switch.map(|switch| switch.statistics()).transpose().map_err(|error| error.to_string())?;
+        Ok(metrics::exposition(&ports, clock, switch.as_ref()))
+    }
+
+    /// The switch.
+    fn switch(&self) -> Result<Handle, RpcError> {
+        let switch = self.access().with(|forwarder| forwarder.vswitch());
+        switch.ok_or_else(|| {
+            failed("there are no networks yet, so there is no switch; make one with: mirach set network NAME, or mirach apply FILE")
+        })
+    }
+
+    /// How the switch was configured.
+    fn config(&self) -> Config {
+        self.access().with(|forwarder| forwarder.network())
+    }
+
+    /// How the switch was configured, and how it fares.
+    fn switch_state(&self) -> Result<(Config, VswitchStatistics), RpcError> {
+        let (config, switch) = self.access().with(|forwarder| (forwarder.network(), forwarder.vswitch()));
+        let now = switch.map(|switch| switch.statistics()).transpose().map_err(failed)?;
+        Ok((config, now.unwrap_or_default()))
     }
 }
 
@@ -83,6 +121,66 @@ table! {
     Read "port.list" = ports::list: Nothing => ports::List;
     /// What ports have counted, and what share of the processor they had.
     Read "port.stats" = ports::stats: ports::Choice => ports::Statistics;
+    /// Makes the forwarder what a file says, or its switch what a configuration says, with the least change, all or nothing.
+    Write "network.apply" = network::apply: network::Wanted => network::Applied;
+    /// What `network.apply` would change.
+    Read "network.plan" = network::plan: network::Wanted => network::Applied;
+    /// The configuration that is in force.
+    Read "config.get" = network::get: Nothing => network::InForce;
+    /// Adds a network, or puts another in the place of that of its name.
+    Write "network.set" = network::network_set: NetworkConfig => network::Applied;
+    /// Takes a network out.
+    Write "network.del" = network::network_del: network::ByName => network::Applied;
+    /// Adds a slice, or puts another in the place of that of its name.
+    Write "slice.set" = network::slice_set: SliceConfig => network::Applied;
+    /// Takes a slice out.
+    Write "slice.del" = network::slice_del: network::ByName => network::Applied;
+    /// Adds a group of rules, or puts another in the place of that of its name.
+    Write "group.set" = network::group_set: GroupConfig => network::Applied;
+    /// Takes a group of rules out.
+    Write "group.del" = network::group_del: network::ByName => network::Applied;
+    /// Puts a port into a network, or changes how it lies in it.
+    Write "attachment.set" = network::attachment_set: PortConfig => network::Applied;
+    /// Takes a port out of one network, or of all.
+    Write "attachment.del" = network::attachment_del: network::ByPort => network::Applied;
+    /// Adds a static route, or puts another in the place of that with its network and prefix.
+    Write "route.set" = network::route_set: RouteConfig => network::Applied;
+    /// Takes a static route out.
+    Write "route.del" = network::route_del: network::ByPrefix => network::Applied;
+    /// Adds a tunnel, or puts another in the place of that with its network and remote host.
+    Write "tunnel.set" = network::tunnel_set: TunnelConfig => network::Applied;
+    /// Takes a tunnel out.
+    Write "tunnel.del" = network::tunnel_del: network::ByRemote => network::Applied;
+    /// Says what leads to other hosts.
+    Write "underlay.set" = network::underlay_set: UnderlayConfig => network::Applied;
+    /// Takes out what leads to other hosts.
+    Write "underlay.del" = network::underlay_del: Nothing => network::Applied;
+    /// All networks and how they fare.
+    Read "network.list" = switch::networks: Nothing => switch::Networks;
+    /// All slices and how they fare.
+    Read "slice.list" = switch::slices: Nothing => switch::Slices;
+    /// All groups of rules and the ports that have them.
+    Read "group.list" = switch::groups: Nothing => switch::Groups;
+    /// All places of ports in networks.
+    Read "attachment.list" = switch::attachments: Nothing => switch::Attachments;
+    /// All static routes.
+    Read "route.list" = switch::routes: Nothing => switch::Routes;
+    /// All tunnels and how they fare.
+    Read "tunnel.list" = switch::tunnels: Nothing => switch::Tunnels;
+    /// Flows of the table.
+    Read "flow.list" = switch::flows: switch::WantedFlows => FlowList;
+    /// What would happen to a frame that came from a port now, element by element, and why.
+    Read "flow.why" = switch::why: switch::Question => Explanation;
+    /// What the switch has counted, and how it fares.
+    Read "switch.stats" = switch::stats: Nothing => VswitchStatistics;
+    /// The elements of the pipeline with what each did, and what was dropped.
+    Read "switch.graph" = switch::graph: Nothing => switch::Graph;
+    /// Begins to capture packets, until `capture.end` or the end of this connection. What is in packets is not for everybody who may look.
+    Write "capture.begin" = capture::begin: capture::Begin => capture::Begun;
+    /// The next packets of a capture.
+    Read "capture.next" = capture::next: capture::Next => capture::Frames;
+    /// Ends a capture.
+    Read "capture.end" = capture::end: capture::End => capture::Numbers;
     /// Has news of a topic sent on this connection, as notifications named `update`.
     Read "subscribe" = topics::subscribe: topics::Subscribe => topics::Subscribed;
     /// Ends a subscription of this connection.
@@ -131,3 +229,6 @@ impl Handler for Methods {
         topics::look(self, watch)
     }
 }
+
+#[cfg(test)]
+mod tests;

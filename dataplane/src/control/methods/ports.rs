@@ -94,6 +94,10 @@ pub(super) struct Entry {
     spec: Option<NamedSpec>,
     /// The port that it is joined to.
     pub(super) join: Option<String>,
+    /// It is one of the switch's.
+    pub(super) switched: bool,
+    /// The networks that it lies in; for the port to other hosts, that is `underlay`.
+    networks: Vec<String>,
     /// `running` or `lost`.
     pub(super) state: &'static str,
     /// Pairs of queues.
@@ -172,9 +176,9 @@ pub(super) fn list(methods: &Methods, _: &Caller, _: Nothing) -> Result<List, Rp
 }
 
 fn entry(port: Listing) -> Entry {
-    let Listing { name, kind, spec, partner, lost, queues, facts, .. } = port;
+    let Listing { name, kind, spec, partner, switched, networks, lost, queues, facts } = port;
     let state = if lost { "lost" } else { "running" };
-    Entry { name, kind: kind.name(), spec, join: partner, state, queues, facts }
+    Entry { name, kind: kind.name(), spec, join: partner, switched, networks, state, queues, facts }
 }
 
 pub(super) fn stats(methods: &Methods, _: &Caller, Choice { name }: Choice) -> Result<Statistics, RpcError> {

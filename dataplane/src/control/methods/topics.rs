@@ -131,7 +131,11 @@ fn changes(methods: &Methods, watch: &mut Watch) -> Result<Option<Value>, RpcErr
     for (name, port) in &now {
         match before.get(name) {
             None => lines.push(format!("+ open port {name}")),
-            Some(was) if was != port => lines.push(format!("~ open port {name}: {}", port.1)),
+            Some(was) if was != port => {
+                let (partner, state) = port;
+                let partner = partner.as_deref().unwrap_or("none");
+                lines.push(format!("~ open port {name}: joined to {partner}, {state}"));
+            }
             Some(_) => {}
         }
     }

@@ -16,6 +16,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::address::MetricsAddress;
 use super::text::CONTENT_TYPE;
+use crate::control::Methods;
 use crate::socket::{ListenError, Listener};
 
 /// Most clients at a time.
@@ -59,11 +60,19 @@ enum Door {
 }
 
 impl MetricsServer {
+    /// Serves all counters of a forwarder at `address`, on a thread of its own.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub fn start(address: &MetricsAddress, methods: Methods) -> Result<Self, MetricsError> {
+        Self::serve(address, move || methods.metrics())
+    }
+
     /// Serves what `source` gives at `address`, on a thread of its own. Where `source` fails, its reason is served.
     ///
     /// # Errors
     /// When the address cannot be had.
-    pub fn serve(
+    pub(super) fn serve(
         address: &MetricsAddress,
         source: impl Fn() -> Result<String, String> + Send + Sync + 'static,
     ) -> Result<Self, MetricsError> {

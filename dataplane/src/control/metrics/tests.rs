@@ -9,10 +9,10 @@ use super::text::{Exposition, Kind};
 use super::*;
 
 /// A sample: its labels, and its value as it is written.
-pub(in crate::control) type Samples = BTreeMap<String, Vec<(BTreeMap<String, String>, String)>>;
+type Samples = BTreeMap<String, Vec<(BTreeMap<String, String>, String)>>;
 
 /// Reads the format strictly: every rule of its description that concerns what stands in the text.
-pub(in crate::control) fn parse(text: &str) -> Samples {
+fn parse(text: &str) -> Samples {
     assert!(text.ends_with('\n'), "the last line has an end");
     let mut samples = Samples::new();
     let mut done = HashSet::new();

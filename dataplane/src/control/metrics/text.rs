@@ -7,7 +7,7 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 
 /// What a metric is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::control) enum Kind {
+pub(super) enum Kind {
     /// It only grows.
     Counter,
     /// It goes up and down.
@@ -18,7 +18,7 @@ pub(in crate::control) enum Kind {
 
 /// A number.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(in crate::control) enum Number {
+pub(super) enum Number {
     /// Exactly.
     Whole(u64),
     /// A ratio or a time.
@@ -48,23 +48,23 @@ impl fmt::Display for Number {
 }
 
 /// Labels of a sample: names, which are chosen here and need no care, and values, which are users'.
-pub(in crate::control) type Labels<'a> = &'a [(&'a str, &'a str)];
+pub(super) type Labels<'a> = &'a [(&'a str, &'a str)];
 
 /// The text while it is written.
 #[derive(Default)]
-pub(in crate::control) struct Exposition {
+pub(super) struct Exposition {
     text: String,
 }
 
 /// A metric whose samples are being written.
-pub(in crate::control) struct Family<'e> {
+pub(super) struct Family<'e> {
     text: &'e mut String,
     name: &'static str,
 }
 
 impl Exposition {
     /// Begins a metric. All samples of a metric belong together.
-    pub(in crate::control) fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
+    pub(super) fn family(&mut self, name: &'static str, kind: Kind, help: &str) -> Family<'_> {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -77,19 +77,19 @@ impl Exposition {
     }
 
     /// The text.
-    pub(in crate::control) fn finish(self) -> String {
+    pub(super) fn finish(self) -> String {
         self.text
     }
 }
 
 impl Family<'_> {
     /// Writes a sample.
-    pub(in crate::control) fn sample(&mut self, labels: Labels<'_>, value: impl Into<Number>) {
+    pub(super) fn sample(&mut self, labels: Labels<'_>, value: impl Into<Number>) {
         self.write("", labels, None, value.into());
     }
 
     /// Writes a histogram: how many values were at most each bound, ascending, and of all of them their number and sum.
-    pub(in crate::control) fn histogram(&mut self, labels: Labels<'_>, at_most: &[(f64, u64)], count: u64, sum: f64) {
+    pub(super) fn histogram(&mut self, labels: Labels<'_>, at_most: &[(f64, u64)], count: u64, sum: f64) {
         for (bound, number) in at_most {
             self.write("_bucket", labels, Some(("le", &bound.to_string())), Number::Whole(*number));
         }

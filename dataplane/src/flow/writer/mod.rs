@@ -7,6 +7,7 @@ mod records;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use hugemem::MemoryError;
@@ -302,6 +303,13 @@ impl Writer {
         }
     }
 
+    /// From now on packets of the flow that come to reader `number` may pass: for a reader that has ended.
+    pub fn activate_for(&mut self, index: FlowIndex, number: usize) {
+        if let Some(segment) = self.table.segment(index) {
+            segment.activate(index, number);
+        }
+    }
+
     /// What is known of a flow; `None` when there is none of this index.
     #[must_use]
     pub fn get(&self, index: FlowIndex) -> Option<Flow> {
@@ -318,7 +326,19 @@ impl Writer {
 
     /// All flows, in the order of their indices, from `first` on.
     pub fn flows(&self, first: u32) -> impl Iterator<Item = (FlowIndex, Flow)> {
-        (first..self.fresh).map(FlowIndex).filter_map(|index| Some((index, self.get(index)?)))
+        self.flows_in(first..u32::MAX)
+    }
+
+    /// Those of them whose indices are in a range.
+    pub fn flows_in(&self, range: Range<u32>) -> impl Iterator<Item = (FlowIndex, Flow)> {
+        let Range { start, end } = range;
+        (start..end.min(self.fresh)).map(FlowIndex).filter_map(|index| Some((index, self.get(index)?)))
+    }
+
+    /// All flows have indices below this.
+    #[must_use]
+    pub fn bound(&self) -> u32 {
+        self.fresh
     }
 
     /// Flows in the table.

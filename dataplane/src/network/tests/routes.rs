@@ -105,7 +105,7 @@ fn why_says_each_step() {
     let domain = crate::flow::Domain::port(world.number("red1"));
     let key = crate::flow::FlowKey::of(&headers, &frame, domain);
     let first = crate::network::First { key, headers: &headers, view: &frame, now: world.now };
-    let (decision, steps) = world.brain.why(&first);
+    let (decision, steps, _) = world.brain.why(&first);
     assert_eq!(world.goes(&decision.action), "blue1");
     let text = steps.join("\n");
     for part in ["route 10.1.0.0/24 leads into network blue", "52:54:00:00:00:03 at port blue1", "so: Port"] {

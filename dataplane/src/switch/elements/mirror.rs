@@ -22,7 +22,7 @@ impl Element for Mirror {
         let Some(port) = context.layout.mirror else { return };
         for place in set.places() {
             let Some(packet) = slots.packets.as_slice().get(place) else { continue };
-            copy::send(packet, port, context, |_| Ok(()));
+            copy::send(packet, slots.get(place), port, context, |_| Ok(()));
         }
     }
 }

@@ -15,6 +15,7 @@ mod sample;
 
 use hugemem::PacketPool;
 
+use super::capture::Taps;
 use super::coprocessor::Coprocessors;
 use super::counters::{SwitchCells, SwitchStatistics};
 use super::layout::Layout;
@@ -51,6 +52,8 @@ pub(super) struct Context<'a> {
     pub(super) statistics: &'a mut SwitchStatistics,
     /// Where latencies are noted.
     pub(super) cells: &'a SwitchCells,
+    /// Captures.
+    pub(super) taps: &'a mut Taps,
 }
 
 /// A step of the pipeline.

@@ -25,6 +25,13 @@ impl Queue {
         Self { link, hold, trash: Batch::new(MOST) }
     }
 
+    /// Drops a packet that was meant for something else till now.
+    #[cold]
+    fn refuse(&mut self, packet: Packet, slot: &Slot, reason: Reason, context: &mut Context<'_>) {
+        context.taps.drops(&packet, reason, (slot.from, slot.domain), context.now);
+        self.discard(packet, reason, context);
+    }
+
     /// Drops a packet.
     #[inline]
     fn discard(&mut self, packet: Packet, reason: Reason, context: &mut Context<'_>) {
@@ -41,7 +48,7 @@ impl Queue {
     }
 
     /// Makes a packet whole that outlives its batch.
-    fn keep(&mut self, packet: Packet, context: &mut Context<'_>) -> Option<Packet> {
+    fn keep(&mut self, packet: Packet, slot: &Slot, context: &mut Context<'_>) -> Option<Packet> {
         if packet.foreign().is_empty() {
             return Some(packet);
         }
@@ -51,7 +58,7 @@ impl Queue {
                 Some(whole)
             }
             Err(reason) => {
-                self.discard(packet, reason, context);
+                self.refuse(packet, slot, reason, context);
                 None
             }
         }
@@ -61,32 +68,32 @@ impl Queue {
     fn raise(&mut self, packet: Packet, slot: &Slot, key: &FlowKey, why: Why, context: &mut Context<'_>) {
         let quota = context.layout.port(slot.from).map_or(0, |port| port.upcalls);
         if let Err(reason) = self.link.admits(slot.from, quota) {
-            return self.discard(packet, reason, context);
+            return self.refuse(packet, slot, reason, context);
         }
-        let Some(packet) = self.keep(packet, context) else { return };
+        let Some(packet) = self.keep(packet, slot, context) else { return };
         match self.link.raise(packet, (slot.from, slot.domain), *key, why, context.now) {
             Ok(()) => context.statistics.flowing.raised += 1,
-            Err(packet) => self.discard(packet, Reason::UpcallFull, context),
+            Err(packet) => self.refuse(packet, slot, Reason::UpcallFull, context),
         }
     }
 
     #[cold]
     fn hold(&mut self, packet: Packet, slot: &Slot, index: FlowIndex, context: &mut Context<'_>) {
-        let Some(packet) = self.keep(packet, context) else { return };
+        let Some(packet) = self.keep(packet, slot, context) else { return };
         let held = Held { packet, from: slot.from, domain: slot.domain, since: context.now };
         let quota = context.layout.port(slot.from).map_or(0, |port| port.upcalls);
         match self.hold.push(index, held, quota) {
             Ok(()) => context.statistics.flowing.waited += 1,
-            Err(held) => self.discard(held.packet, Reason::HoldFull, context),
+            Err(held) => self.refuse(held.packet, slot, Reason::HoldFull, context),
         }
     }
 
     #[cold]
     fn hand_over(&mut self, packet: Packet, slot: &Slot, number: u16, context: &mut Context<'_>) {
-        let Some(packet) = self.keep(packet, context) else { return };
+        let Some(packet) = self.keep(packet, slot, context) else { return };
         match context.coprocessors.hand_over(number, packet, slot) {
             Ok(()) => context.statistics.flowing.handed_over += 1,
-            Err(packet) => self.discard(packet, Reason::CoprocessorFull, context),
+            Err(packet) => self.refuse(packet, slot, Reason::CoprocessorFull, context),
         }
     }
 }
@@ -105,14 +112,14 @@ impl Element for Queue {
         slots.drain(|slot, key, packet| match slot.verdict {
             Verdict::Port(port) => match context.outputs.push(port, packet) {
                 Ok(()) => delivered += 1,
-                Err(packet) => self.discard(packet, copy::no_room(port, context), context),
+                Err(packet) => self.refuse(packet, slot, copy::no_room(port, context), context),
             },
             Verdict::Drop(reason) => self.discard(packet, reason, context),
             Verdict::Up(why) => self.raise(packet, slot, key, why, context),
             Verdict::Hold(index) => self.hold(packet, slot, index, context),
             Verdict::Coprocessor(number) => self.hand_over(packet, slot, number, context),
             // Nobody knew what to do with it.
-            Verdict::Open | Verdict::Replicate(_) => self.discard(packet, Reason::NoPort, context),
+            Verdict::Open | Verdict::Replicate(_) => self.refuse(packet, slot, Reason::NoPort, context),
         });
         context.statistics.flowing.delivered += delivered;
         context.statistics.flowing.held = self.hold.len() as u64;

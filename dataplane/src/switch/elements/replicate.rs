@@ -53,7 +53,7 @@ impl Element for Replicate {
                 }
                 budget -= 1;
                 let port = port_of(member, layout);
-                copy::send(packet, port, context, |copy| prepare(copy, member, &slot, layout));
+                copy::send(packet, &slot, port, context, |copy| prepare(copy, member, &slot, layout));
             }
             match prepare(packet, last, &slot, layout) {
                 Ok(()) => slots.get_mut(place).verdict = Verdict::Port(port_of(last, layout)),

@@ -3,7 +3,7 @@
 use super::*;
 
 fn request(points: &[Point]) -> CaptureRequest {
-    CaptureRequest { number: 1, points: points.to_vec(), from: None, domain: None, bytes: 20 }
+    CaptureRequest { number: 1, points: points.to_vec(), port: None, domain: None, bytes: 20 }
 }
 
 #[test]
@@ -60,8 +60,8 @@ fn a_capture_can_be_of_one_port_and_there_is_room_for_some() {
     let mut world = World::new(layout());
     let mut captures = Vec::new();
     for number in 0..=MOST_TAPS as u32 {
-        let from = Some(PortSlot(number as u16));
-        let (tap, capture) = Tap::new(&CaptureRequest { number, from, ..request(&[Point::Receive]) }, pool(5));
+        let port = Some(PortSlot(number as u16));
+        let (tap, capture) = Tap::new(&CaptureRequest { number, port, ..request(&[Point::Receive]) }, pool(5));
         world.desk.begin_capture(tap);
         captures.push(capture);
     }
@@ -71,4 +71,48 @@ fn a_capture_can_be_of_one_port_and_there_is_room_for_some() {
     world.run(&[&numbered(1, 0)], 2);
     let taken: Vec<u64> = captures.iter().map(|capture| capture.counters.taken()).collect();
     assert_eq!(taken, [0, 0, 1, 0, 0]);
+}
+
+#[test]
+fn what_leaves_is_captured_where_it_goes_copies_too() {
+    let port = |port| Member { target: Target::Port(PortSlot(port)), vlan: crate::flow::VlanRewrite::Keep };
+    let sets = vec![vec![port(0), port(1), port(2), port(7)].into()];
+    let mut world = World::new(Layout { sets, ..layout() });
+    // Of port 7, which is in the set and has no room.
+    world.outputs = Outputs::new(4, 4096);
+    world.learn(&numbered(1, 0), 0, &to(2));
+    world.learn(&numbered(2, 0), 0, &Action::to(Output::Replicate(0)));
+    world.learn(&numbered(3, 0), 0, &Action::to(Output::Drop(Reason::NoRoute as u8)));
+    world.learn(&numbered(4, 0), 0, &to(6));
+    let points = [Point::Deliver, Point::Drop];
+    let (tap, mut all) = Tap::new(&request(&points), pool(16));
+    world.desk.begin_capture(tap);
+    let (tap, mut of_one) =
+        Tap::new(&CaptureRequest { number: 2, port: Some(PortSlot(1)), ..request(&points) }, pool(16));
+    world.desk.begin_capture(tap);
+    world.attend();
+    world.run(&[&numbered(1, 0), &numbered(2, 0), &numbered(3, 0), &numbered(4, 0)], 0);
+    let seen = |capture: &mut Capture| {
+        let mut seen = Vec::new();
+        while let Ok(captured) = capture.packets.pop() {
+            assert_eq!(captured.from, PortSlot(0));
+            seen.push((captured.to.map(|port| port.0), captured.reason));
+        }
+        seen.sort_by_key(|(to, reason)| (*to, reason.map(|reason| reason as u8)));
+        seen
+    };
+    let expected = [
+        (None, Some(Reason::NoRoute)),
+        // These two were on their way.
+        (None, Some(Reason::NoPort)),
+        (None, Some(Reason::NoPort)),
+        (Some(1), None),
+        (Some(2), None),
+        (Some(2), None),
+        (Some(6), None),
+        (Some(7), None),
+    ];
+    assert_eq!(seen(&mut all), expected);
+    assert_eq!(seen(&mut of_one), [(Some(1), None)]);
+    world.assert_balanced();
 }

@@ -128,7 +128,7 @@ pub(super) fn follow(
     let mut before = forwarder.statistics();
     loop {
         let now = Instant::now();
-        if signals.wait(end.min(tick).saturating_duration_since(now)) {
+        if signals.wait(end.min(tick).saturating_duration_since(now)).is_some() {
             return Ok(());
         }
         let now = Instant::now();

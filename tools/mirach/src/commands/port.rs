@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use dataplane::config::ControlSocket;
-use dataplane::control::Client;
 use dataplane::port::{NamedSpec, PciName, PortSpec};
 use serde_json::{Value, json};
 
 use crate::cli::{AddArguments, PortArguments, PortCommand};
+use crate::commands::ask;
 use crate::output;
 use crate::table::grouped;
 
@@ -30,10 +29,7 @@ pub(crate) fn execute(arguments: PortArguments) -> anyhow::Result<ExitCode> {
         PortCommand::List => ("port.list", json!({})),
         PortCommand::Stats { name } => ("port.stats", json!({ "name": name })),
     };
-    let path = control.or_else(ControlSocket::usual).context(
-        "XDG_RUNTIME_DIR is not set, so there is no usual control socket; name that of the mirach that runs with --control PATH",
-    )?;
-    let result = Client::connect(&path)?.call(method, params)?;
+    let result = ask::connect(control)?.call(method, params)?;
     for notice in result.get("notices").and_then(Value::as_array).into_iter().flatten() {
         eprintln!("note: {}", word(notice));
     }
@@ -109,6 +105,9 @@ fn list(result: &Value) -> String {
         let _ = write!(text, "{}: {}", field("name"), field("kind"));
         match port.get("join").and_then(Value::as_str) {
             Some(partner) => text.push_str(&format!(" join {partner}")),
+            None if port.get("switched").and_then(Value::as_bool) == Some(true) => {
+                text.push_str(&format!(" networks {}", ask::word(port, "networks")));
+            }
             None => text.push_str(" unjoined"),
         }
         if field("state") == "lost" {
@@ -169,8 +168,10 @@ mod tests {
         let result = json!({ "ports": [
             { "name": "a", "kind": "vhost-user", "join": "b", "state": "running", "facts": "mtu 1500 state UP", "spec": "vhost-user=/x" },
             { "name": "b", "kind": "pci", "join": null, "state": "lost", "facts": "state DOWN", "spec": null },
+            { "name": "c", "kind": "tap", "join": null, "switched": true, "networks": ["red", "blue"], "state": "running", "facts": "state UP" },
         ] });
-        let expected = "a: vhost-user join b\n    mtu 1500 state UP\n    spec vhost-user=/x\nb: pci unjoined LOST\n    state DOWN\n";
+        let expected = "a: vhost-user join b\n    mtu 1500 state UP\n    spec vhost-user=/x\nb: pci unjoined LOST\n    state DOWN\n\
+                        c: tap networks red,blue\n    state UP\n";
         assert_eq!(list(&result), expected);
         assert_eq!(list(&json!({ "ports": [] })), "");
     }

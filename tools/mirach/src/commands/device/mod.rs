@@ -118,7 +118,7 @@ fn watch<C: Model>(
     let start = Instant::now();
     let end = arguments.seconds.map(Duration::from_secs);
     loop {
-        if signals.wait(LOOK) || end.is_some_and(|end| start.elapsed() >= end) {
+        if signals.wait(LOOK).is_some() || end.is_some_and(|end| start.elapsed() >= end) {
             return Ok(false);
         }
         if let Some((_, deed)) = later.take_if(|(time, _)| start.elapsed() >= *time) {

@@ -1,0 +1,235 @@
+//! Changes of the configuration, all or nothing, one after another; and growth of the flow table.
+//!
+//! A change is planned, its memory is taken, and then it is made: the brain has the new rules, and a second flow table is built in which every flow is what
+//! they say. Meanwhile packets of flows that the table has go on by the old rules, and first packets of the networks that change wait here, so that nothing is
+//! decided by new rules before all is. Then each engine takes table and layout together, between two batches.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::error::VswitchError;
+use super::handle::Reply;
+use super::state::State;
+use super::waiting::Awaited;
+use crate::flow::{Fate, FlowKey, Progress, Table, TableError};
+use crate::network::{Change, Config, Stale};
+
+/// An edit of the configuration.
+pub(super) type Edit = Box<dyn FnOnce(&mut Config) -> Result<(), String> + Send>;
+
+/// Tables that are tried to be built for one change.
+const TRIES: u32 = 4;
+/// How long it is not tried again to let the table grow when there was no memory.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Changes that are wanted, and the one that is being made.
+#[derive(Default)]
+pub(super) struct Changes {
+    queue: VecDeque<(Edit, Reply<Vec<String>>)>,
+    current: Option<Making>,
+    /// When the table may grow.
+    grow_from: Duration,
+}
+
+/// A change that is being made.
+enum Making {
+    /// Flows are being looked at.
+    Table(TableChange),
+    /// Nothing but a larger table.
+    Larger,
+    /// All engines were told.
+    Adopting { number: u64, outcome: Option<Outcome>, since: Duration },
+}
+
+/// What changed, and who wants to know.
+type Outcome = (Vec<String>, Reply<Vec<String>>);
+
+struct TableChange {
+    stale: Stale,
+    /// The walk that this stands for.
+    walk: u64,
+    lines: Vec<String>,
+    reply: Reply<Vec<String>>,
+    tries: u32,
+}
+
+impl State {
+    /// Takes in a wish for a change.
+    pub(super) fn change(&mut self, edit: Edit, reply: Reply<Vec<String>>) {
+        self.changes.queue.push_back((edit, reply));
+    }
+
+    /// The new rules are there, and the flows are still being looked at.
+    pub(super) fn is_changing(&self) -> bool {
+        matches!(self.changes.current, Some(Making::Table(_)))
+    }
+
+    /// Whether packets of this key are not to be decided on now, because rules for them are being changed.
+    pub(super) fn has_to_wait(&self, key: &FlowKey) -> bool {
+        let Some(Making::Table(change)) = &self.changes.current else { return false };
+        self.brain.network_of(key).is_none_or(|network| change.stale.networks.contains(&network))
+    }
+
+    /// Goes on with the change that is being made, or begins the next one. Whether there was anything to do.
+    pub(super) fn step_changes(&mut self, budget: u32) -> bool {
+        match self.changes.current.take() {
+            Some(Making::Table(change)) => self.step_table(change, budget),
+            Some(Making::Larger) => self.step_growth(budget),
+            Some(Making::Adopting { number, outcome, since }) => {
+                return self.finish_change(number, outcome, since);
+            }
+            None if !self.walk.rests() => return false,
+            None => match self.changes.queue.pop_front() {
+                Some((edit, reply)) => {
+                    if let Err(error) = self.begin_change(edit, &reply) {
+                        let _ = reply.try_send(Err(error));
+                    }
+                }
+                None => return self.begin_growth(),
+            },
+        }
+        true
+    }
+
+    fn begin_change(&mut self, edit: Edit, reply: &Reply<Vec<String>>) -> Result<(), VswitchError> {
+        let mut config = self.brain.config().clone();
+        edit(&mut config).map_err(VswitchError::Refused)?;
+        let change = self.brain.plan(config)?;
+        let lines = change.lines().to_vec();
+        if lines.is_empty() {
+            let _ = reply.try_send(Ok(lines));
+            return Ok(());
+        }
+        let walks = !change.networks().is_empty() && !self.writer.is_empty();
+        if walks {
+            // All that can fail comes before anything is changed.
+            self.writer.begin(0)?;
+            self.writer.step(0, |_, _| Fate::Stay)?;
+        }
+        let stale = self.make(change);
+        let reply = reply.clone();
+        if walks {
+            let (mut all, walk) = self.walk.take();
+            all.merge(stale);
+            let change = TableChange { stale: all, walk, lines, reply, tries: 1 };
+            self.changes.current = Some(Making::Table(change));
+            self.publish();
+        } else {
+            self.adopt_change(None, Some((lines, reply)));
+        }
+        Ok(())
+    }
+
+    /// The brain and all that depends on its configuration alone.
+    fn make(&mut self, change: Change) -> Stale {
+        let stale = self.brain.apply(change);
+        let config = self.brain.config();
+        let ports = config.ports.iter().map(|port| port.name.clone());
+        let underlay = config.underlay.iter().map(|underlay| underlay.port.clone());
+        *self.shared.switched.write().unwrap_or_else(PoisonError::into_inner) = ports.chain(underlay).collect();
+        self.configure_underlay();
+        self.configure_ageing();
+        self.set_limits(true);
+        stale
+    }
+
+    fn step_table(&mut self, mut change: TableChange, budget: u32) {
+        let now = self.now();
+        let Self { writer, brain, .. } = self;
+        let progress = writer.step(budget, |_, flow| brain.fate(&flow.key, &flow.action, &change.stale, now));
+        let made = match progress {
+            Ok(Progress::Building) => {
+                self.changes.current = Some(Making::Table(change));
+                return;
+            }
+            Ok(Progress::Ready) => self.writer.commit(),
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok(made) => {
+                self.walk.finish(change.walk);
+                self.adopt_change(Some(&made.table), Some((change.lines, change.reply)));
+            }
+            Err(error) if change.tries < TRIES && self.begin_again(&error) => {
+                change.tries += 1;
+                self.changes.current = Some(Making::Table(change));
+            }
+            Err(error) => {
+                // The rules hold already. Flow by flow, then.
+                tracing::warn!(%error, "no second flow table: the flows are changed one by one");
+                self.walk.add(change.stale);
+                self.adopt_change(None, Some((change.lines, change.reply)));
+            }
+        }
+    }
+
+    /// Begins another table after one could not be built, a larger one if there was no room.
+    fn begin_again(&mut self, error: &TableError) -> bool {
+        let capacity = self.writer.usage().capacity;
+        let crowded = matches!(error, TableError::Crowded(_));
+        let wanted = if crowded { capacity.saturating_mul(2).min(self.options.flows) } else { capacity };
+        self.writer.begin(wanted).is_ok()
+    }
+
+    /// Sends a change to the engines.
+    fn adopt_change(&mut self, table: Option<&Arc<Table>>, outcome: Option<Outcome>) {
+        let number = self.publish_with(table);
+        let since = self.now();
+        self.changes.current = Some(Making::Adopting { number, outcome, since });
+        // Meters that are not needed any more go.
+        self.set_limits(false);
+        self.release([Awaited::Change]);
+    }
+
+    /// Whether all engines have it.
+    fn finish_change(&mut self, number: u64, outcome: Option<Outcome>, since: Duration) -> bool {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let laggard = self.engines.laggard(number);
+        if laggard.is_some() && since + PATIENCE > self.now() {
+            self.changes.current = Some(Making::Adopting { number, outcome, since });
+            return false;
+        }
+        self.writer.collect();
+        if let Some((lines, reply)) = outcome {
+            let answer = match laggard {
+                None => Ok(lines),
+                Some(engine) => Err(VswitchError::Laggard { engine, patience: PATIENCE }),
+            };
+            let _ = reply.try_send(answer);
+        }
+        true
+    }
+
+    /// Lets the flow table grow when it is three quarters full.
+    fn begin_growth(&mut self) -> bool {
+        let usage = self.writer.usage();
+        let used = u64::from(usage.flows) + u64::from(usage.waiting);
+        let full = used * 4 >= u64::from(usage.capacity) * 3;
+        if !full || usage.capacity >= self.options.flows || self.changes.grow_from > self.now() {
+            return false;
+        }
+        let capacity = usage.capacity.saturating_mul(2).min(self.options.flows);
+        match self.writer.begin(capacity) {
+            Ok(()) => self.changes.current = Some(Making::Larger),
+            Err(error) => self.give_up_growth(&error),
+        }
+        true
+    }
+
+    fn step_growth(&mut self, budget: u32) {
+        match self.writer.step(budget, |_, _| Fate::Stay) {
+            Ok(Progress::Building) => self.changes.current = Some(Making::Larger),
+            Ok(Progress::Ready) => match self.writer.commit() {
+                Ok(made) => self.adopt_change(Some(&made.table), None),
+                Err(error) => self.give_up_growth(&error),
+            },
+            Err(error) => self.give_up_growth(&error),
+        }
+    }
+
+    fn give_up_growth(&mut self, error: &TableError) {
+        tracing::warn!(%error, "the flow table cannot grow now; flows that are used least make room for others");
+        self.changes.grow_from = self.now() + PAUSE;
+    }
+}

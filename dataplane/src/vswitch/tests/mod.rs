@@ -1,0 +1,18 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    reason = "tests"
+)]
+
+mod frames;
+mod rig;
+
+mod answers;
+mod changes;
+mod first_packets;
+mod limits;
+mod ports;
+mod questions;
+mod tunnels;
