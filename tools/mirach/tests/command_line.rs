@@ -71,6 +71,19 @@ fn wrong_usage_is_exit_code_2_and_says_why() {
         (&["port", "add", "null,name=a", "--name", "b"], "named twice"),
         (&["run", "--port", "null,name=a", "--port", "null,name=a"], "given to two ports"),
         (&["run", "--port", "null", "--port", "null", "--scheduler", "fair"], "least-cpu"),
+        (&["run", "--port", "null", "--port", "null", "--metrics", "here"], "127.0.0.1:9100"),
+        (&["set", "slice"], "say which slice: NAME"),
+        (&["set", "port", "a", "network"], "`network` is not KEY=VALUE"),
+        (&["set", "colour", "red"], "invalid value 'colour'"),
+        (&["unset", "route", "red"], "say which route: NETWORK PREFIX"),
+        (&["unset", "slice", "a", "b"], "say which slice: NAME"),
+        (&["why", "a", "ping"], "expected words such as"),
+        (&["why", "a", "tcp 10.0.0.1 > 10.0.0.2"], "expected 10.0.0.1:80"),
+        (&["capture", "--count", "0"], "invalid value '0'"),
+        (&["capture", "--seconds", "0"], "0.001 to 3600"),
+        (&["flows", "--sort", "age"], "packets, bytes, index"),
+        (&["show", "everything"], "networks"),
+        (&["subscribe"], "TOPIC"),
         (&["demo", "--vms", "3"], "even number from 2 to 32"),
         (&["demo", "--vms", "34"], "even number from 2 to 32"),
         (&["demo", "--vms", "2", "--driver", "ixgbe"], "cannot be used with"),
@@ -571,4 +584,84 @@ fn a_reader_who_leaves_ends_the_run() {
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     // The pipe is closed now: the next line of statistics cannot be written.
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn commands_that_ask_say_that_nobody_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("none.sock");
+    let file = folder.path().join("empty.toml");
+    std::fs::write(&file, "").unwrap();
+    let (socket, file) = (socket.to_str().unwrap(), file.to_str().unwrap());
+    for command in [
+        &["apply", file][..],
+        &["show", "graph"],
+        &["set", "slice", "a"],
+        &["unset", "slice", "a"],
+        &["flows"],
+        &["why", "a", "icmp 10.0.0.1 > 10.0.0.2"],
+        &["capture"],
+        &["top"],
+        &["subscribe", "ports"],
+    ] {
+        for json in [&[][..], &["--json"]] {
+            let output = run(&[command, &["--control", socket], json].concat());
+            assert_eq!((code(&output), stdout(&output).as_str()), (1, ""), "{command:?}");
+            assert!(stderr(&output).contains("mirach run --control"), "{command:?}: {}", stderr(&output));
+        }
+    }
+    let output = run(&["apply", "/nonexistent/net.toml", "--control", socket]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("/nonexistent/net.toml: cannot read"), "{}", stderr(&output));
+}
+
+#[test]
+fn descriptions_for_programs_need_nobody() {
+    for (arguments, key) in [(&["schema"][..], "openrpc"), (&["schema", "--config"], "$schema")] {
+        let output = run(arguments);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        let schema: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert!(schema.get(key).is_some(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_forwarder_without_networks_answers_what_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("control.sock");
+    let socket = socket.to_str().unwrap();
+    let run_arguments = ["run", "--port", "gen=1k,name=a", "--port", "null,name=b", "--no-huge", "--control", socket];
+    let mut child = mirach(&run_arguments).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !Path::new(socket).exists() {
+        assert!(Instant::now() < deadline, "it does not listen");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let ask = |arguments: &[&str]| run(&[arguments, &["--control", socket]].concat());
+    for (arguments, words) in [
+        (&["show", "networks"][..], "no networks"),
+        (&["show", "slices"], "no slices"),
+        (&["show", "ports"], "no ports in networks"),
+        (&["show", "tunnels"], "no tunnels"),
+        (&["show", "groups"], "no groups"),
+        (&["show", "routes"], "no routes"),
+        (&["show", "config"], "\"gen=1k,name=a\",\n    \"null,name=b\",\n]"),
+        (&["port", "list"], "a: gen join b"),
+        (&["top", "--once", "--interval", "0.2"], "PORT"),
+        (&["subscribe", "ports", "--count", "2", "--interval", "0.1"], "\"topic\":\"ports\""),
+    ] {
+        let output = ask(arguments);
+        assert_eq!(code(&output), 0, "{arguments:?}: {}", stderr(&output));
+        assert!(stdout(&output).contains(words), "{arguments:?}: {}", stdout(&output));
+    }
+    let picture = ask(&["top", "--once", "--json", "--interval", "0.2"]);
+    let objects = objects(&picture);
+    assert_eq!((objects.len(), objects[0]["ports"].as_array().unwrap().len()), (1, 2));
+    for arguments in [&["flows"][..], &["show", "graph"], &["capture", "--count", "1"], &["why", "a", "arp 10.0.0.1 > 10.0.0.2"]] {
+        let output = ask(arguments);
+        assert_eq!(code(&output), 1, "{arguments:?}");
+        assert!(stderr(&output).contains("there are no networks yet"), "{arguments:?}: {}", stderr(&output));
+    }
+    terminate(&child);
+    assert!(child.wait().unwrap().success());
 }

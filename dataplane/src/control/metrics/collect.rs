@@ -215,8 +215,8 @@ fn tables(text: &mut Exposition, switch: &VswitchStatistics) {
 
 /// How many values, in nanoseconds, were at most so many seconds; and the sum of all. Bounds are a fourfold of one another.
 fn buckets(histogram: &Histogram) -> (Vec<(f64, u64)>, f64) {
-    let bounds = (8..=30).step_by(2).map(|shift| 1_u64 << shift);
-    (bounds.map(|bound| (in_seconds(bound), histogram.at_most(bound - 1))).collect(), in_seconds(histogram.sum()))
+    let bounds = (8..=30).step_by(2).map(|shift| (1_u64 << shift) - 1);
+    (bounds.map(|bound| (in_seconds(bound), histogram.at_most(bound))).collect(), in_seconds(histogram.sum()))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a number to look at")]

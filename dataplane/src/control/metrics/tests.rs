@@ -212,3 +212,131 @@ fn addresses_are_read_as_they_are_written() {
         assert_eq!(text.parse::<MetricsAddress>(), Err(NotMetricsAddress), "{text}");
     }
 }
+
+mod collected {
+    use super::*;
+    use crate::clock::CycleClock;
+    use crate::histogram::Histogram;
+    use crate::stats::{PortStatistics, QueueStatistics, Statistics};
+    use crate::vswitch::report::{
+        CountReport, DurationBucket, DurationReport, ElementReport, EngineReport, LatencyReport, SliceReport,
+        VswitchStatistics,
+    };
+    use drivers::nic::{Counters, DropReason};
+
+    fn queue(packets: u64) -> QueueStatistics {
+        let mut counters = Counters::default();
+        (counters.packets, counters.bytes) = (packets, packets * 100);
+        counters.drop_packets(DropReason::BadLength, packets / 10);
+        QueueStatistics { counters, busy_cycles: packets * 1000, busy_polls: packets / 4, ..QueueStatistics::default() }
+    }
+
+    fn ports() -> Statistics {
+        let mut latency = Histogram::new();
+        for value in [100, 255, 256, 5_000, 2_000_000_000] {
+            latency.record(value);
+        }
+        let port = |name: &str, packets| PortStatistics {
+            name: name.to_owned(),
+            rx: vec![queue(packets), queue(packets * 2)],
+            tx: vec![queue(packets * 3)],
+            latency: Some(latency.clone()),
+            device: vec![("rx_crc_errors", packets)],
+            ..PortStatistics::default()
+        };
+        // Names may hold anything that a spec lets through.
+        Statistics { ports: vec![port("a", 100), port("b:/-\"\\", 40)], ..Statistics::default() }
+    }
+
+    fn counts(packets: u64) -> CountReport {
+        let named = |all: &[(&str, u64)]| all.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        CountReport {
+            packets: named(&[("received", packets), ("delivered", packets - 3), ("held", 1), ("batches", packets / 8)]),
+            drops: named(&[("denied", 2), ("no_route", 0)]),
+            malformed: named(&[("runt", 1)]),
+            elements: vec![ElementReport { element: "look up".to_owned(), packets, ..ElementReport::default() }],
+        }
+    }
+
+    fn switch() -> VswitchStatistics {
+        let engine = |engine, packets| EngineReport { engine, running: true, counts: counts(packets) };
+        let through = DurationReport {
+            count: 9,
+            sum: 9_000,
+            buckets: vec![DurationBucket { at_most: 255, count: 3 }, DurationBucket { at_most: 1023, count: 8 }],
+            ..DurationReport::default()
+        };
+        VswitchStatistics {
+            engines: vec![engine(0, 1000), engine(1, 500)],
+            latency: LatencyReport { through, ..LatencyReport::default() },
+            slices: vec![SliceReport { name: "gold".to_owned(), flows: 5, most_flows: Some(9), ..SliceReport::default() }],
+            ..VswitchStatistics::default()
+        }
+    }
+
+    fn sum(samples: &Samples, name: &str, labels: &[(&str, &str)]) -> u64 {
+        let fits = |found: &BTreeMap<String, String>| {
+            labels.iter().all(|(name, value)| found.get(*name).is_some_and(|found| found == value))
+        };
+        let found = samples.get(name).unwrap_or_else(|| panic!("no {name}")).iter();
+        found.filter(|(labels, _)| fits(labels)).map(|(_, value)| value.parse::<u64>().unwrap()).sum()
+    }
+
+    #[test]
+    fn sums_are_those_of_the_api() {
+        let clock = CycleClock::with_rate(1_000_000_000);
+        let (ports, switch) = (ports(), switch());
+        let samples = parse(&exposition(&ports, clock, Some(&switch)));
+        for port in &ports.ports {
+            let of = |name: &str| port.totals().into_iter().find(|(total, _)| total == name).unwrap().1;
+            for (direction, short) in [("received", "rx"), ("sent", "tx")] {
+                let labels = [("port", port.name.as_str()), ("direction", direction)];
+                assert_eq!(sum(&samples, "mirach_port_packets_total", &labels), of(&format!("{short}_packets")));
+                assert_eq!(sum(&samples, "mirach_port_bytes_total", &labels), of(&format!("{short}_bytes")));
+                assert_eq!(sum(&samples, "mirach_port_dropped_packets_total", &labels), of(&format!("{short}_dropped")));
+                let bad = [labels[0], labels[1], ("reason", "bad_length")];
+                assert_eq!(sum(&samples, "mirach_port_dropped_packets_total", &bad), of(&format!("{short}_bad_length")));
+            }
+            let device = [("port", port.name.as_str()), ("counter", "rx_crc_errors")];
+            assert_eq!(sum(&samples, "mirach_port_device_total", &device), port.device[0].1);
+        }
+        for engine in &switch.engines {
+            let number = engine.engine.to_string();
+            let of = |name: &str, label: (&'static str, &str)| sum(&samples, name, &[("engine", &number), label]);
+            for (event, packets) in &engine.counts.packets {
+                match event.as_str() {
+                    "held" => assert_eq!(sum(&samples, "mirach_engine_held_packets", &[("engine", &number)]), *packets),
+                    "batches" => assert_eq!(sum(&samples, "mirach_engine_batches_total", &[("engine", &number)]), *packets),
+                    event => assert_eq!(of("mirach_engine_packets_total", ("event", event)), *packets),
+                }
+            }
+            for (reason, packets) in &engine.counts.drops {
+                assert_eq!(of("mirach_engine_dropped_packets_total", ("reason", reason)), *packets);
+            }
+            assert_eq!(of("mirach_element_packets_total", ("element", "look up")), engine.counts.elements[0].packets);
+        }
+        assert_eq!(sum(&samples, "mirach_slice_flows_limit", &[("slice", "gold")]), 9);
+        // Without a switch there is nothing of one.
+        let wired = parse(&exposition(&ports, clock, None));
+        assert!(wired.contains_key("mirach_port_packets_total") && !wired.contains_key("mirach_flows"));
+    }
+
+    #[test]
+    fn buckets_ascend_to_the_number_of_all() {
+        let samples = parse(&exposition(&ports(), CycleClock::with_rate(1_000_000_000), Some(&switch())));
+        for (family, labels) in [
+            ("mirach_port_latency_seconds", &[("port", "a")][..]),
+            ("mirach_switch_latency_seconds", &[("phase", "through")]),
+        ] {
+            let fits = |found: &BTreeMap<String, String>| labels.iter().all(|(name, value)| found[*name] == *value);
+            let found = samples[&format!("{family}_bucket")].iter().filter(|(labels, _)| fits(labels));
+            let buckets: Vec<(f64, u64)> =
+                found.map(|(labels, value)| (labels["le"].parse().unwrap(), value.parse().unwrap())).collect();
+            assert!(buckets.is_sorted_by(|left, right| left.0 < right.0 && left.1 <= right.1), "{buckets:?}");
+            let last = *buckets.last().unwrap();
+            assert_eq!(last, (f64::INFINITY, sum(&samples, &format!("{family}_count"), labels)));
+        }
+        let within = |bound: &str| sum(&samples, "mirach_port_latency_seconds_bucket", &[("port", "a"), ("le", bound)]);
+        assert_eq!((within("0.000000255"), within("0.000001023"), within("0.000016383"), within("+Inf")), (2, 3, 4, 5));
+    }
+}
