@@ -29,12 +29,12 @@ impl State {
             .port
             .as_ref()
             .map(|name| self.ports.find(name).map(|(slot, _)| slot).ok_or_else(|| VswitchError::NoPort(name.clone())));
-        let from = port.transpose()?;
+        let port = port.transpose()?;
         let network = request.network.as_ref().map(|name| self.network_named(name)).transpose()?;
         let names = self.names(network);
         let number = self.next_capture;
         let bytes = request.bytes.clamp(1, MOST_BYTES);
-        let wanted = switch::CaptureRequest { number, points: request.points.clone(), from, domain: None, bytes };
+        let wanted = switch::CaptureRequest { number, points: request.points.clone(), port, domain: None, bytes };
         let room = bytes.min(BUFFER);
         let count = PACKETS * bytes.div_ceil(room).min(4);
         let mut taps = Vec::new();

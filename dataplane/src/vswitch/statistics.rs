@@ -1,8 +1,10 @@
 //! The state of the switch in numbers and names.
 
+use std::time::Duration;
+
 use super::report::{
-    CountReport, DurationReport, ElementReport, EngineReport, LatencyReport, LearnedReport, NetworkReport, SliceReport,
-    SwitchedPortReport, TableReport, TunnelReport, VswitchStatistics,
+    CountReport, DurationBucket, DurationReport, ElementReport, EngineReport, LatencyReport, LearnedReport,
+    NetworkReport, SliceReport, SwitchedPortReport, TableReport, TunnelReport, VswitchStatistics,
 };
 use super::state::State;
 use crate::clock::CycleClock;
@@ -152,8 +154,15 @@ fn counts(counted: &SwitchStatistics) -> CountReport {
 
 fn durations(all: &Histogram, clock: CycleClock) -> DurationReport {
     let time = |cycles: Option<u64>| cycles.map_or(0, |cycles| clock.nanoseconds(cycles));
+    let bucket = |shift: u32| {
+        let at_most = (1_u64 << shift) - 1;
+        let count = all.at_most(clock.cycles_in(Duration::from_nanos(at_most)));
+        DurationBucket { at_most, count }
+    };
     DurationReport {
         count: all.count(),
+        sum: clock.nanoseconds(all.sum()),
+        buckets: (8..=30).step_by(2).map(bucket).collect(),
         mean: time(all.mean()),
         p50: time(all.quantile(0.5)),
         p90: time(all.quantile(0.9)),

@@ -657,7 +657,9 @@ fn a_forwarder_without_networks_answers_what_it_can() {
     let picture = ask(&["top", "--once", "--json", "--interval", "0.2"]);
     let objects = objects(&picture);
     assert_eq!((objects.len(), objects[0]["ports"].as_array().unwrap().len()), (1, 2));
-    for arguments in [&["flows"][..], &["show", "graph"], &["capture", "--count", "1"], &["why", "a", "arp 10.0.0.1 > 10.0.0.2"]] {
+    for arguments in
+        [&["flows"][..], &["show", "graph"], &["capture", "--count", "1"], &["why", "a", "arp 10.0.0.1 > 10.0.0.2"]]
+    {
         let output = ask(arguments);
         assert_eq!(code(&output), 1, "{arguments:?}");
         assert!(stderr(&output).contains("there are no networks yet"), "{arguments:?}: {}", stderr(&output));

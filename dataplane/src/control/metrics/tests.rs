@@ -269,7 +269,12 @@ mod collected {
         VswitchStatistics {
             engines: vec![engine(0, 1000), engine(1, 500)],
             latency: LatencyReport { through, ..LatencyReport::default() },
-            slices: vec![SliceReport { name: "gold".to_owned(), flows: 5, most_flows: Some(9), ..SliceReport::default() }],
+            slices: vec![SliceReport {
+                name: "gold".to_owned(),
+                flows: 5,
+                most_flows: Some(9),
+                ..SliceReport::default()
+            }],
             ..VswitchStatistics::default()
         }
     }
@@ -293,9 +298,15 @@ mod collected {
                 let labels = [("port", port.name.as_str()), ("direction", direction)];
                 assert_eq!(sum(&samples, "mirach_port_packets_total", &labels), of(&format!("{short}_packets")));
                 assert_eq!(sum(&samples, "mirach_port_bytes_total", &labels), of(&format!("{short}_bytes")));
-                assert_eq!(sum(&samples, "mirach_port_dropped_packets_total", &labels), of(&format!("{short}_dropped")));
+                assert_eq!(
+                    sum(&samples, "mirach_port_dropped_packets_total", &labels),
+                    of(&format!("{short}_dropped"))
+                );
                 let bad = [labels[0], labels[1], ("reason", "bad_length")];
-                assert_eq!(sum(&samples, "mirach_port_dropped_packets_total", &bad), of(&format!("{short}_bad_length")));
+                assert_eq!(
+                    sum(&samples, "mirach_port_dropped_packets_total", &bad),
+                    of(&format!("{short}_bad_length"))
+                );
             }
             let device = [("port", port.name.as_str()), ("counter", "rx_crc_errors")];
             assert_eq!(sum(&samples, "mirach_port_device_total", &device), port.device[0].1);
@@ -306,7 +317,9 @@ mod collected {
             for (event, packets) in &engine.counts.packets {
                 match event.as_str() {
                     "held" => assert_eq!(sum(&samples, "mirach_engine_held_packets", &[("engine", &number)]), *packets),
-                    "batches" => assert_eq!(sum(&samples, "mirach_engine_batches_total", &[("engine", &number)]), *packets),
+                    "batches" => {
+                        assert_eq!(sum(&samples, "mirach_engine_batches_total", &[("engine", &number)]), *packets)
+                    }
                     event => assert_eq!(of("mirach_engine_packets_total", ("event", event)), *packets),
                 }
             }

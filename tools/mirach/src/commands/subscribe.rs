@@ -23,7 +23,7 @@ pub(crate) fn execute(arguments: SubscribeArguments) -> anyhow::Result<ExitCode>
         client.call("subscribe", json!({ "topic": topic.name(), "interval_ms": interval.as_millis() }))?;
     }
     let mut printed = 0;
-    while count.is_none_or(|count| printed < count) && !signals.wait(Duration::ZERO) {
+    while count.is_none_or(|count| printed < count) && signals.wait(Duration::ZERO).is_none() {
         if let Some(news) = client.news(LOOK)? {
             output::json(&news)?;
             printed += 1;

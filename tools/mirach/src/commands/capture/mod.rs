@@ -73,7 +73,7 @@ pub(crate) fn execute(arguments: CaptureArguments) -> anyhow::Result<ExitCode> {
     let end = seconds.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds));
     let (mut taken, mut missed) = (0, 0);
     let outcome = loop {
-        if count.is_some_and(|count| taken >= count) || signals.wait(Duration::ZERO) {
+        if count.is_some_and(|count| taken >= count) || signals.wait(Duration::ZERO).is_some() {
             break Ok(());
         }
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));

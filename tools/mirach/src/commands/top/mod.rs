@@ -53,7 +53,7 @@ fn plain(
 ) -> anyhow::Result<ExitCode> {
     let mut before = Snapshot::take(client)?;
     loop {
-        if signals.wait(interval) {
+        if signals.wait(interval).is_some() {
             return Ok(ExitCode::SUCCESS);
         }
         let now = Snapshot::take(client)?;
@@ -77,7 +77,7 @@ fn live(client: &mut Client, interval: Duration, terminal: &mut Terminal, signal
     let mut size = terminal.size();
     terminal.show(&view::lines(&picture, Some(size)))?;
     loop {
-        if signals.wait(Duration::ZERO) || matches!(terminal.key(LOOK)?, Some(Key::Quit)) {
+        if signals.wait(Duration::ZERO).is_some() || matches!(terminal.key(LOOK)?, Some(Key::Quit)) {
             return Ok(());
         }
         let now = Instant::now();
