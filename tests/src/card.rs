@@ -1,4 +1,4 @@
-//! Software 82599 cards, each served at a socket by `mirach device` for a guest to be plugged into.
+//! Software cards and copy engines, each served at a socket by `mirach device` for a guest to be plugged into.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -42,8 +42,8 @@ impl Model {
         Self { chip: "x520", doorbells: "shared", address }
     }
 
-    fn arguments(self) -> [&'static str; 6] {
-        ["--kind", self.chip, "--doorbells", self.doorbells, "--mac", self.address]
+    fn arguments(self, wire: &str) -> [&str; 8] {
+        ["--wire", wire, "--kind", self.chip, "--doorbells", self.doorbells, "--mac", self.address]
     }
 }
 
@@ -63,7 +63,7 @@ impl Card {
     /// It does not come up; the error has what it printed.
     pub fn on_tap(namespace: &Namespace, interface: &str, model: Model) -> Result<Self> {
         let wire = format!("tap={interface}");
-        Self::start(1, &wire, model, |words| namespace.command(words))
+        Self::start("ixgbe", 1, &model.arguments(&wire), |words| namespace.command(words))
     }
 
     /// Two cards whose wires are the two ends of a cable; the address of the second one is the next.
@@ -72,24 +72,28 @@ impl Card {
     ///
     /// They do not come up; the error has what the process printed.
     pub fn on_cable(model: Model) -> Result<Self> {
-        Self::start(2, "cable", model, |words| {
-            let (program, arguments) = words.split_first().unwrap_or((&"", &[]));
-            let mut command = bound_to_us(Path::new(program));
-            command.args(arguments);
-            command
-        })
+        Self::start("ixgbe", 2, &model.arguments("cable"), here)
     }
 
-    fn start(sockets: usize, wire: &str, model: Model, command: impl FnOnce(&[&str]) -> Command) -> Result<Self> {
+    /// A copy engine, with these arguments for `mirach device ioat`.
+    ///
+    /// # Errors
+    ///
+    /// It does not come up; the error has what the process printed.
+    pub fn copy_engine(arguments: &[&str]) -> Result<Self> {
+        Self::start("ioat", 1, arguments, here)
+    }
+
+    fn start(kind: &str, sockets: usize, arguments: &[&str], command: impl FnOnce(&[&str]) -> Command) -> Result<Self> {
         let folder = leftovers::folder("card")?;
         let sockets: Vec<PathBuf> = (0..sockets).map(|number| folder.path().join(format!("socket{number}"))).collect();
         // The static binary of the guests: it runs here as well.
-        let mut words = vec![text(&binaries::guest("mirach")?)?, "device".to_owned(), "ixgbe".to_owned()];
+        let mut words = vec![text(&binaries::guest("mirach")?)?, "device".to_owned(), kind.to_owned()];
         for socket in &sockets {
             words.extend(["--socket".to_owned(), text(socket)?]);
         }
-        words.extend(["--wire", wire, "--json"].map(str::to_owned));
-        words.extend(model.arguments().map(str::to_owned));
+        words.push("--json".to_owned());
+        words.extend(arguments.iter().copied().map(str::to_owned));
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let log = File::create(folder.path().join("log"))?;
         let mut command = command(&words);
@@ -180,6 +184,14 @@ impl Card {
         })
         .with_context(|| self.log())
     }
+}
+
+/// A command on this host, in no namespace of its own.
+fn here(words: &[&str]) -> Command {
+    let (program, arguments) = words.split_first().unwrap_or((&"", &[]));
+    let mut command = bound_to_us(Path::new(program));
+    command.args(arguments);
+    command
 }
 
 fn text(path: &Path) -> Result<String> {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -13,6 +13,9 @@ use crate::{binaries, tools};
 
 /// Where Debian's package `busybox-static` puts its binary.
 const BUSYBOX: &str = "/bin/busybox";
+
+/// The one module that is not in the stock kernel's package.
+const DMA_TEST: &str = "dmatest";
 
 const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
@@ -53,8 +56,7 @@ pub fn build(kernel: Kernel, modules: &[&str], programs: &[&str], tools: &[&str]
         archive.add_file(&name, PROGRAM, &path)?;
     }
     let mut order = String::new();
-    for file in module_files(kernel, modules)? {
-        let path = cache::entry(kernel.entry())?.join("modules").join(&file);
+    for (file, path) in module_files(kernel, modules)? {
         archive.add_file(&format!("modules/{file}"), DATA, &path)?;
         order.push_str(&file);
         order.push('\n');
@@ -72,21 +74,23 @@ fn folders<'a>(files: impl Iterator<Item = &'a String>) -> BTreeSet<String> {
         .collect()
 }
 
-/// The files to load for these modules, each once, what they depend on first.
-fn module_files(kernel: Kernel, modules: &[&str]) -> Result<Vec<String>> {
+/// The files to load for these modules, each once and with its path, what they depend on first.
+fn module_files(kernel: Kernel, modules: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     if kernel == Kernel::Iommufd {
         return Ok(Vec::new());
     }
-    let path = cache::entry(kernel.entry())?.join("modules/order");
-    let order = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut seen = BTreeSet::new();
     let mut files = Vec::new();
     for module in modules {
+        let folder = cache::entry(if *module == DMA_TEST { "dma-test" } else { kernel.entry() })?.join("modules");
+        let path = folder.join("order");
+        let order = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let line = order
             .lines()
             .find_map(|line| line.strip_prefix(module)?.strip_prefix(':'))
             .with_context(|| format!("the kernel's modules have no {module}: run `cargo xtask setup`"))?;
-        files.extend(line.split_whitespace().filter(|file| seen.insert((*file).to_owned())).map(str::to_owned));
+        let new = line.split_whitespace().filter(|file| seen.insert((*file).to_owned()));
+        files.extend(new.map(|file| (file.to_owned(), folder.join(file))));
     }
     Ok(files)
 }

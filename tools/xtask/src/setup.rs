@@ -46,7 +46,7 @@ struct Recipe {
     entries: &'static [&'static str],
 }
 
-const RECIPES: [Recipe; 3] = [
+const RECIPES: [Recipe; 4] = [
     Recipe {
         name: "qemu",
         about: "a Debian 13 tree with QEMU 10.1 or later (about 1 minute)",
@@ -60,6 +60,14 @@ const RECIPES: [Recipe; 3] = [
         script: "stock-kernel.sh",
         inputs: &[],
         entries: &["qemu"],
+    },
+    Recipe {
+        name: "dma-test",
+        about: "the kernel's test of copy engines as a module for the stock kernel (about 2 minutes)",
+        script: "dma-test.sh",
+        // It is a module for that kernel and no other.
+        inputs: &["setup/stock-kernel.sh"],
+        entries: &["qemu", "stock-kernel"],
     },
     Recipe {
         name: "iommufd-kernel",

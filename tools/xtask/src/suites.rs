@@ -33,7 +33,7 @@ pub(crate) enum Meaning {
 }
 
 /// All suites, the quick ones first.
-pub(crate) const SUITES: [Suite; 20] = [
+pub(crate) const SUITES: [Suite; 21] = [
     Suite { name: "lint", about: "formatting, clippy", needs: &[Need::Targets], steps: lint },
     Suite {
         name: "unit",
@@ -86,6 +86,12 @@ pub(crate) const SUITES: [Suite; 20] = [
         about: "the stock Linux driver on the software 82599 in QEMU guests",
         needs: &[Need::Targets, Need::Guests],
         steps: linux_ixgbe,
+    },
+    Suite {
+        name: "linux-dma",
+        about: "the stock Linux driver on software I/OAT copy engines in a QEMU guest",
+        needs: &[Need::Targets, Need::Guests],
+        steps: linux_dma,
     },
     Suite {
         name: "guest-ixgbe",
@@ -261,6 +267,12 @@ fn guest_virtio() -> Vec<Step> {
 fn linux_ixgbe() -> Vec<Step> {
     let mut steps = guest_programs(&[]);
     steps.push(step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "linux_ixgbe"]));
+    steps
+}
+
+fn linux_dma() -> Vec<Step> {
+    let mut steps = guest_programs(&[]);
+    steps.push(step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "linux_dma"]));
     steps
 }
 
