@@ -5,6 +5,7 @@
 //! decided by new rules before all is. Then each engine takes table and layout together, between two batches.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -94,7 +95,9 @@ impl State {
 
     fn begin_change(&mut self, edit: Edit, reply: &Reply<Vec<String>>) -> Result<(), VswitchError> {
         let mut config = self.brain.config().clone();
-        edit(&mut config).map_err(VswitchError::Refused)?;
+        // It is somebody else's, and what it leaves half done is a copy.
+        let edited = catch_unwind(AssertUnwindSafe(|| edit(&mut config))).map_err(|_| VswitchError::Fault)?;
+        edited.map_err(VswitchError::Refused)?;
         let change = self.brain.plan(config)?;
         let lines = change.lines().to_vec();
         if lines.is_empty() {
