@@ -38,7 +38,7 @@ fn each_packet_sees_all_of_the_old_rules_or_all_of_the_new_ones() {
     let from = rig.slot("a");
     let mut number = 0;
     for turn in 0..24_u16 {
-        let (old, new) = if turn % 2 == 0 { (80, 81) } else { (81, 80) };
+        let (old, new) = if turn % 2 == 0 { (80_u32, 81_u32) } else { (81, 80) };
         // A pair of packets, one to each port, is in one batch: exactly one of them passes.
         let mut pairs = |rig: &mut Rig| {
             let first = number;
@@ -55,7 +55,7 @@ fn each_packet_sees_all_of_the_old_rules_or_all_of_the_new_ones() {
         // What goes up before is answered before.
         let mut passed = passed(&mut rig);
         assert!(before.clone().all(|number| passed.remove(&number) == Some(vec![old])), "old rules");
-        let config = config(&world(new));
+        let config = config(&world(new as u16));
         let (done, result) = channel();
         let handle = rig.handle.clone();
         let applying = std::thread::spawn(move || done.send(handle.apply(config)).unwrap());
@@ -135,10 +135,8 @@ fn changes_from_everywhere_come_one_after_the_other() {
             let handle = rig.handle.clone();
             std::thread::spawn(move || {
                 handle.change(move |config| {
-                    let network = crate::network::config::NetworkConfig {
-                        name: format!("net{number}"),
-                        ..Default::default()
-                    };
+                    let network =
+                        crate::network::config::NetworkConfig { name: format!("net{number}"), ..Default::default() };
                     config.networks.push(network);
                     Ok(())
                 })

@@ -31,7 +31,10 @@ fn why_says_what_would_happen_and_changes_nothing() {
     let before = rig.handle.statistics().unwrap();
     let ask = |rig: &Rig, frame: Vec<u8>| rig.handle.why("red1", frame).unwrap();
     let passes = ask(&rig, datagram(80));
-    assert_eq!((passes.verdict.as_str(), passes.delivered.as_slice()), ("forwarded to port red2", &["red2".into()][..]));
+    assert_eq!(
+        (passes.verdict.as_str(), passes.delivered.as_slice()),
+        ("forwarded to port red2", &["red2".into()][..])
+    );
     assert!(passes.reasons.iter().any(|reason| reason.contains("rule 1 of red2 allows it in")), "{passes:?}");
     assert!(passes.steps.iter().any(|step| step.element == "look up" && step.text.contains("no flow knows it")));
     let denied = ask(&rig, datagram(81));

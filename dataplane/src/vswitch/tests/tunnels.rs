@@ -121,11 +121,10 @@ fn other_hosts_find_and_ping_this_one() {
     rig.send("up", &arp(1, (PEER, "192.0.2.2"), EVERYBODY, "192.0.2.1"));
     let told = rig.next("up");
     let message = read(&told, &crate::headers::parse(&told, told.len())).unwrap();
-    assert_eq!((message.purpose, message.about.to_string(), message.claims.0), (
-        Purpose::Statement,
-        "192.0.2.1".to_owned(),
-        own
-    ));
+    assert_eq!(
+        (message.purpose, message.about.to_string(), message.claims.0),
+        (Purpose::Statement, "192.0.2.1".to_owned(), own)
+    );
     rig.send("up", &ping((PEER, own), ("192.0.2.2", "192.0.2.1"), b"are you there"));
     let pong = rig.next("up");
     assert_whole(&pong);
