@@ -59,7 +59,7 @@ fn each_packet_sees_all_of_the_old_rules_or_all_of_the_new_ones() {
         let (done, result) = channel();
         let handle = rig.handle.clone();
         let applying = std::thread::spawn(move || done.send(handle.apply(config)).unwrap());
-        let mut meanwhile = number..number;
+        let mut meanwhile = before.end..before.end;
         while still_applies(&result) {
             meanwhile.end = pairs(&mut rig).end;
             rig.round();

@@ -1,6 +1,6 @@
 //! Frames with right checksums, made and read by another library.
 
-use etherparse::{EtherType, PacketBuilder, SlicedPacket, TransportSlice};
+use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 
 /// The Ethernet address that ends in this.
 pub(super) const fn mac(last: u8) -> [u8; 6] {
@@ -108,9 +108,4 @@ pub(super) fn assert_whole(frame: &[u8]) {
         }
         _ => {}
     }
-}
-
-/// EtherType of a frame without tags.
-pub(super) fn ether_type(frame: &[u8]) -> EtherType {
-    EtherType(u16::from_be_bytes([frame[12], frame[13]]))
 }

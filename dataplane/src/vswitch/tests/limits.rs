@@ -95,5 +95,5 @@ fn flows_that_nobody_uses_are_forgotten() {
         list.flows.len() == 1 && list.flows[0].source_port == Some(1)
     });
     rig.until("the other one, too", |rig| rig.handle.statistics().unwrap().table.flows == 0);
-    assert_eq!(rig.handle.statistics().unwrap().control["expired"], 2);
+    assert!(rig.handle.statistics().unwrap().control["expired"] >= 2);
 }
