@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use serde_json::Value;
 
-use super::caller::Caller;
+use super::caller::{Access, Caller};
 use super::job::{Job, Office};
 use super::rpc::{self, Next, RpcError, code};
 
@@ -105,6 +105,11 @@ impl Connection {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let waiting = self.owes() || matches!(self.state, State::Refused { .. });
         waiting.then(|| self.moved + PATIENCE)
+    }
+
+    /// It may do everything.
+    pub(super) fn may_write(&self) -> bool {
+        self.caller.may(Access::Write)
     }
 
     /// When something last moved.
@@ -245,7 +250,7 @@ impl Drop for Connection {
         if self.caller.has_belongings() {
             // To give a capture back takes a moment, in which others would wait. Without a thread, they do.
             let caller = Arc::clone(&self.caller);
-            self.caller = Arc::new(Caller::new(super::caller::Access::Read));
+            self.caller = Arc::new(Caller::new(Access::Read));
             let _ = std::thread::Builder::new().name("farewell".to_owned()).spawn(move || drop(caller));
         }
     }

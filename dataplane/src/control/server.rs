@@ -106,14 +106,17 @@ fn serve(listening: &Listening, office: &Office, stop: &Stop) {
         }
         match listening.accept() {
             Ok(Some((socket, caller))) => {
+                let client = Connection::new(socket, caller);
                 if clients.len() >= MOST {
-                    let rank = |client: &Connection| (client.is_busy(), client.moved());
+                    // Who may only read takes nobody's place who may do more.
+                    let rank = |client: &Connection| (client.may_write(), client.is_busy(), client.moved());
                     let oldest = clients.iter().enumerate().min_by_key(|(_, client)| rank(client));
-                    if let Some((oldest, _)) = oldest {
-                        clients.swap_remove(oldest);
+                    match oldest.filter(|(_, oldest)| client.may_write() || !oldest.may_write()) {
+                        Some((oldest, _)) => drop(clients.swap_remove(oldest)),
+                        None => continue,
                     }
                 }
-                clients.push(Connection::new(socket, caller));
+                clients.push(client);
             }
             Ok(None) => {}
             Err(error) => {

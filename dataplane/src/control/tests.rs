@@ -398,6 +398,19 @@ fn members_of_the_group_may_look_and_no_more() {
     assert!(error.to_string().contains("`count` is for the user who runs mirach"), "{error}");
     assert_eq!(error_code(&batch[0][0]), code::FORBIDDEN);
     assert_eq!(batch[0][1]["result"], json!({}));
+    // A crowd of them takes the place of none who may do more.
+    let crowd = {
+        let path = bed.path.clone();
+        let crowd = move || {
+            rustix::thread::set_thread_groups(&[Gid::from_raw(54_321)]).unwrap();
+            let user = Uid::from_raw(65_534);
+            rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+            (0..100).map(|_| connect(&path)).collect::<Vec<UnixStream>>()
+        };
+        std::thread::spawn(crowd).join().unwrap()
+    };
+    assert_eq!(own.call("echo", json!([8])).unwrap(), json!([8]));
+    drop(crowd);
     let error = ask_as(65_534, &[54_322]).unwrap_err();
     assert!(matches!(error, ClientError::Forbidden { .. }), "{error}");
     assert_eq!(own.call("count", json!({})).unwrap(), json!(2), "nobody else has counted");

@@ -8,6 +8,9 @@ use crate::histogram::Histogram;
 use crate::stats::{PortStatistics, QueueStatistics, Statistics};
 use crate::vswitch::report::{CountReport, EngineReport, VswitchStatistics};
 
+/// The one of control's numbers that goes down, too.
+const WAITING: &str = "waiting";
+
 /// Everything as text. Of the switch nothing, where there is none.
 pub(in crate::control) fn exposition(
     ports: &Statistics,
@@ -185,14 +188,17 @@ fn latencies(text: &mut Exposition, switch: &VswitchStatistics) {
 
 fn tables(text: &mut Exposition, switch: &VswitchStatistics) {
     let table = &switch.table;
+    let waiting = switch.control.get(WAITING).copied().unwrap_or(0);
     let mut gauge = |name, help: &str, value: u64| text.family(name, Kind::Gauge, help).sample(&[], value);
     gauge("mirach_flows", "Flows in the table.", table.flows.into());
     gauge("mirach_flows_capacity", "Flows that the table is made for now.", table.capacity.into());
     gauge("mirach_flows_limit", "Flows that the table may grow to.", table.most.into());
     gauge("mirach_flow_table_bytes", "Memory of the flow table.", table.bytes);
     gauge("mirach_connections", "Connections that are tracked.", switch.connections);
+    gauge("mirach_control_waiting", "First packets that wait for an answer from others.", waiting);
     let mut family = text.family("mirach_control_total", Kind::Counter, "What the thread that decides has done.");
-    switch.control.iter().for_each(|(name, value)| family.sample(&[("counter", name)], *value));
+    let counted = switch.control.iter().filter(|(name, _)| *name != WAITING);
+    counted.for_each(|(name, value)| family.sample(&[("counter", name)], *value));
     let mut family = text.family("mirach_slice_flows", Kind::Gauge, "Flows that slices have.");
     switch.slices.iter().for_each(|slice| family.sample(&[("slice", &slice.name)], u64::from(slice.flows)));
     let mut family =

@@ -17,22 +17,22 @@ pub struct Config {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub underlay: Option<UnderlayConfig>,
     /// Shares of the switch, each with limits.
-    #[serde(rename = "slice")]
+    #[serde(rename = "slice", skip_serializing_if = "Vec::is_empty")]
     pub slices: Vec<SliceConfig>,
     /// The tenants' networks.
-    #[serde(rename = "network")]
+    #[serde(rename = "network", skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<NetworkConfig>,
     /// Named lists of rules.
-    #[serde(rename = "group")]
+    #[serde(rename = "group", skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupConfig>,
     /// Which ports of the forwarder lie in which networks.
-    #[serde(rename = "port")]
+    #[serde(rename = "port", skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortConfig>,
     /// Static routes between networks.
-    #[serde(rename = "route")]
+    #[serde(rename = "route", skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteConfig>,
     /// Tunnels to other hosts.
-    #[serde(rename = "tunnel")]
+    #[serde(rename = "tunnel", skip_serializing_if = "Vec::is_empty")]
     pub tunnels: Vec<TunnelConfig>,
 }
 

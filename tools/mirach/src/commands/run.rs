@@ -91,7 +91,6 @@ fn flags(arguments: RunArguments) -> Settings {
         seconds: arguments.seconds,
         hold_milliseconds: arguments.hold_milliseconds,
         json: arguments.json.then_some(true),
-        ..Settings::default()
     }
 }
 

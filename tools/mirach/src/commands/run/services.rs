@@ -17,6 +17,8 @@ impl Services {
     /// Takes requests as the configuration says. At the usual place it is no failure when that cannot be, as long as there are ports.
     pub(super) fn start(config: &Config, forwarder: &Arc<Mutex<Forwarder>>) -> anyhow::Result<Self> {
         let methods = Methods::new(Arc::clone(forwarder));
+        let metrics = config.metrics.as_ref();
+        let metrics = metrics.map(|address| MetricsServer::start(address, methods.clone())).transpose()?;
         let readers = config.control_group.as_deref().map(ReaderGroup::find).transpose()?;
         let control = match &config.control {
             ControlSocket::None => None,
@@ -30,7 +32,6 @@ impl Services {
                 }
             },
         };
-        let metrics = None;
         Ok(Self { control, metrics })
     }
 
