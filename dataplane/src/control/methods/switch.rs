@@ -22,6 +22,7 @@ const MOST_FLOWS: usize = 20_000;
 
 /// A part of the configuration, and how it fares.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Live{C}")]
 pub(super) struct Live<C, S> {
     /// As it was configured.
     #[serde(flatten)]
