@@ -18,7 +18,7 @@ const DOOR: Duration = Duration::from_secs(5);
 /// How long it may take to answer: a card takes some seconds to come up.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// Most news that are kept while an answer is waited for.
+/// Most news that are kept while an answer is waited for; older ones go.
 const MOST_NEWS: usize = 1024;
 
 /// Nothing came of a request.
@@ -116,7 +116,9 @@ impl Client {
             if message.get("method").is_none() {
                 break message;
             }
-            self.news.truncate(MOST_NEWS - 1);
+            if self.news.len() >= MOST_NEWS {
+                self.news.pop_front();
+            }
             self.news.push_back(message);
         };
         if let Some(error) = answer.get("error") {

@@ -121,10 +121,14 @@ table! {
     Read "port.list" = ports::list: Nothing => ports::List;
     /// What ports have counted, and what share of the processor they had.
     Read "port.stats" = ports::stats: ports::Choice => ports::Statistics;
-    /// Makes the forwarder what a file says, or its switch what a configuration says, with the least change, all or nothing.
-    Write "network.apply" = network::apply: network::Wanted => network::Applied;
+    /// Makes the forwarder what a configuration file says, ports and switch, with the least change, all or nothing.
+    Write "apply" = network::apply: network::File => network::Applied;
+    /// What `apply` would change.
+    Read "plan" = network::plan: network::File => network::Applied;
+    /// Makes the switch what a configuration says, with the least change, all or nothing. Ports that are open stay open.
+    Write "network.apply" = network::apply_switch: network::Wanted => network::Applied;
     /// What `network.apply` would change.
-    Read "network.plan" = network::plan: network::Wanted => network::Applied;
+    Read "network.plan" = network::plan_switch: network::Wanted => network::Applied;
     /// The configuration that is in force.
     Read "config.get" = network::get: Nothing => network::InForce;
     /// Adds a network, or puts another in the place of that of its name.

@@ -9,23 +9,29 @@ use serde::{Deserialize, Serialize};
 use super::{Methods, Nothing, failed};
 use crate::config::Desired;
 use crate::control::caller::Caller;
-use crate::control::rpc::{RpcError, code};
+use crate::control::rpc::RpcError;
 use crate::forwarder::{self, Access as _};
 use crate::network::config::{
     Config, GroupConfig, NetworkConfig, PortConfig, Prefix, RouteConfig, SliceConfig, TunnelConfig, UnderlayConfig,
 };
 use crate::port::NamedSpec;
 
-/// What the forwarder is to be.
+/// What the forwarder is to be: its ports and its switch.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    /// The content of a configuration file.
+    text: String,
+    /// The file's name, for messages.
+    file: Option<PathBuf>,
+}
+
+/// What the switch is to be. Ports that are open stay open.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
-    /// The content of a configuration file: ports and the switch.
-    text: Option<String>,
-    /// The file's name, for messages.
-    file: Option<PathBuf>,
-    /// The switch alone, in place of a text. Ports that are open stay open.
-    config: Option<Config>,
+    /// The switch.
+    config: Config,
 }
 
 /// What was changed, or would be.
@@ -84,22 +90,34 @@ pub(super) struct ByRemote {
     remote: IpAddr,
 }
 
-pub(super) fn apply(methods: &Methods, _: &Caller, wanted: Wanted) -> Result<Applied, RpcError> {
-    forwarder::apply(&mut methods.access(), &desired(wanted)?).map(Applied::from).map_err(failed)
+pub(super) fn apply(methods: &Methods, _: &Caller, file: File) -> Result<Applied, RpcError> {
+    make(methods, &file.read()?)
 }
 
-pub(super) fn plan(methods: &Methods, _: &Caller, wanted: Wanted) -> Result<Applied, RpcError> {
-    forwarder::plan(&mut methods.access(), &desired(wanted)?).map(Applied::from).map_err(failed)
+pub(super) fn plan(methods: &Methods, _: &Caller, file: File) -> Result<Applied, RpcError> {
+    look(methods, &file.read()?)
 }
 
-fn desired(Wanted { text, file, config }: Wanted) -> Result<Desired, RpcError> {
-    match (text, config) {
-        (Some(text), None) => {
-            let file = file.unwrap_or_else(|| "configuration".into());
-            Desired::from_toml(&text, &file).map_err(failed)
-        }
-        (None, Some(config)) => Ok(Desired::from_network(config)),
-        _ => Err(RpcError::new(code::INVALID_PARAMS, "give one of `text` and `config`")),
+pub(super) fn apply_switch(methods: &Methods, _: &Caller, wanted: Wanted) -> Result<Applied, RpcError> {
+    make(methods, &Desired::from_network(wanted.config))
+}
+
+pub(super) fn plan_switch(methods: &Methods, _: &Caller, wanted: Wanted) -> Result<Applied, RpcError> {
+    look(methods, &Desired::from_network(wanted.config))
+}
+
+fn make(methods: &Methods, desired: &Desired) -> Result<Applied, RpcError> {
+    forwarder::apply(&mut methods.access(), desired).map(Applied::from).map_err(failed)
+}
+
+fn look(methods: &Methods, desired: &Desired) -> Result<Applied, RpcError> {
+    forwarder::plan(&mut methods.access(), desired).map(Applied::from).map_err(failed)
+}
+
+impl File {
+    fn read(self) -> Result<Desired, RpcError> {
+        let file = self.file.unwrap_or_else(|| "configuration".into());
+        Desired::from_toml(&self.text, &file).map_err(failed)
     }
 }
 

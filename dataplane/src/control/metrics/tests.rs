@@ -36,7 +36,7 @@ fn parse(text: &str) -> Samples {
             let suffix = name.strip_prefix(family.as_str()).unwrap_or_else(|| panic!("{line} is not of {family}"));
             let known = if kind == "histogram" { &["_bucket", "_sum", "_count"][..] } else { &[""] };
             assert!(known.contains(&suffix), "{line}");
-            if suffix != "_sum" && kind != "gauge" {
+            if suffix != "_sum" && kind != "gauge" && !name.ends_with("_seconds_total") {
                 value.parse::<u64>().unwrap_or_else(|_| panic!("{line} counts"));
             } else {
                 value.parse::<f64>().unwrap_or_else(|_| panic!("{line} is a number"));

@@ -22,7 +22,7 @@ pub(crate) fn execute(arguments: ApplyArguments) -> anyhow::Result<ExitCode> {
         let text = text.with_context(|| format!("{}: cannot read the configuration", file.display()))?;
         (file, text)
     };
-    let method = if dry_run { "network.plan" } else { "network.apply" };
+    let method = if dry_run { "plan" } else { "apply" };
     let answer = ask::connect(ask.control)?.call(method, json!({ "file": name, "text": text }))?;
     print(&answer, ask.json, if dry_run { "nothing would change" } else { "nothing to change" })?;
     Ok(ExitCode::SUCCESS)
