@@ -273,6 +273,8 @@ pub struct Statistics {
     pub elapsed: Duration,
     /// In the order in which the ports were given.
     pub ports: Vec<PortStatistics>,
+    /// What ports that are gone had received and sent: without it, sums would not be exact.
+    pub gone: [QueueStatistics; 2],
     /// All engines' parts of the switch together, when it is on.
     pub switch: Option<SwitchStatistics>,
 }
@@ -304,19 +306,25 @@ impl Statistics {
             Some(then) => now.since(then),
             None => now.clone(),
         });
-        Self { elapsed: self.elapsed.saturating_sub(earlier.elapsed), ports: ports.collect(), switch }
+        let elapsed = self.elapsed.saturating_sub(earlier.elapsed);
+        let since = Self { elapsed, ports: ports.collect(), gone: Default::default(), switch };
+        // What the ports that are there do not account for is of those that went in between.
+        let (received, sent) = (self.received().since(&earlier.received()), self.sent().since(&earlier.sent()));
+        Self { gone: [received.since(&since.received()), sent.since(&since.sent())], ..since }
     }
 
-    /// All receive queues of all ports together.
+    /// All receive queues of all ports together, those that are gone too.
     #[must_use]
     pub fn received(&self) -> QueueStatistics {
-        self.ports.iter().fold(QueueStatistics::default(), |sum, port| sum.plus(&port.rx_total()))
+        let [gone, _] = self.gone;
+        self.ports.iter().fold(gone, |sum, port| sum.plus(&port.rx_total()))
     }
 
-    /// All transmit queues of all ports together.
+    /// All transmit queues of all ports together, those that are gone too.
     #[must_use]
     pub fn sent(&self) -> QueueStatistics {
-        self.ports.iter().fold(QueueStatistics::default(), |sum, port| sum.plus(&port.tx_total()))
+        let [_, gone] = self.gone;
+        self.ports.iter().fold(gone, |sum, port| sum.plus(&port.tx_total()))
     }
 
     /// The part of the cycles which all ports have cost that `port` has, from 0 to 1. `None` when there were none.
@@ -410,6 +418,10 @@ mod tests {
         let between = after.since(&before);
         let gained: Vec<u64> = between.ports.iter().map(|port| port.rx_total().counters.packets).collect();
         assert_eq!(gained, [5, 7]);
+        // Port 1 received 3 more before it went.
+        let after = Statistics { gone: [sample(13), QueueStatistics::default()], ..after };
+        assert_eq!(after.since(&before).gone[0].counters.packets, 3);
+        assert_eq!(after.since(&before).received().counters.packets, 15);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use schemars::{Schema, schema_for};
 
-use super::{Config, CoreList, Settings};
+use super::{Config, ControlSocket, CoreList, Settings};
 use crate::network;
 use crate::network::config::{Bad, Document, Problem};
 
@@ -123,9 +123,10 @@ impl Desired {
     /// The first thing that is wrong, or cannot change any more.
     pub(crate) fn check_against(&self, running: &Config) -> Result<Config, ConfigError> {
         self.settings.check_unchanged(running).map_err(|problem| self.locate(problem))?;
+        // It has its cores, and may be without ports.
         let settings = Settings {
             cores: Some(running.cores.clone()),
-            control: Some(running.control.clone()),
+            control: Some(ControlSocket::Usual),
             ..self.settings.clone()
         };
         self.checked(settings, &running.cores)

@@ -17,15 +17,6 @@ use crate::port::{PortError, PortKind};
 /// Most packets that are received from a virtual machine at once, so that the others get their turn.
 const MACHINE_BURST: usize = 32;
 
-/// What packets that go to a port may be.
-#[derive(Clone, Copy)]
-pub(super) struct Kinds {
-    /// In memory that only some devices reach.
-    pub(super) foreign: bool,
-    /// Larger than the MTU.
-    pub(super) large: bool,
-}
-
 impl Forwarder {
     /// Bonds ports that have no bond. Gives what the user should know about it. On failure nothing has changed, but
     /// for what the ports let each other reach.
@@ -84,8 +75,12 @@ impl Forwarder {
         let [one, other] = both(&mut self.stations, pair)?;
         let notices = match_offloads(side(one), side(other))?;
         let groups = groups((one.id, one.queues), (other.id, other.queues));
-        give_pools(&mut self.opener, kinds_of(one), other, groups.len())?;
-        give_pools(&mut self.opener, kinds_of(other), one, groups.len())?;
+        if needs_pool(one, other) {
+            give_pools(&mut self.opener, other, groups.len())?;
+        }
+        if needs_pool(other, one) {
+            give_pools(&mut self.opener, one, groups.len())?;
+        }
         groups.into_iter().try_for_each(|group| self.place(Bond::Pair(pair), &group))?;
         Ok(notices)
     }
@@ -153,23 +148,8 @@ fn side(station: &mut Station) -> Side<'_> {
     Side { name: &station.name, kind: station.kind, control: &mut *station.control }
 }
 
-/// What the packets that a port receives may be. `None` for plain frames.
-fn kinds_of(from: &Station) -> Option<Kinds> {
-    let receiver = from.receivers.values().next()?;
-    let is_plain = matches!(from.kind, PortKind::Generator | PortKind::Null | PortKind::Pcap);
-    (!is_plain).then(|| Kinds { foreign: receiver.rx.gives_foreign(), large: receiver.rx.gives_large() })
-}
-
-/// Gives `count` transmit queues of `to` the buffers that they need for packets of such kinds.
-pub(super) fn give_pools(
-    opener: &mut Opener,
-    kinds: Option<Kinds>,
-    to: &mut Station,
-    count: usize,
-) -> Result<(), PortError> {
-    if !kinds.is_some_and(|kinds| needs_pool(kinds, to)) {
-        return Ok(());
-    }
+/// Gives `count` transmit queues of `to` buffers for packets that have to be made anew before they can be sent there.
+pub(super) fn give_pools(opener: &mut Opener, to: &mut Station, count: usize) -> Result<(), PortError> {
     // Machines are copied to by the processor. Cards have to reach the memory.
     let pools = match to.kind {
         PortKind::VhostUser => opener.private_pools(&to.name, count)?,
@@ -179,13 +159,19 @@ pub(super) fn give_pools(
     Ok(())
 }
 
-/// Whether packets may have to be made anew for `to`: those in foreign memory whole, large ones in segments, for a queue
+/// Whether packets of `from` may have to be made anew for `to`: those in foreign memory whole, large ones in segments, for a queue
 /// that takes neither.
-fn needs_pool(kinds: Kinds, to: &Station) -> bool {
-    let Some(transmitter) = to.transmitters.values().next() else { return false };
+fn needs_pool(from: &Station, to: &Station) -> bool {
+    let (Some(receiver), Some(transmitter)) = (from.receivers.values().next(), to.transmitters.values().next()) else {
+        return false;
+    };
+    if matches!(from.kind, PortKind::Generator | PortKind::Null | PortKind::Pcap) {
+        // Their frames are plain ones.
+        return false;
+    }
     let large = Offloads::TSO4 | Offloads::TSO6 | Offloads::TSO_ECN | Offloads::USO;
-    (kinds.foreign && !transmitter.tx.takes_foreign())
-        || (kinds.large && !transmitter.tx.offloads().contains(large))
+    (receiver.rx.gives_foreign() && !transmitter.tx.takes_foreign())
+        || (receiver.rx.gives_large() && !transmitter.tx.offloads().contains(large))
         // What a virtual machine takes changes with its driver.
         || to.kind == PortKind::VhostUser
 }

@@ -22,7 +22,7 @@ use crate::clock::CycleClock;
 use crate::config::{Config, CoreList, EngineConfig};
 use crate::engine::EngineError;
 use crate::port::{GeneratorReport, MemoryOptions, NamedSpec, Opener, Port, PortError, Supply};
-use crate::stats::{PortStatistics, Statistics};
+use crate::stats::{PortStatistics, QueueStatistics, Statistics};
 use crate::vswitch::VswitchError;
 
 mod access;
@@ -167,6 +167,8 @@ pub struct Stopped {
 pub struct Forwarder {
     /// In the order in which they came.
     stations: Vec<Station>,
+    /// What ports that are gone had received and sent.
+    gone: [QueueStatistics; 2],
     /// Ports that forward.
     bonds: Vec<Bond>,
     engines: Vec<Serving>,
@@ -252,6 +254,7 @@ impl Forwarder {
     fn empty(config: Config, opener: Opener) -> Self {
         Self {
             stations: Vec::new(),
+            gone: Default::default(),
             bonds: Vec::new(),
             engines: Vec::new(),
             switch: None,
@@ -272,7 +275,7 @@ impl Forwarder {
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         let ports = self.stations.iter().map(Station::statistics).collect();
-        Statistics { elapsed: self.started.elapsed(), ports, switch: self.switch_statistics() }
+        Statistics { elapsed: self.started.elapsed(), ports, gone: self.gone, switch: self.switch_statistics() }
     }
 
     /// What has been counted for the port `name` since it came.

@@ -126,9 +126,14 @@ pub fn delete(access: &mut impl Access, name: &str) -> Result<Vec<String>, Forwa
     let Leaving { mut station, restart } = access.with(|forwarder| forwarder.dismiss(name))?;
     let back = restart.map_or(Ok(()), |restart| station.come_back(restart.finish()));
     let stopped = back.and_then(|()| station.stop());
+    let counted = station.statistics();
     // With it goes the last that holds its device and its memory.
     drop(station);
-    access.with(|forwarder| forwarder.release(name));
+    access.with(|forwarder| {
+        let [received, sent] = forwarder.gone;
+        forwarder.gone = [received.plus(&counted.rx_total()), sent.plus(&counted.tx_total())];
+        forwarder.release(name);
+    });
     Ok(stopped.err().map(|error| error.to_string()).into_iter().collect())
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::bond::Bond;
 use super::engines::bell;
-use super::join::{Kinds, burst_of, give_pools};
+use super::join::{burst_of, give_pools};
 use super::{Forwarder, ForwarderError};
 use crate::bell::Bell;
 use crate::engine::plan::QueueId;
@@ -151,9 +151,8 @@ impl Forwarder {
         let station = self.stations.iter_mut().find(|station| station.id == port).ok_or(ForwarderError::Gone)?;
         offer_everything(&mut *station.control)?;
         let queues = station.queues;
-        // Packets come from anywhere.
-        let kinds = Kinds { foreign: true, large: true };
-        give_pools(&mut self.opener, Some(kinds), station, queues.min(engines))?;
+        // Packets come from anywhere, and may be anything.
+        give_pools(&mut self.opener, station, queues.min(engines))?;
         // Engines with a transmit queue before those that pass packets on to them.
         for number in 0..engines {
             let load = self.switched_load(port, slot, number);

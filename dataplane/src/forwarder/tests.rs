@@ -9,6 +9,8 @@ use drivers::nic::{Counters, LinkStatus, Offloads, RxQueue};
 use hugemem::Batch;
 use serde_json::json;
 
+mod switched;
+
 use super::*;
 use crate::control::{Client, ClientError, Methods, Server};
 use crate::port::{PortControl, PortKind, PortQueue, null};
