@@ -36,9 +36,9 @@ pub fn files(folder: &str, programs: &[&str]) -> Result<BTreeMap<String, PathBuf
             files.insert(format!("lib/{library}"), path);
         }
         files.insert(format!("{folder}/{name}"), path);
-        if *name == TESTPMD {
-            for (library, path) in plugins()? {
-                // What testpmd is itself linked with must not be there a second time as a driver: it would be loaded twice.
+        if let Some((_, plugins)) = DPDK.iter().find(|(program, _)| program == name) {
+            for (library, path) in plugin_files(plugins)? {
+                // What the program is itself linked with must not be there a second time as a driver: it would be loaded twice.
                 let plugin = library.rsplit('/').next().unwrap_or_default().to_owned();
                 let linked = files.keys().any(|file| file.starts_with(&format!("lib/{plugin}.")));
                 if !linked || library.starts_with("lib/") {
@@ -53,15 +53,24 @@ pub fn files(folder: &str, programs: &[&str]) -> Result<BTreeMap<String, PathBuf
     Ok(files)
 }
 
-/// DPDK's program for tests, whose drivers are libraries that it looks for in a folder of its own.
-const TESTPMD: &str = "dpdk-testpmd";
-
-/// The drivers that it has in a guest; others would need libraries of their own.
-const PLUGINS: [&str; 4] =
-    ["librte_bus_pci.so", "librte_bus_vdev.so", "librte_mempool_ring.so", "librte_net_virtio.so"];
+/// DPDK's programs, and the drivers that they have in a guest: libraries that they look for in a folder of their own. Others would need
+/// libraries of their own.
+const DPDK: [(&str, &[&str]); 2] = [
+    ("dpdk-testpmd", &["librte_bus_pci.so", "librte_bus_vdev.so", "librte_mempool_ring.so", "librte_net_virtio.so"]),
+    (
+        "dpdk-test",
+        &[
+            "librte_bus_pci.so",
+            "librte_bus_vdev.so",
+            "librte_mempool_ring.so",
+            "librte_dma_ioat.so",
+            "librte_dma_skeleton.so",
+        ],
+    ),
+];
 
 /// DPDK's drivers with their libraries, at the paths where they are looked for.
-fn plugins() -> Result<Vec<(String, PathBuf)>> {
+fn plugin_files(names: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     let missing = "DPDK has no folder with drivers on this host: run `cargo xtask setup`";
     let folders = std::fs::read_dir(LIBRARIES).with_context(|| format!("no {LIBRARIES}"))?.flatten();
     let folder = folders
@@ -69,7 +78,9 @@ fn plugins() -> Result<Vec<(String, PathBuf)>> {
         .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pmds-")))
         .context(missing)?;
     let mut files = Vec::new();
-    for name in PLUGINS {
+    // The C library loads it by itself when a thread is cancelled.
+    files.push((format!("lib/{UNWINDER}"), Path::new("/lib/x86_64-linux-gnu").join(UNWINDER)));
+    for name in names {
         let path = folder.join(name);
         let libraries = libraries(&path).with_context(|| format!("DPDK's driver {name}"))?;
         files.extend(libraries.into_iter().map(|(library, path)| (format!("lib/{library}"), path)));
@@ -77,6 +88,9 @@ fn plugins() -> Result<Vec<(String, PathBuf)>> {
     }
     Ok(files)
 }
+
+/// A library that no program names.
+const UNWINDER: &str = "libgcc_s.so.1";
 
 /// Where Debian has folders of DPDK's drivers.
 const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu/dpdk";

@@ -1,10 +1,11 @@
-//! The stock Linux driver on software copy engines, in a QEMU guest with an Intel IOMMU.
+//! The stock drivers of Linux and DPDK on software copy engines, in QEMU guests with an Intel IOMMU.
 //!
 //! Debian's own kernel and its module `ioatdma`, which know nothing of this project, judge the model: the driver tests each engine when it finds
 //! it, and the kernel's `dmatest` copies with it and compares every byte. One engine is an Ice Lake's with four channels, the other one a
-//! Skylake's with one, which the driver treats as an older version.
+//! Skylake's with one, which the driver treats as an older version. In a second guest the engines are DPDK's, which has a test of its own.
 
 mod copies;
+mod dpdk;
 mod faults;
 mod probe;
 
@@ -27,9 +28,18 @@ const SLOTS: [u8; 2] = [3, 4];
 /// The channels that the kernel makes of them.
 const CHANNELS: [&str; 5] = ["dma0chan0", "dma0chan1", "dma0chan2", "dma0chan3", "dma1chan0"];
 
+/// Who has the engines in a guest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Driver {
+    /// The kernel.
+    Linux,
+    /// A program, through VFIO.
+    Dpdk,
+}
+
 /// A guest with two engines, booted when the first check asks for it.
-#[derive(Default)]
 struct Site {
+    driver: Driver,
     booted: Option<Result<Booted, String>>,
 }
 
@@ -40,24 +50,37 @@ struct Booted {
 }
 
 impl Site {
+    fn new(driver: Driver) -> Self {
+        Self { driver, booted: None }
+    }
+
     fn up(&mut self) -> Result<&mut Booted> {
-        let booted = self.booted.get_or_insert_with(|| boot().map_err(|error| format!("{error:#}")));
+        let booted = self.booted.get_or_insert_with(|| boot(self.driver).map_err(|error| format!("{error:#}")));
         booted.as_mut().map_err(|error| anyhow!("{error}"))
     }
 }
 
-fn boot() -> Result<Booted> {
-    let engines = [
-        Card::copy_engine(&["--device", "0b00", "--channels", "4"])?,
-        Card::copy_engine(&["--device", "2021", "--longest", "16"])?,
-    ];
+fn boot(driver: Driver) -> Result<Booted> {
+    let engines = match driver {
+        Driver::Linux => [
+            Card::copy_engine(&["--device", "0b00", "--channels", "4"])?,
+            Card::copy_engine(&["--device", "2021", "--longest", "16"])?,
+        ],
+        Driver::Dpdk => [
+            Card::copy_engine(&["--device", "0b00", "--fault", dpdk::SLOW])?,
+            Card::copy_engine(&["--device", "6f27", "--fault", dpdk::SLOW])?,
+        ],
+    };
     let sockets = engines.iter().flat_map(|engine| engine.sockets()).cloned();
     let guest = Guest::boot(Machine {
         number: 0,
         kernel: Kernel::Stock,
-        modules: &["ioatdma", "dmatest"],
+        modules: match driver {
+            Driver::Linux => &["ioatdma", "dmatest"],
+            Driver::Dpdk => &["vfio_iommu_type1", "vfio-pci"],
+        },
         programs: &[],
-        tools: &[],
+        tools: if driver == Driver::Dpdk { &["dpdk-test"] } else { &[] },
         processors: 2,
         memory_mib: 768,
         // A driver that resets a channel again and again says so each time.
@@ -79,12 +102,14 @@ fn main() -> ExitCode {
         eprintln!("{error:#}: interrupted, this run would go on without its parent");
     }
     let mut suite = Suite::from_arguments();
-    let mut site = Site::default();
+    let mut site = Site::new(Driver::Linux);
     probe::all(&mut suite, &mut site);
     copies::all(&mut suite, &mut site);
     probe::reload(&mut suite, &mut site);
     probe::stays_clean(&mut suite, &mut site);
     faults::all(&mut suite, &mut site);
+    drop(site);
+    dpdk::all(&mut suite, &mut Site::new(Driver::Dpdk));
     suite.finish()
 }
 

@@ -89,8 +89,8 @@ pub(crate) const SUITES: [Suite; 21] = [
     },
     Suite {
         name: "linux-dma",
-        about: "the stock Linux driver on software I/OAT copy engines in a QEMU guest",
-        needs: &[Need::Targets, Need::Guests],
+        about: "the stock drivers of Linux and DPDK on software I/OAT copy engines in QEMU guests",
+        needs: &[Need::Targets, Need::Guests, Need::Dpdk],
         steps: linux_dma,
     },
     Suite {

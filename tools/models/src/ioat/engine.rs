@@ -12,7 +12,7 @@ use crate::memory::Access;
 /// Most bytes between two looks at the rest of the world.
 const PIECE: u32 = 64 << 10;
 /// How late a late completion is, and for how many descriptors a burst waits.
-const LATE: Duration = Duration::from_millis(2);
+const LATE: Duration = Duration::from_millis(1);
 const BURST: usize = 16;
 /// Where a stray access goes.
 const STRAY: u64 = 0xdead_d000;

@@ -8,9 +8,9 @@ use crate::Random;
 pub use crate::fault::UnknownFault;
 
 crate::fault::named_faults! {
-    /// Completions are written some milliseconds after the copies.
+    /// Completions are written a millisecond after the copies.
     CompleteLate = "complete-late",
-    /// Completions are gathered: one write and one interrupt for sixteen descriptors, or for what there is after some milliseconds.
+    /// Completions are gathered: one write and one interrupt for sixteen descriptors, or for what there is after a millisecond.
     CompleteBurst = "complete-burst",
     /// The completion is written before the bytes.
     CompleteEarly = "complete-early",

@@ -85,8 +85,8 @@ fn completions_come_late() {
     for fault in [Fault::CompleteLate, Fault::CompleteBurst] {
         let mut mini = Mini::lying(&[Planned::new(fault, When::From(0))]);
         mini.batch(5);
-        // Two milliseconds are twenty polls.
-        for _ in 0..10 {
+        // A millisecond is ten polls.
+        for _ in 0..5 {
             mini.device.poll();
             assert_eq!((mini.completion(0), mini.status(0)), (0, ACTIVE), "{fault}");
         }
