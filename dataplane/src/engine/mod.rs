@@ -1,21 +1,31 @@
 //! Engines: the threads that move packets.
 //!
-//! An engine is one thread pinned to one core. It owns its queues (those of [`Lane`]s, [`Input`]s and [`Sender`]s) and works in rounds of two halves: it receives
+//! An engine is one thread pinned to one core. It owns its queues and works in rounds of two halves: it receives
 //! a burst from each queue, then delivers what it received, first to whom costs least (see [`Scheduler`](crate::config::Scheduler)).
+//!
+//! Ports are joined, or switched. A receive queue of a joined port is a [`Lane`]: all that it gives goes to one [`Sender`]. That of a switched port is an
+//! [`Input`]: what it gives goes through the engine's pipeline ([`Switching`]), and from there to the [`Outlet`] of whichever port it is for, which is in
+//! front of a sender of this engine, or leads to the engine that has one ([`Peers`]). An input may also be divided between all engines by flows.
+//!
 //! While packets flow it takes no lock, allocates nothing, logs nothing and does not call
 //! the kernel. It talks to control by counters that it stores ([`crate::stats::QueueCell`]), a stop flag, and a ring of commands in each
 //! direction, over which lanes come and go while the others run ([`Running::add`], [`Running::remove`]).
 //!
-//! A transmit queue that is full holds up only the receive queue whose packets wait for it, and only for
-//! [`EngineConfig::hold`](crate::config::EngineConfig::hold); then they are dropped under the name `tx_queue_full`. What a transmit queue
+//! A transmit queue that is full holds up only the lane whose packets wait for it, and nobody where packets are switched: each outlet has room for some.
+//! They wait for [`EngineConfig::hold`](crate::config::EngineConfig::hold) at most; then, or when there is no room, they are dropped under the name `tx_queue_full`. What a transmit queue
 //! cannot do for a packet is done in software before: packets in a virtual machine's memory are made whole, large ones are cut.
 //!
 //! Life cycle: [`Engine::start`] → [`Running::stop`], which drains: nothing more is received, what was
-//! received is sent, and transmit queues are given time to finish. The queues come back as they are, also after a panic.
+//! received is sent, and transmit queues are given time to finish. The queues come back as they are, also after a panic. Engines that pass packets to each
+//! other are asked to stop together ([`Running::ask_to_stop`]) and end when nothing is left between them.
+//!
+//! A port leaves ([`Running::remove`]) when nothing of it waits here, and when nobody, no other engine either, has a packet any more that lies in its memory
+//! ([`RxQueue::underway`]).
 //!
 //! With [`Poll::Adaptive`](crate::config::Poll), an engine that found nothing for a while arms its queues and sleeps until one of
 //! them has packets. A queue that cannot wake anybody (a generator, a capture file) makes it look every 20 µs
-//! instead; then the others are not armed either. An engine without lanes sleeps until it gets some.
+//! instead; then the others are not armed either. Control and other engines wake it by its [`Bell`]. An engine without anything to do sleeps until it gets
+//! something.
 
 mod adapt;
 mod command;

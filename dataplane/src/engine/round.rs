@@ -1,10 +1,10 @@
 //! One round of an engine over all its queues.
 //!
-//! Every lane is polled once a round, in turn, for a bounded burst: no receive queue can take more than its share. What it gave waits in the
-//! lane, in front of its destination, and nothing more is received from it until that is gone.
+//! Every receive queue is polled once a round, in turn, for a bounded burst: none can take more than its share. What a lane gave waits in the
+//! lane, in front of its destination, and nothing more is received from it until that is gone. What an input gave is switched, and waits in front of its outlets.
 //!
 //! As long as a round is short there is nothing to schedule, and each burst is delivered at once. When rounds grow long they fall into two
-//! halves: first all lanes are polled; then, time and again, the destination is picked whose port has used least of the processor
+//! halves: first everything is polled; then, time and again, the destination is picked whose port has used least of the processor
 //! lately, and gets a slice of what waits for it, until nothing can be delivered any more or it is time to poll again. So a port that is
 //! expensive to serve delays its own packets and nobody else's.
 

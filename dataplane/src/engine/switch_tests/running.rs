@@ -1,7 +1,7 @@
 //! One engine with a thread of its own.
 
 use super::*;
-use crate::switch::Event;
+use crate::switch::{Event, Ticket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 const HOLD: Duration = Duration::from_millis(400);
@@ -102,6 +102,26 @@ fn a_port_whose_queue_is_stuck_leaves_with_what_waits_dropped() {
     assert_conserved(&ports.each_ref(), &[statistics(&mut finished)]);
 }
 
+/// Waits for the engine to have nothing to do with that port's packets any more.
+fn wait_for_sleep(port: &Port) {
+    wait_for("sleep", || port.feed.is_used_up() && port.feed.armed.load(Ordering::SeqCst));
+}
+
+/// The next packet that comes up. Control sleeps until there is one.
+fn next_ticket(world: &mut World) -> Ticket {
+    loop {
+        world.bell.lie_down();
+        if let Some(event) = world.desks[0].next_event() {
+            world.bell.get_up();
+            let Event::Upcall(ticket) = event else { panic!("{event:?}") };
+            return ticket;
+        }
+        let limit = Timespec { tv_sec: 30, tv_nsec: 0 };
+        assert_eq!(poll(&mut [PollFd::new(&*world.bell, PollFlags::IN)], Some(&limit)), Ok(1), "nobody called");
+        world.bell.get_up();
+    }
+}
+
 #[test]
 fn a_sleeping_engine_wakes_for_what_control_sends() {
     let ports = [0, 1].map(Port::new);
@@ -112,21 +132,10 @@ fn a_sleeping_engine_wakes_for_what_control_sends() {
     // Were the bell not heard, each of these would wait for the end of a sleep of a second.
     let deadline = Instant::now() + Duration::from_secs(45);
     for number in 1..=100 {
-        wait_for("sleep", || ports[0].feed.armed.load(Ordering::SeqCst));
+        wait_for_sleep(&ports[0]);
         ports[0].feed.supply(1);
-        // Control sleeps, too.
-        let ticket = loop {
-            world.bell.lie_down();
-            if let Some(event) = world.desks[0].next_event() {
-                world.bell.get_up();
-                let Event::Upcall(ticket) = event else { panic!("{event:?}") };
-                break ticket;
-            }
-            let limit = Timespec { tv_sec: 30, tv_nsec: 0 };
-            assert_eq!(poll(&mut [PollFd::new(&*world.bell, PollFlags::IN)], Some(&limit)), Ok(1), "nobody called");
-            world.bell.get_up();
-        };
-        wait_for("sleep", || ports[0].feed.armed.load(Ordering::SeqCst));
+        let ticket = next_ticket(&mut world);
+        wait_for_sleep(&ports[0]);
         world.desks[0].inject(ticket, action(&ports[1]), None);
         wakes.call();
         wait_for("the packet", || ports[1].sink.taken() == number);
@@ -135,6 +144,33 @@ fn a_sleeping_engine_wakes_for_what_control_sends() {
     let mut finished = engine.stop();
     let statistics = statistics(&mut finished);
     assert_eq!((statistics.flowing.raised, statistics.flowing.returned), (100, 100));
+    assert_conserved(&ports.each_ref(), &[statistics]);
+}
+
+#[test]
+fn packets_that_wait_for_their_flow_go_on_in_order_when_it_is_there() {
+    let ports = [0, 1].map(Port::new);
+    let (mut world, switching) = World::of_one();
+    let loads = [switching, ports[0].load(&[1]), ports[1].exit()];
+    let wakes = bell();
+    let engine = world.start(0, together(loads), Poll::Adaptive, HOLD, Arc::clone(&wakes));
+    for number in 1..=20 {
+        ports[0].feed.supply(1);
+        let ticket = next_ticket(&mut world);
+        let index = world.writer.insert(&ticket.key, &action(&ports[1]), FlowState::Pending(1), cycles()).unwrap();
+        // These find a flow that is not there yet.
+        ports[0].feed.supply(3);
+        wait_for_sleep(&ports[0]);
+        assert_eq!(ports[1].sink.taken(), 4 * (number - 1));
+        world.desks[0].inject(ticket, action(&ports[1]), Some(index));
+        world.desks[0].activate(index);
+        wakes.call();
+        wait_for("the packets", || ports[1].sink.taken() == 4 * number && world.desks[0].is_settled());
+        world.writer.remove(index).unwrap();
+    }
+    let mut finished = engine.stop();
+    let statistics = statistics(&mut finished);
+    assert_eq!((statistics.flowing.raised, statistics.flowing.waited), (20, 60));
     assert_conserved(&ports.each_ref(), &[statistics]);
 }
 
