@@ -189,7 +189,7 @@ pub struct Finished {
     /// Its switch, when it has ended.
     pub switching: Option<Box<Switching>>,
     /// What it said when it panicked.
-    pub panic: Option<String>,
+    pub panic: Option<Box<str>>,
     /// Packets were still underway on a transmit queue when time ran out.
     pub unfinished: bool,
 }

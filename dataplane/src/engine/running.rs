@@ -172,7 +172,7 @@ impl Running {
         while !self.thread.is_finished() {
             if Instant::now() >= deadline {
                 let said = format!("it did not end within {} s", (END_LIMIT + DRAIN_LIMIT).as_secs());
-                return Finished { panic: Some(said), unfinished: true, ..self.late };
+                return Finished { panic: Some(said.into()), unfinished: true, ..self.late };
             }
             // Answers that are underway must find room.
             self.collect(None);
@@ -181,7 +181,7 @@ impl Running {
         self.collect(None);
         let Ended { mut finished, commands } = self.thread.join().unwrap_or_else(|_| Ended {
             finished: Finished {
-                panic: Some("the engine thread died while it was cleaning up".to_owned()),
+                panic: Some("the engine thread died while it was cleaning up".into()),
                 ..Finished::default()
             },
             commands: None,

@@ -31,7 +31,7 @@ fn hash(packet: &Packet) -> u64 {
     };
     let at = usize::from(headers.network_at) + first;
     let both = |at: usize, length: usize| {
-        let word = |at: usize| bytes.get(at..at + length).map_or(0, |bytes| fold(bytes));
+        let word = |at: usize| bytes.get(at..at + length).map_or(0, fold);
         let (one, other) = (word(at), word(at + length));
         // Whichever comes first.
         (one ^ other).wrapping_mul(MIX) ^ one.wrapping_add(other)

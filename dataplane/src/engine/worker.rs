@@ -53,9 +53,9 @@ pub(super) fn run(mut work: Work, mut desk: Desk, signals: &Signals) -> Ended {
             // The queue that panicked may do so again; then its last counters are missing, nothing else.
             let _ = catch_unwind(AssertUnwindSafe(|| settle(&mut work.roster)));
             signals.failed.store(true, Ordering::Release);
-            let said = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let said = said.or_else(|| payload.downcast_ref::<String>().cloned());
-            (Some(said.unwrap_or_else(|| "unknown panic".to_owned())), true)
+            let said = payload.downcast_ref::<&str>().copied();
+            let said = said.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+            (Some(said.unwrap_or("unknown panic").into()), true)
         }
     };
     let mut finished = Finished { panic, unfinished, ..Finished::default() };

@@ -172,7 +172,7 @@ impl Forwarder {
             let of_bonds = |id| bonds.iter().any(|bond| bond.contains(id));
             let stations = self.stations.iter().filter(|station| of_bonds(station.id));
             let ports = stations.map(|station| station.name.as_str()).collect::<Vec<_>>().join(" and ");
-            self.problems.push(ForwarderError::Panicked { engine: number, ports, said: said.clone() });
+            self.problems.push(ForwarderError::Panicked { engine: number, ports, said: said.to_string() });
             self.broken = true;
         }
         self.unfinished |= finished.unfinished;
