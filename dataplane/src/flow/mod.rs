@@ -43,7 +43,7 @@ pub(crate) use packed::PackedAction;
 pub use reader::{Lookups, Reader};
 pub use segment::Counts;
 pub use table::Table;
-pub use writer::{Change, Fate, Flow, Progress, Refused, TableError, Usage, Writer};
+pub use writer::{Change, Fate, Flow, MOST_FLOWS, Progress, Refused, TableError, Usage, Writer};
 
 /// Where a flow lies in the arrays of the table. A small number, used again after the flow is gone and all readers know.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

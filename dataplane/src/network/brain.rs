@@ -367,7 +367,16 @@ impl Brain {
             action.rewrite.source_mac = Some(wire(source));
             action.rewrite.decrement_ttl = true;
         }
-        steps.say(|| format!("so: {:?}", action.output));
+        steps.say(|| match &judged.goal {
+            Goal::Drop(reason) => format!("so it is dropped: {reason}"),
+            Goal::To(place) => format!("so it goes to {}", self.name_of(*place)),
+            Goal::Flood(places) => {
+                let names: Vec<String> = places.iter().map(|place| self.name_of(*place)).collect();
+                format!("so it is copied to {}", names.join(", "))
+            }
+            Goal::Control(_) => "so it is answered here".into(),
+            Goal::Unresolved(_) => "so it is kept back till that is known".into(),
+        });
         let reverse = judged.connection.and_then(|_| self.reverse(key, judged, now));
         let is_ip = matches!(key.network(), NetworkKind::Ipv4 | NetworkKind::Ipv6);
         // Neighbour discovery is looked at one by one, so that no flow may stand for all of ICMPv6. Who has no address yet is judged by its ports.

@@ -103,7 +103,7 @@ impl State {
     }
 
     /// A packet came from the network between hosts that is in no tunnel.
-    pub(super) fn from_underlay(&mut self, raised: Raised) {
+    pub(super) fn take_underlay(&mut self, raised: Raised) {
         self.counters.underlay += 1;
         let view = raised.packet().bytes();
         let headers = parse(view, raised.packet().len());

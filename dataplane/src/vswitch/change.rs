@@ -19,6 +19,8 @@ use crate::network::{Change, Config, Stale};
 /// An edit of the configuration.
 pub(super) type Edit = Box<dyn FnOnce(&mut Config) -> Result<(), String> + Send>;
 
+/// Changes that may wait.
+const MOST: usize = 64;
 /// Tables that are tried to be built for one change.
 const TRIES: u32 = 4;
 /// How long it is not tried again to let the table grow when there was no memory.
@@ -58,7 +60,11 @@ struct TableChange {
 impl State {
     /// Takes in a wish for a change.
     pub(super) fn change(&mut self, edit: Edit, reply: Reply<Vec<String>>) {
-        self.changes.queue.push_back((edit, reply));
+        if self.changes.queue.len() < MOST {
+            self.changes.queue.push_back((edit, reply));
+        } else {
+            let _ = reply.try_send(Err(VswitchError::Busy));
+        }
     }
 
     /// The new rules are there, and the flows are still being looked at.

@@ -173,8 +173,9 @@ impl State {
             Output::Port(slot) => format!("to port {}", self.port_name(PortSlot(slot))),
             Output::Tunnel(number) => format!("into {}", self.brain.name_of(Place::Tunnel(number))),
             Output::Replicate(number) => {
-                let members = self.layout.sets.get(usize::from(number)).map_or(0, |members| members.len());
-                format!("copy to {members}")
+                let members = self.brain.sets().find(|(other, _)| *other == number).map(|(_, members)| members);
+                let names = members.unwrap_or_default().iter().map(|member| self.brain.name_of(member.place));
+                format!("copied to {}", names.collect::<Vec<_>>().join(", "))
             }
             Output::Up | Output::Local => "to the switch itself".to_owned(),
         };

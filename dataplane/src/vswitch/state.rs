@@ -23,7 +23,7 @@ use super::why::Explainer;
 use super::{MOST_PORTS, VswitchOptions};
 use crate::bell::Bell;
 use crate::clock::cycles;
-use crate::flow::{Action, FlowIndex, FlowKey, FlowState, Writer};
+use crate::flow::{Action, FlowIndex, FlowKey, FlowState, MOST_FLOWS, TableError, Writer};
 use crate::network::{Brain, Config};
 use crate::overlay::Template;
 use crate::switch::{Event, Layout, Pipeline, PipelineOptions, Rate};
@@ -33,7 +33,7 @@ const FIRST_CAPACITY: u32 = 65_536;
 /// Things that one engine may send in a round before the next one has its turn.
 const EVENTS: usize = 64;
 /// Flows that each kind of long work may look at in a round.
-const FLOWS: u32 = 2048;
+const FLOWS: u32 = 1024;
 /// Packets that may be with the thread, of one engine.
 const UPCALLS: usize = 2048;
 /// How long an engine may take to adopt something.
@@ -98,7 +98,10 @@ impl State {
             let (pools, bells) = (pools.len(), bells.len());
             return Err(VswitchError::Engines { engines: count, pools, bells });
         }
-        let capacity = FIRST_CAPACITY.min(options.flows).max(1);
+        if options.flows > MOST_FLOWS {
+            return Err(TableError::Capacity(options.flows).into());
+        }
+        let capacity = FIRST_CAPACITY.min(options.flows);
         let (writer, mut readers) = Writer::new(capacity, count + 1)?;
         let layout = Arc::new(layouts::empty());
         let nowhere = layouts::nowhere().map_err(|error| VswitchError::Refused(error.to_string()))?;

@@ -28,7 +28,7 @@ impl State {
             Why::Miss | Why::Stale | Why::Asked | Why::Local | Why::TooBig(0) => self.first_packet(raised),
             Why::TimeExceeded => self.tell_expired(raised),
             Why::TooBig(longest) => self.tell_too_big(raised, longest),
-            Why::Underlay => self.from_underlay(raised),
+            Why::Underlay => self.take_underlay(raised),
         }
     }
 

@@ -129,9 +129,8 @@ impl State {
         let underlay = self.underlay.port().is_some_and(|port| port.slot == slot);
         let cycles = self.cycles();
         let seen = self.explainer.explain(frame, slot, cycles)?;
-        let mut told = Explanation::default();
-        let step = |it: &Explained| ExplanationStep { element: it.stage.name().to_owned(), text: it.text.clone() };
-        told.steps = seen.steps.iter().map(step).collect();
+        let steps = seen.steps.iter().map(|it| self.named_step(it)).collect();
+        let mut told = Explanation { steps, ..Explanation::default() };
         let inside = self.inside(frame, Domain::port(number), underlay)?;
         let mut asked = None;
         if let Some((domain, inside)) = &inside {
@@ -165,6 +164,17 @@ impl State {
             _ => told.drop_for(seen.dropped.unwrap_or(Reason::NoPort), ""),
         }
         Ok(told)
+    }
+
+    /// A step with names in the place of slots.
+    fn named_step(&self, step: &Explained) -> ExplanationStep {
+        let mut text = step.text.clone();
+        if let Some((before, slot)) = text.split_once("port slot ")
+            && let Ok(slot) = slot.parse()
+        {
+            text = format!("{before}port {}", self.port_name(PortSlot(slot)));
+        }
+        ExplanationStep { element: step.stage.name().to_owned(), text }
     }
 
     /// The frame that is decided on, and its domain: the one in the tunnel if it came in one. `None` for other frames of an underlay port.

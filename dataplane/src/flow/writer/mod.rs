@@ -77,7 +77,7 @@ pub enum TableError {
 }
 
 /// Most flows of a table.
-const MOST_FLOWS: u32 = 1 << 24;
+pub const MOST_FLOWS: u32 = 1 << 24;
 
 /// Most readers of a table: each has a bit in the state of a flow.
 const MOST_ENGINES: usize = 64;

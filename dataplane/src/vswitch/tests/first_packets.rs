@@ -128,8 +128,7 @@ port = [
 fn first_packets_of_100_000_flows_come_in_order_and_all_of_them() {
     let mut rig = Rig::configured(1, NARROW);
     // However slow the machine is: all are to be there at the end.
-    let (idle, pass) = (Duration::from_secs(3600), Duration::from_secs(4));
-    rig.handle.ask(move |state| Ok(state.ageing.set_idle(idle, pass))).unwrap();
+    rig.set_idle(Duration::from_secs(3600), Duration::from_secs(4));
     in_order(&mut rig, 100_000, 1);
     let table = rig.handle.statistics().unwrap().table;
     assert_eq!(table.flows, 100_000);

@@ -82,12 +82,7 @@ fn a_port_sends_no_more_than_it_may() {
 fn flows_that_nobody_uses_are_forgotten() {
     let mut rig = Rig::configured(1, SLICES);
     let blue = rig.slot("blue1");
-    rig.handle
-        .ask(|state| {
-            state.ageing.set_idle(Duration::from_millis(600), Duration::from_millis(200));
-            Ok(())
-        })
-        .unwrap();
+    rig.set_idle(Duration::from_millis(600), Duration::from_millis(200));
     rig.send_at(0, blue, &[&datagram(1), &datagram(2)]);
     rig.until("one of two is forgotten", |rig| {
         rig.send_at(0, blue, &[&datagram(1)]);

@@ -58,7 +58,7 @@ fn why_says_what_would_happen_and_changes_nothing() {
     let counted = rig.handle.flows(&FlowFilter::default(), 9).unwrap().flows[0].packets;
     let again = ask(&rig, datagram(80));
     assert_eq!(again.verdict, "forwarded to port red2");
-    assert!(again.steps.iter().any(|step| step.text.contains("knows it: to port slot")), "{again:?}");
+    assert!(again.steps.iter().any(|step| step.text.contains("knows it: to port red2")), "{again:?}");
     assert_eq!(rig.handle.flows(&FlowFilter::default(), 9).unwrap().flows[0].packets, counted);
 }
 

@@ -112,6 +112,15 @@ impl Rig {
         rig
     }
 
+    /// Flows are forgotten when they were not used for so long, and all are looked at in so long.
+    pub(super) fn set_idle(&self, idle: Duration, pass: Duration) {
+        let set = self.handle.ask(move |state| {
+            state.ageing.set_idle(idle, pass);
+            Ok(())
+        });
+        set.unwrap();
+    }
+
     /// Takes the engines' turns while somebody asks the switch.
     pub(super) fn asking<T: Send + 'static>(&mut self, ask: impl FnOnce(Handle) -> T + Send + 'static) -> T {
         let handle = self.handle.clone();
