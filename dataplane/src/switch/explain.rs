@@ -1,5 +1,7 @@
 //! What happens to a packet, element by element, in words.
 
+use std::net::SocketAddr;
+
 use hugemem::{Batch, Packet};
 
 use super::layout::Layout;
@@ -7,7 +9,8 @@ use super::outputs::{Outputs, PortSlot};
 use super::pipeline::{Observer, Pipeline};
 use super::slots::{Slots, Verdict};
 use super::stage::Stage;
-use crate::flow::Output;
+use crate::flow::{FlowKey, Output};
+use crate::headers::{Fragment, Headers, NetworkKind, TransportKind};
 
 /// What an element did to a packet.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,7 +79,10 @@ impl Observer for Writer {
             Stage::Replicate => "copies go to the others of its set".to_owned(),
             Stage::Sample => "its latency is noted".to_owned(),
         };
-        self.steps.push(Explained { stage, text });
+        // What was settled before is not said again.
+        if self.steps.last().is_none_or(|last| last.text != text) {
+            self.steps.push(Explained { stage, text });
+        }
     }
 }
 
@@ -94,18 +100,45 @@ fn end(verdict: Verdict) -> String {
 }
 
 fn headers(slots: &Slots) -> String {
-    let headers = &slots.get(0).headers;
-    let mut text = format!("ether_type {:#06x}", headers.ether_type);
+    let (headers, key) = (&slots.get(0).headers, slots.key(0));
+    let mut text = match (headers.network, key.source(), key.destination()) {
+        (NetworkKind::Arp, Some(from), Some(about)) => match key.protocol() {
+            1 => format!("ARP, {from} asks for {about}"),
+            2 => format!("ARP, {from} tells {about} of itself"),
+            other => format!("ARP, operation {other}"),
+        },
+        (NetworkKind::Ipv4 | NetworkKind::Ipv6, Some(from), Some(to)) => {
+            let version = if from.is_ipv4() { "IPv4" } else { "IPv6" };
+            let end = |address, port| match headers.transport {
+                TransportKind::Tcp | TransportKind::Udp | TransportKind::Sctp => {
+                    SocketAddr::new(address, port).to_string()
+                }
+                _ => address.to_string(),
+            };
+            let (from, to) = (end(from, key.source_port()), end(to, key.destination_port()));
+            format!("{version}, {} {from} > {to}, ttl {}", protocol(headers, key), headers.ttl)
+        }
+        _ => format!("EtherType {:#06x}", headers.ether_type),
+    };
     if let Some(vlan) = headers.vlan_id() {
         text += &format!(", vlan {vlan}");
     }
-    if headers.ttl > 0 {
-        text += &format!(", {:?}, protocol {}, ttl {}", headers.network, headers.protocol, headers.ttl);
-    }
-    if headers.fragment != crate::headers::Fragment::Whole {
-        text += &format!(", {:?} fragment", headers.fragment);
+    if headers.fragment != Fragment::Whole {
+        text += &format!(", {} fragment", if headers.fragment == Fragment::First { "first" } else { "later" });
     }
     text
+}
+
+fn protocol(headers: &Headers, key: &FlowKey) -> String {
+    let [kind, code] = key.source_port().to_be_bytes();
+    match headers.transport {
+        TransportKind::Tcp => "TCP".to_owned(),
+        TransportKind::Udp => "UDP".to_owned(),
+        TransportKind::Sctp => "SCTP".to_owned(),
+        TransportKind::Icmp => format!("ICMP type {kind} code {code}"),
+        TransportKind::Icmpv6 => format!("ICMPv6 type {kind} code {code}"),
+        TransportKind::None => format!("protocol {}", headers.protocol),
+    }
 }
 
 fn action(slots: &Slots, layout: &Layout) -> String {

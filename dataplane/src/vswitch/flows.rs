@@ -9,7 +9,6 @@ use super::report::{FlowFilter, FlowList, FlowOrder, FlowReport, FlowStatus};
 use super::state::State;
 use crate::flow::{Action, Domain, Flow, FlowIndex, FlowKey, FlowState, Output, VlanRewrite};
 use crate::headers::NetworkKind;
-use crate::network::config::Mac;
 use crate::network::topology::Place;
 use crate::switch::{PortSlot, Reason};
 
@@ -147,8 +146,8 @@ impl State {
             index: index.number(),
             network: network.map(|network| network.name.clone()),
             port: port.map(|(_, port)| port.name.clone()),
-            source_mac: Mac(key.source_mac().0),
-            destination_mac: Mac(key.destination_mac().0),
+            source_mac: key.source_mac().to_string(),
+            destination_mac: key.destination_mac().to_string(),
             vlan: key.vlans().first().copied().flatten(),
             ether_type: key.ether_type(),
             source: key.source(),

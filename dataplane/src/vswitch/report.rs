@@ -65,10 +65,10 @@ pub struct FlowReport {
     /// The port that they come from; none when they come out of tunnels.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub port: Option<String>,
-    /// Source Ethernet address.
-    pub source_mac: Mac,
-    /// Destination Ethernet address.
-    pub destination_mac: Mac,
+    /// Source Ethernet address, such as `52:54:00:00:00:01`.
+    pub source_mac: String,
+    /// Destination Ethernet address, which may be that of a group.
+    pub destination_mac: String,
     /// VLAN identifier of the outer tag.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub vlan: Option<u16>,
