@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail, ensure};
+use lab::ovs_bench::cases;
+use lab::ovs_bench::mirach::Mirach;
 use lab::ovs_bench::ovs::{Ovs, PEER, Rules};
-use lab::ovs_bench::{cases, mirach};
 use lab::peer_bench::device::Device;
 use lab::peer_bench::machine::has_huge_pages;
 use lab::peer_bench::options::{Options, main as run_main};
@@ -65,9 +66,9 @@ fn run(choice: &Choice) -> Result<()> {
 
 /// Starts both; they rest.
 fn start(rules: Rules, huge_pages: bool) -> Result<[Box<dyn Device>; 2]> {
-    let mut mirach = mirach::start(huge_pages)?;
+    let mut mirach = Mirach::start(huge_pages)?;
     mirach.program().rest()?;
     let mut peer = Ovs::start(rules, huge_pages)?;
     peer.program().rest()?;
-    Ok([mirach, Box::new(peer)])
+    Ok([Box::new(mirach), Box::new(peer)])
 }

@@ -20,6 +20,19 @@ pub struct Case {
     pub aim: Option<f64>,
 }
 
+/// One run of a case with one device.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// What the generator reports.
+    pub report: Value,
+    /// Percent of the time that the hypervisor gave to others.
+    pub stolen: f64,
+    /// Nanoseconds from core to core and back, before and after.
+    pub round_trips: [f64; 2],
+    /// What the device says itself.
+    pub says: Value,
+}
+
 /// What the runs of one case gave for one device.
 #[derive(Clone, Default, Debug)]
 pub struct Runs {
@@ -30,21 +43,24 @@ pub struct Runs {
     full: Vec<f64>,
     busy: Vec<f64>,
     stolen: Vec<f64>,
+    round_trips: Vec<f64>,
     port: String,
     says: Value,
 }
 
 impl Runs {
-    /// Takes in what the generator reports of a run, what percentage of the time the hypervisor took meanwhile, and what the device itself says.
+    /// Takes in a run.
     ///
     /// # Errors
     /// The report lacks something.
-    pub fn add(&mut self, report: &Value, stolen: f64, says: Value) -> Result<()> {
+    pub fn add(&mut self, run: Run) -> Result<()> {
+        let Run { report, stolen, round_trips, says } = run;
         let number = |key: &str| report[key].as_f64().with_context(|| format!("the generator does not say {key}"));
         self.mpps.push(number("mpps")?);
         self.full.push(number("full_percent")?);
         self.busy.push(100.0 - number("idle_percent")?);
         self.stolen.push(stolen);
+        self.round_trips.extend(round_trips);
         self.micros.extend(report["p50_us"].as_f64());
         self.clean += report["clean_windows"].as_u64().unwrap_or(0);
         self.windows += report["windows"].as_u64().unwrap_or(0);
@@ -113,6 +129,7 @@ impl Outcome {
             "mirach_full_percent": median(&mirach.full), "peer_full_percent": median(&peer.full),
             "mirach_busy_percent": median(&mirach.busy), "peer_busy_percent": median(&peer.busy),
             "mirach_stolen_percent": mirach.stolen(), "peer_stolen_percent": peer.stolen(),
+            "mirach_round_trip_ns": median(&mirach.round_trips), "peer_round_trip_ns": median(&peer.round_trips),
             "mirach_port": mirach.port, "peer_port": peer.port,
         });
         let Some(fields) = object.as_object_mut() else { return object };
@@ -144,9 +161,9 @@ impl Outcome {
             return format!("{:<16} no run succeeded", self.case.name);
         };
         let size = u32::try_from(self.case.size).map_or(0.0, f64::from);
-        let busy = |runs: &Runs| spread(&runs.busy).unwrap_or_default().0;
+        let median = |values: &[f64]| spread(values).unwrap_or_default().0;
         let mut line = format!(
-            "{:<16} {:>7.3} ({:>7.3} - {:>7.3}) {:>7.3} ({:>7.3} - {:>7.3}) {:>5.2} ({:>5.2} - {:>5.2}) {:>4} {:>7.1} {:>7.1} {:>6.1} {:>9} {:>9}",
+            "{:<16} {:>7.3} ({:>7.3} - {:>7.3}) {:>7.3} ({:>7.3} - {:>7.3}) {:>5.2} ({:>5.2} - {:>5.2}) {:>4} {:>7.1} {:>7.1} {:>6.1} {:>9} {:>7} {:>9}",
             self.case.name,
             ours.0,
             ours.1,
@@ -161,7 +178,8 @@ impl Outcome {
             1e3 / ours.0,
             1e3 / theirs.0,
             ours.0 * size * 8.0 / 1e3,
-            format!("{:.0}/{:.0} %", busy(mirach), busy(peer)),
+            format!("{:.0}/{:.0} %", median(&mirach.busy), median(&peer.busy)),
+            format!("{:.0}/{:.0}", median(&mirach.round_trips), median(&peer.round_trips)),
             format!("{}/{}", mirach.clean + peer.clean, mirach.windows + peer.windows),
         );
         if let (true, Some(ours), Some(theirs), Some(ratio)) =
@@ -183,7 +201,7 @@ impl Outcome {
     pub fn heading(peer: &str) -> String {
         let rate = |name: &str| format!("{name} Mpps (lowest - highest)");
         format!(
-            "{:<16} {:>28} {:>28} {:>21} {:>4} {:>7} {:>7} {:>6} {:>9} {:>9}",
+            "{:<16} {:>28} {:>28} {:>21} {:>4} {:>7} {:>7} {:>6} {:>9} {:>7} {:>9}",
             "case",
             rate("mirach"),
             rate(peer),
@@ -193,6 +211,7 @@ impl Outcome {
             "peer's",
             "Gb/s",
             "gen. busy",
+            "c2c ns",
             "clean"
         )
     }
@@ -219,7 +238,9 @@ mod tests {
                 let report = json!({
                     "mpps": mpps, "full_percent": 90.0, "idle_percent": 30.0, "p50_us": micros, "clean_windows": 3, "windows": 4,
                 });
-                runs.add(&report, f64::from(u8::from(number == 1)), json!({ "summary": "all well" })).unwrap();
+                let stolen = f64::from(u8::from(number == 1));
+                runs.add(Run { report, stolen, round_trips: [50.0; 2], says: json!({ "summary": "all well" }) })
+                    .unwrap();
             }
             runs
         };
@@ -237,6 +258,8 @@ mod tests {
         assert_eq!((&object["time_ratio"], &object["windows"], &object["aim"]), (&json!(0.5), &json!(24), &json!(1.4)));
         assert!(outcome.line().contains("2.00 ( 0.25 -  3.00)  1.4"), "{}", outcome.line());
         assert!(outcome.line().ends_with("all well  all well"), "{}", outcome.line());
-        assert!(Runs::default().add(&json!({}), 0.0, Value::Null).is_err());
+        assert_eq!(object["peer_round_trip_ns"], json!(50.0));
+        let empty = Run { report: json!({}), stolen: 0.0, round_trips: [50.0; 2], says: Value::Null };
+        assert!(Runs::default().add(empty).is_err());
     }
 }

@@ -16,6 +16,8 @@ const AGAIN: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to sleep when nothing moves: whoever decides may need this core.
 const PAUSE: Duration = Duration::from_micros(20);
+/// How long to leave this core to a device that has learned from the first frames where stations are, and has to do away with what it did before.
+const REST: Duration = Duration::from_millis(300);
 
 /// What has come through of one direction.
 struct Known {
@@ -52,6 +54,7 @@ impl Ports {
             std::thread::sleep(PAUSE);
         }
         let took = start.elapsed();
+        std::thread::sleep(REST);
         self.settle();
         self.start_over()?;
         Ok(took)
