@@ -8,9 +8,9 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::peer_bench::device::{CORE, Device, Program, sockets};
+use crate::peer_bench::device::{CORE, Device, Program, alone, sockets};
 use crate::peer_bench::flows;
-use crate::process::{bound_to_us, run};
+use crate::process::run;
 use crate::{leftovers, wait};
 
 /// The peer's name.
@@ -95,7 +95,7 @@ impl Ovs {
         command.arg(format!("--unixctl={}", home.join("database.control").display())).arg("--no-chdir");
         let listening = PathBuf::from(database(home));
         let mut database_server = Program::start("ovsdb-server", command, home)?;
-        database_server.await_ready(|| listening.exists(), |_| true)?;
+        database_server.await_ready(|_| listening.exists())?;
         tell(home, &configuration(home, huge_pages))?;
 
         let mut command = daemon(home, SWITCH, &format!("{CORE},{OTHER_CORE}"));
@@ -103,7 +103,8 @@ impl Ovs {
         command.args(["--no-chdir", "-vsyslog:off", "-vfile:off", "-vconsole:info"]);
         let mut switch = Program::start("ovs-vswitchd", command, home)?;
         let bridge = home.join("br0.mgmt");
-        switch.await_ready(|| bridge.exists(), |thread| thread.starts_with("pmd-"))?;
+        switch.await_ready(|_| bridge.exists())?;
+        switch.await_threads(|thread| thread.starts_with("pmd-"))?;
         let ovs = Self { switch, _database: database_server, folder };
         ovs.fill(rules).with_context(|| ovs.switch.last_lines())?;
         Ok(ovs)
@@ -206,7 +207,7 @@ fn private(home: &Path, program: &str) -> Command {
 
 /// The same, as a daemon on these cores, in a network namespace of its own, since its bridges are interfaces of the kernel that stay behind.
 fn daemon(home: &Path, program: &str, cores: &str) -> Command {
-    let mut command = bound_to_us(Path::new("unshare"));
+    let mut command = alone(Path::new("unshare"));
     command.args(["--net", "taskset", "-c", cores, program]);
     in_home(command, home)
 }

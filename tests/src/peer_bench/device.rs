@@ -75,19 +75,27 @@ impl Program {
         Ok(Self { name, process: Running(child), log, threads: Vec::new() })
     }
 
-    /// Waits until `ready`, and until the threads are there whose names `forwards` takes.
+    /// Waits until `ready`.
     ///
     /// # Errors
     /// It ends, or does not get ready.
-    pub fn await_ready(&mut self, ready: impl Fn() -> bool, forwards: impl Fn(&str) -> bool) -> Result<()> {
+    pub fn await_ready(&mut self, ready: impl Fn(&Self) -> bool) -> Result<()> {
         let started = wait::until(self.name, START, || {
             ensure!(!self.process.has_ended(), "it has ended");
-            // The command starts by way of another, which becomes it.
-            self.threads = Thread::of(self.process.0.id(), &forwards)?;
-            Ok((ready() && !self.threads.is_empty()).then_some(()))
+            Ok(ready(self).then_some(()))
         });
-        started.with_context(|| self.last_lines())?;
-        // It polls all the time, and must not keep others from its core when it is not measured.
+        started.with_context(|| self.last_lines())
+    }
+
+    /// Waits until the threads are there whose names `forwards` takes. They poll all the time, and must not keep others from their core when they are not measured.
+    ///
+    /// # Errors
+    /// It ends, or has no such threads.
+    pub fn await_threads(&mut self, forwards: impl Fn(&str) -> bool) -> Result<()> {
+        // The command starts by way of others, which become it.
+        let find = |program: &Self| Thread::of(program.process.0.id(), &forwards).unwrap_or_default();
+        self.await_ready(|program| !find(program).is_empty())?;
+        self.threads = find(self);
         self.threads.iter().for_each(|thread| thread.prefer(false));
         Ok(())
     }
@@ -164,7 +172,8 @@ impl Listener {
         let folder = leftovers::folder("bench")?;
         let sockets = sockets(folder.path());
         let mut program = Program::start(name, command(folder.path(), &sockets)?, folder.path())?;
-        program.await_ready(|| sockets.iter().all(|socket| socket.exists()), forwards)?;
+        program.await_ready(|_| sockets.iter().all(|socket| socket.exists()))?;
+        program.await_threads(forwards)?;
         Ok(Self { name, program, folder })
     }
 
@@ -195,12 +204,21 @@ pub fn sockets(folder: &Path) -> [PathBuf; 2] {
     ["port0", "port1"].map(|name| folder.join(name))
 }
 
+/// A program that ends with us, in a session of its own: the kernel schedules sessions before threads, so that what is put before all others, or behind them,
+/// is that program alone.
+#[must_use]
+pub fn alone(program: &Path) -> Command {
+    let mut command = bound_to_us(Path::new("setsid"));
+    command.arg(program);
+    command
+}
+
 /// `mirach run` that polls on the core of what is measured, without ports.
 ///
 /// # Errors
 /// It was not built.
 pub fn mirach(huge_pages: bool) -> Result<Command> {
-    let mut command = bound_to_us(&binaries::host()?);
+    let mut command = alone(&binaries::host()?);
     command.args(["run", "--poll", "always", "--cores", CORE]);
     if !huge_pages {
         command.arg("--no-huge");

@@ -60,6 +60,9 @@ pub fn main<T>(name: &str, usage: &str, parsed: Result<T>, run: impl FnOnce(&T) 
             return ExitCode::from(2);
         }
     };
+    // So that what this program does to its session is not done to the user's shell. It fails for the leader of a process group, which a program that cargo starts
+    // is not.
+    let _ = rustix::process::setsid();
     crate::leftovers::remove();
     match crate::process::end_with_parent().and_then(|()| run(&choice)) {
         Ok(()) => ExitCode::SUCCESS,

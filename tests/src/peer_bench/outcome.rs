@@ -3,6 +3,8 @@
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::machine::governor;
+
 /// One line of the table.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Case {
@@ -130,6 +132,7 @@ impl Outcome {
             "mirach_busy_percent": median(&mirach.busy), "peer_busy_percent": median(&peer.busy),
             "mirach_stolen_percent": mirach.stolen(), "peer_stolen_percent": peer.stolen(),
             "mirach_round_trip_ns": median(&mirach.round_trips), "peer_round_trip_ns": median(&peer.round_trips),
+            "governor": governor(0),
             "mirach_port": mirach.port, "peer_port": peer.port,
         });
         let Some(fields) = object.as_object_mut() else { return object };

@@ -1,13 +1,13 @@
 //! Both devices in turn.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::device::Device;
+use super::device::{Device, alone};
 use super::machine::{Theft, round_trip};
 use super::outcome::{Case, Outcome, Run};
 use crate::process::Running;
@@ -109,7 +109,7 @@ fn alike(pair: &[Run; 2]) -> bool {
 
 /// One run of the generator.
 fn measure(generator: &Path, device: &mut dyn Device, case: &Case) -> Result<Value> {
-    let mut command = Command::new(generator);
+    let mut command = alone(generator);
     let [first, second] = device.sockets();
     command.arg(format!("sockets={},{}", first.display(), second.display()));
     command.arg(format!("server={}", if device.connects() { "on" } else { "off" }));

@@ -5,8 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::peer_bench::device::{CORE, Device, Listener, is_engine, mirach};
-use crate::process::bound_to_us;
+use crate::peer_bench::device::{CORE, Device, Listener, alone, is_engine, mirach};
 
 /// The peer's name.
 pub const PEER: &str = "testpmd";
@@ -39,7 +38,7 @@ fn joined(sockets: &[PathBuf; 2], huge_pages: bool) -> Result<Command> {
 
 fn testpmd(folder: &Path, sockets: &[PathBuf; 2], huge_pages: bool) -> Command {
     let prefix = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut command = bound_to_us(Path::new("dpdk-testpmd"));
+    let mut command = alone(Path::new("dpdk-testpmd"));
     // Its own work on the other core, the forwarding on ours.
     command.args(["--lcores", &format!("0@1,1@{CORE}"), "-n", "1", "--no-pci", "--no-telemetry"]);
     command.args(["--file-prefix", &prefix, "--log-level=lib.vhost:err"]);
