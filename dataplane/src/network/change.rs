@@ -296,8 +296,8 @@ fn differing<T: PartialEq>(before: &BTreeMap<u16, T>, after: &BTreeMap<u16, T>) 
     numbers.filter(|number| before.get(number) != after.get(number)).copied().collect()
 }
 
-/// What differs between two configurations, a line each.
-fn lines(before: &Config, after: &Config) -> Vec<String> {
+/// What differs between two configurations, a line each: `+` comes, `-` goes, `~` changes.
+pub(crate) fn lines(before: &Config, after: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     if before.underlay != after.underlay {
         let sign = match (&before.underlay, &after.underlay) {

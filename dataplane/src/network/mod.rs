@@ -30,6 +30,7 @@ pub mod topology;
 
 pub use brain::{Bound, Brain};
 pub use change::Change;
+pub(crate) use change::lines as differences;
 pub use config::Config;
 pub use decision::{Decision, Destination, First, Stale, Task};
 pub use prefixes::Prefixes;

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 use std::collections::HashSet;
+use std::path::Path;
 
 use serde_json::json;
 
@@ -12,6 +13,16 @@ fn methods() -> Methods {
     let cores = CoreList::new([0]).unwrap();
     let (forwarder, _) = Forwarder::open(EngineConfig::default(), &cores, &[], &MemoryOptions::default()).unwrap();
     Methods::new(Arc::new(Mutex::new(forwarder)))
+}
+
+/// What is checked in.
+const CHECKED_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/control-api.json");
+
+#[test]
+fn the_published_description_is_up_to_date() {
+    let text = std::fs::read_to_string(Path::new(CHECKED_IN)).unwrap();
+    let published: Value = serde_json::from_str(&text).unwrap();
+    assert!(published == schema(), "write it anew: cargo run -p mirach -- schema > docs/control-api.json");
 }
 
 #[test]
@@ -160,5 +171,10 @@ fn topics_are_those_of_methods_and_changes_are_told() {
     methods.call(&Caller::new(Access::Write), "port.del", json!({ "name": "b" })).unwrap();
     let told = methods.look(&mut watch).unwrap().unwrap();
     assert_eq!(told, json!({ "lines": ["- open port b", "~ open port a: joined to none, running"] }));
+    methods.call(&Caller::new(Access::Write), "network.set", json!({ "name": "red", "vni": 7 })).unwrap();
+    methods.call(&Caller::new(Access::Write), "slice.set", json!({ "name": "gold", "flows": 7 })).unwrap();
+    assert_eq!(methods.look(&mut watch).unwrap(), Some(json!({ "lines": ["+ slice gold", "+ network red"] })));
+    methods.call(&Caller::new(Access::Write), "network.del", json!({ "name": "red" })).unwrap();
+    assert_eq!(methods.look(&mut watch).unwrap(), Some(json!({ "lines": ["- network red"] })));
     assert_eq!(methods.look(&mut watch).unwrap(), None);
 }

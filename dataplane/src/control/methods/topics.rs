@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Methods, Nothing, find, ports, read, write};
 use crate::control::caller::{Access, Caller, Watch};
 use crate::control::rpc::{RpcError, code};
+use crate::network::{Config, differences};
 
 /// What there is to subscribe to.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -116,20 +117,27 @@ pub(super) fn look(methods: &Methods, watch: &mut Watch) -> Result<Option<Value>
     }
 }
 
+/// What the topic `changes` remembers.
+#[derive(Serialize, Deserialize)]
+struct Seen {
+    /// Of each port, its partner and its state.
+    ports: BTreeMap<String, (Option<String>, String)>,
+    config: Config,
+}
+
 fn changes(methods: &Methods, watch: &mut Watch) -> Result<Option<Value>, RpcError> {
     let ports = ports::list(methods, &Caller::new(Access::Read), Nothing {})?.ports;
-    let now: BTreeMap<String, (Option<String>, String)> =
-        ports.into_iter().map(|port| (port.name, (port.join, port.state.to_owned()))).collect();
-    let before = watch.before.replace(write(&now)?);
+    let ports = ports.into_iter().map(|port| (port.name, (port.join, port.state.to_owned()))).collect();
+    let now = Seen { ports, config: methods.config() };
     // The first look only remembers.
-    let Some(before) = before else { return Ok(None) };
-    let before: BTreeMap<String, (Option<String>, String)> = read(before)?;
+    let Some(before) = watch.before.replace(write(&now)?) else { return Ok(None) };
+    let before: Seen = read(before)?;
     let mut lines = Vec::new();
-    for name in before.keys().filter(|name| !now.contains_key(*name)) {
+    for name in before.ports.keys().filter(|name| !now.ports.contains_key(*name)) {
         lines.push(format!("- open port {name}"));
     }
-    for (name, port) in &now {
-        match before.get(name) {
+    for (name, port) in &now.ports {
+        match before.ports.get(name) {
             None => lines.push(format!("+ open port {name}")),
             Some(was) if was != port => {
                 let (partner, state) = port;
@@ -139,5 +147,6 @@ fn changes(methods: &Methods, watch: &mut Watch) -> Result<Option<Value>, RpcErr
             Some(_) => {}
         }
     }
+    lines.extend(differences(&before.config, &now.config));
     if lines.is_empty() { Ok(None) } else { write(&Changes { lines }).map(Some) }
 }

@@ -94,7 +94,7 @@ pub(crate) struct CaptureArguments {
     #[arg(long, value_name = "NAME")]
     pub(crate) network: Option<String>,
     /// Where: receive, deliver, drop, or an element for what leaves it (`mirach show graph` names them, `-` for a blank); may be
-    /// given several times [default: receive, deliver and drop]
+    /// given several times [default: receive, deliver and drop: each packet as it comes, and once more as it leaves or is dropped]
     #[arg(long, value_name = "POINT", value_delimiter = ',')]
     pub(crate) at: Vec<String>,
     /// Stop after so many packets
