@@ -121,7 +121,7 @@ impl Caller {
         Err(RpcError::new(code::FAILED, format!("this connection has no subscription {number}")))
     }
 
-    /// Keeps something until the client takes it back or leaves. Gives its number.
+    /// Keeps something until the client takes it back or leaves; to drop it must take no time. Gives its number.
     ///
     /// # Errors
     /// When the client has too much already.
@@ -150,11 +150,6 @@ impl Caller {
         let thing = self.kept(number)?;
         self.own().belongings.remove(&number);
         Some(thing)
-    }
-
-    /// Whether anything is kept: to let go of it may take a moment.
-    pub(super) fn has_belongings(&self) -> bool {
-        !self.own().belongings.is_empty()
     }
 
     /// When the next of its subscriptions is to be looked after.

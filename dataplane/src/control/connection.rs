@@ -244,14 +244,3 @@ impl AsFd for Connection {
         self.socket.as_fd()
     }
 }
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        if self.caller.has_belongings() {
-            // To give a capture back takes a moment, in which others would wait. Without a thread, they do.
-            let caller = Arc::clone(&self.caller);
-            self.caller = Arc::new(Caller::new(Access::Read));
-            let _ = std::thread::Builder::new().name("farewell".to_owned()).spawn(move || drop(caller));
-        }
-    }
-}
