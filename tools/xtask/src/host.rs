@@ -29,8 +29,10 @@ pub(crate) const PACKAGES: [&str; 14] = [
     "xz-utils",
 ];
 
-/// What the suites with DPDK as a peer use: testpmd with its drivers for vhost-user and virtio, and what makes it print line by line.
-pub(crate) const DPDK: [&str; 4] = ["coreutils", "dpdk-dev", "librte-meta-mempool", "librte-meta-net"];
+/// What the suites with DPDK as a peer use: its tests with its drivers for vhost-user, virtio and copy engines, and what makes them print line by
+/// line.
+pub(crate) const DPDK: [&str; 5] =
+    ["coreutils", "dpdk-dev", "librte-meta-dma", "librte-meta-mempool", "librte-meta-net"];
 
 /// What `bench ovs` compares with.
 pub(crate) const OVS: [&str; 1] = ["openvswitch-switch-dpdk"];

@@ -126,12 +126,14 @@ impl Descriptor {
 /// Where one side goes on after `moved` bytes, and for how many at most.
 fn side(first: u64, second: u64, control: Control, breaks: Control, moved: u32) -> (u64, u32) {
     let on_first = low(PAGE - first % PAGE);
+    // A pattern is no address, and only those cannot wrap.
+    let on = |page: u64, moved: u32| page.wrapping_add(moved.into());
     if !control.contains(breaks) {
-        (first + u64::from(moved), u32::MAX)
+        (on(first, moved), u32::MAX)
     } else if moved < on_first {
-        (first + u64::from(moved), on_first - moved)
+        (on(first, moved), on_first - moved)
     } else {
-        (second + u64::from(moved - on_first), u32::MAX)
+        (on(second, moved - on_first), u32::MAX)
     }
 }
 

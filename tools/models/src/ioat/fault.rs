@@ -92,6 +92,8 @@ crate::fault::named_faults! {
     ResetSpontaneous = "reset-spontaneous",
     /// CHANSTS reads all ones.
     StatusOnes = "status-ones",
+    /// Stores of 64 bits write the lower half alone.
+    StoreNarrow = "store-narrow",
     /// All memory is gone for the engine.
     DmaRefused = "dma-refused",
     /// The engine also reads at 0xdeadd000, where nothing is mapped.
@@ -153,6 +155,7 @@ impl Fault {
             Self::SuspendStuck
             | Self::ResetNeverDone
             | Self::ArmNever
+            | Self::StoreNarrow
             | Self::Absent
             | Self::InterruptsLost
             | Self::InterruptsStorm
@@ -374,6 +377,14 @@ impl Tricks {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_fault() {
+        let page = include_str!("../../../../docs/copy-engine.md");
+        for fault in Fault::ALL {
+            assert!(page.contains(&format!("| `{fault}` |")), "{fault}");
+        }
+    }
 
     #[test]
     fn every_fault_reads_back_from_its_name_and_plan() {

@@ -284,6 +284,9 @@ impl Chip for Ioat {
         let low: u32 = drivers::bus::Width::narrow(value);
         if bytes == 8 {
             self.store_word(bus, offset, low, u32::MAX);
+            if self.tricks.is(Fault::StoreNarrow) {
+                return;
+            }
             let high = drivers::bus::Width::narrow(value >> 32);
             self.store_word(bus, offset.wrapping_add(4), high, u32::MAX);
             return;

@@ -42,7 +42,7 @@ fn copies_of_any_length_and_alignment_arrive() {
 fn a_pattern_fills_any_length() {
     let mut mini = Mini::new(Config::default());
     mini.start(0);
-    let pattern = 0x8877_6655_4433_2211_u64;
+    let pattern = 0xfedc_ba98_7654_3210_u64 | 0xffff << 48;
     for bytes in [1, 7, 8, 9, 4095, 4096, 4097, 20_003] {
         mini.fill(DATA, 20_480, bytes);
         let after = mini.bytes(DATA + 3 + bytes, 8);

@@ -178,6 +178,15 @@ fn commands_without_effect() {
 }
 
 #[test]
+fn wide_stores_lose_their_upper_half() {
+    let mini = Mini::new(Config { faults: vec![Fault::StoreNarrow.into()], ..Config::default() });
+    mini.bar.store(at::CHANCMP, 0x55_0000_0040_u64);
+    assert_eq!(mini.bar.load::<u64>(at::CHANCMP), 0x40);
+    mini.bar.store(at::CHANCMP + 4, 0x55_u32);
+    assert_eq!(mini.bar.load::<u64>(at::CHANCMP), 0x55_0000_0040);
+}
+
+#[test]
 fn memory_goes_and_comes_back() {
     let mut mini = Mini::lying(&[Planned::new(Fault::DmaRefused, When::From(5))]);
     assert_eq!(batch(&mut mini).2, [100; 5]);

@@ -118,6 +118,14 @@ impl Mini {
         assert_eq!(self.status(channel), ARMED);
     }
 
+    /// The same with no questions asked.
+    pub(super) fn recover_quietly(&mut self, channel: u8) {
+        let offset = 0x80 * u32::from(channel);
+        self.bar.store(at::CHANERR + offset, u32::MAX);
+        self.bar.store(at::CHANCMD + offset, 0x20_u8);
+        self.start(channel);
+    }
+
     /// Puts a descriptor into the ring.
     pub(super) fn push(&mut self, channel: u8, bytes: u64, control: u64, source: u64, target: u64) -> u64 {
         let index = self.submitted[usize::from(channel)];

@@ -4,6 +4,7 @@
 mod copies;
 mod errors;
 mod faults;
+mod hostile;
 mod mini;
 mod registers;
 mod served;
