@@ -216,7 +216,7 @@ mod tests {
     fn what_is_no_frame_is_said() {
         for (text, reason) in [
             ("", "expected words such as"),
-            ("ping 1.2.3.4 > 1.2.3.5", "expected words such as"),
+            ("gre 1.2.3.4 > 1.2.3.5", "expected words such as"),
             ("tcp 10.0.0.1 > 10.0.0.2", "expected 10.0.0.1:80"),
             ("icmp 10.0.0.1:7 > 10.0.0.2", "is no IP address"),
             ("icmp 10.0.0.1 < 10.0.0.2", "where > was expected"),
