@@ -1,7 +1,7 @@
 //! Memory from Linux: huge pages, or ordinary pages when there are none.
 //!
-//! Every region is a mapping of its own memfd, so that it can be shown to another process and inspected in `/proc`. All of it is populated
-//! before it is handed out: later there is no page fault, and no SIGBUS for a huge page that was not there.
+//! Every region is a mapping of its own memfd, so that it can be shown to another process and inspected in `/proc`; but for private memory
+//! without huge pages, which is anonymous. All of it is populated before it is handed out: later there is no page fault, and no SIGBUS for a huge page that was not there.
 
 #![expect(unsafe_code, reason = "mapped memory becomes a region")]
 
@@ -33,14 +33,17 @@ pub enum PageChoice {
     Size2M,
     /// Huge pages of 1 GiB.
     Size1G,
+    /// As [`PageChoice::Auto`], for memory that neither devices nor other processes see: when there are no huge pages, it has no file, and the
+    /// kernel is asked to put it on what huge pages it can make of ordinary memory.
+    Private,
 }
 
 impl PageChoice {
     /// Sizes to try in turn for a request of `bytes`.
     fn sizes(self, bytes: usize) -> &'static [usize] {
         match self {
-            Self::Auto if bytes >= SIZE_1G => &[SIZE_1G, SIZE_2M, PAGE],
-            Self::Auto => &[SIZE_2M, PAGE],
+            Self::Auto | Self::Private if bytes >= SIZE_1G => &[SIZE_1G, SIZE_2M, PAGE],
+            Self::Auto | Self::Private => &[SIZE_2M, PAGE],
             Self::Size4K => &[PAGE],
             Self::Size2M => &[SIZE_2M],
             Self::Size1G => &[SIZE_1G],
@@ -176,6 +179,37 @@ impl MemoryRequest {
     fn map(&self, page_size: usize) -> Result<Mapping, MemoryError> {
         let len = self.bytes.max(1).checked_next_multiple_of(page_size);
         let len = len.ok_or_else(|| self.out_of_memory(io::ErrorKind::InvalidInput.into()))?;
+        let mapping = if page_size == PAGE && self.page == PageChoice::Private {
+            self.map_private(len)?
+        } else {
+            self.map_file(len, page_size)?
+        };
+        let Mapping { map, .. } = &mapping;
+        let huge = page_size != PAGE;
+        if let Some(node) = self.node {
+            bind_to_node(map, node).map_err(|source| MemoryError::Node { node, source })?;
+        }
+        // SAFETY: the mapping is fresh, and populating changes no byte that anybody has seen.
+        unsafe { rustix::mm::madvise(map.as_mut_ptr().cast(), len, Advice::LinuxPopulateWrite) }.map_err(|error| {
+            match self.node {
+                Some(node) if !huge => MemoryError::Node { node, source: error.into() },
+                _ if huge => self.too_few(page_size, len),
+                _ => self.out_of_memory(error.into()),
+            }
+        })?;
+        Ok(mapping)
+    }
+
+    /// Maps memory without a file.
+    fn map_private(&self, len: usize) -> Result<Mapping, MemoryError> {
+        let map = MmapOptions::new().len(len).map_anon().map_err(|source| self.out_of_memory(source))?;
+        // A kernel that has no such pages says so: then it is as it would be anyway.
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Ok(Mapping { map: map.into(), file: None })
+    }
+
+    /// Maps a memfd of its own.
+    fn map_file(&self, len: usize, page_size: usize) -> Result<Mapping, MemoryError> {
         let size_flag = match page_size {
             SIZE_1G => MemfdFlags::HUGETLB | MemfdFlags::HUGE_1GB,
             SIZE_2M => MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
@@ -198,17 +232,7 @@ impl MemoryRequest {
             if huge { self.too_few(page_size, len) } else { self.out_of_memory(source) }
         };
         let map = MmapOptions::new().len(len).map_raw(&file).map_err(shortage)?;
-        if let Some(node) = self.node {
-            bind_to_node(&map, node).map_err(|source| MemoryError::Node { node, source })?;
-        }
-        // SAFETY: the mapping is fresh, and populating changes no byte that anybody has seen.
-        unsafe { rustix::mm::madvise(map.as_mut_ptr().cast(), len, Advice::LinuxPopulateWrite) }.map_err(|error| {
-            match self.node {
-                Some(node) if !huge => MemoryError::Node { node, source: error.into() },
-                _ => shortage(error.into()),
-            }
-        })?;
-        Ok(Mapping { map, file })
+        Ok(Mapping { map, file: Some(file) })
     }
 
     fn too_few(&self, page_size: usize, len: usize) -> MemoryError {
@@ -258,15 +282,15 @@ fn bind_to_node(map: &MmapRaw, node: u32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A populated mapping of a memfd.
+/// A mapping, of a memfd when it has a file.
 struct Mapping {
     map: MmapRaw,
-    file: File,
+    file: Option<File>,
 }
 
 impl Backing for Mapping {
     fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
-        Some((self.file.as_fd(), 0))
+        self.file.as_ref().map(|file| (file.as_fd(), 0))
     }
 }
 
@@ -306,6 +330,18 @@ mod tests {
                 "whoever has it cannot resize it"
             );
         }
+    }
+
+    #[test]
+    fn private_memory_has_no_file_unless_it_is_on_huge_pages_of_its_own() {
+        let free: usize = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
+            .map_or(0, |text| text.trim().parse().unwrap());
+        let bytes = (free + 1) * SIZE_2M;
+        let request = MemoryRequest { bytes, page: PageChoice::Private, node: None };
+        let got = request.allocate(&mut IovaSpace::unlimited()).unwrap();
+        assert!(got.region.len() == bytes && got.region.file().is_none() && got.notice.is_some());
+        let words = got.region.array::<core::sync::atomic::AtomicU64>(bytes / 8, 64).unwrap();
+        assert!(words.iter().step_by(511).all(|word| word.load(core::sync::atomic::Ordering::Relaxed) == 0));
     }
 
     #[test]

@@ -23,10 +23,6 @@ impl Readers {
         Arc::new(Self { generation: AtomicU64::new(0), seen })
     }
 
-    pub(super) fn count(&self) -> usize {
-        self.seen.len()
-    }
-
     /// Writer: begins a generation after something was taken out of a table, and says which it is: what was taken out is gone
     /// when every reader has seen it.
     pub(super) fn begin(&self) -> u64 {

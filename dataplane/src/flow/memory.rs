@@ -15,13 +15,13 @@ mod real {
     /// Bytes of a cache line: what arrays are aligned to.
     const LINE: usize = 64;
 
-    /// Memory that arrays are cut from: huge pages when there are some, and ordinary ones otherwise.
+    /// Memory that arrays are cut from: huge pages when there are some, and otherwise ordinary memory, of which the kernel may make some.
     pub(in super::super) struct Memory(Region);
 
     impl Memory {
         /// Gets `bytes` of zeroes for arrays, and for what alignment takes of it.
         pub(in super::super) fn allocate(bytes: usize) -> Result<Self, MemoryError> {
-            let page = if bytes < WORTH_HUGE_PAGES { PageChoice::Size4K } else { PageChoice::Auto };
+            let page = if bytes < WORTH_HUGE_PAGES { PageChoice::Size4K } else { PageChoice::Private };
             // No device ever sees it, so its addresses for devices may be any.
             let space = &mut IovaSpace::unlimited();
             Ok(Self(MemoryRequest { bytes, page, node: None }.allocate(space)?.region))

@@ -20,9 +20,9 @@ const LINE: usize = 8;
 const ACTION: usize = LINE;
 /// Word of the state, behind the action.
 const STATE: usize = ACTION + ACTION_WORDS;
-/// First word of the counts of the only reader, if there is one only, behind the state.
+/// First word of the counts of the only engine, if there is one only, behind the state.
 const COUNTS: usize = STATE + 1;
-/// Words of the counts of each of several readers, of which the last keeps two flows to a cache line.
+/// Words of the counts of each of several engines, of which the last keeps two flows to a cache line.
 const COUNT_WORDS: usize = 4;
 
 /// What has been counted for one flow.
@@ -38,22 +38,22 @@ pub struct Counts {
 
 /// Arrays for [`SEGMENT`] flows.
 pub(super) struct Segment {
-    /// Two cache lines a flow: the key; action, state and, when there is one reader, what it counts.
+    /// Two cache lines a flow: the key; action, state and, when there is one engine, what it counts.
     entries: Array<{ 2 * LINE }>,
-    /// One array for each of several readers, so that none writes where others read: packets, bytes, last seen.
+    /// One array for each of several engines, so that none writes where others read: packets, bytes, last seen.
     counts: Box<[Array<COUNT_WORDS>]>,
 }
 
-/// Bytes of memory that a flow takes in a segment with this many readers.
-pub(super) const fn bytes_per_flow(readers: usize) -> usize {
-    let counts = if readers > 1 { readers * COUNT_WORDS * 8 } else { 0 };
+/// Bytes of memory that a flow takes in a segment with this many engines, the readers that count.
+pub(super) const fn bytes_per_flow(engines: usize) -> usize {
+    let counts = if engines > 1 { engines * COUNT_WORDS * 8 } else { 0 };
     2 * LINE * 8 + counts
 }
 
 impl Segment {
-    pub(super) fn new(readers: usize) -> Result<Self, MemoryError> {
-        let memory = Memory::allocate(SEGMENT * bytes_per_flow(readers))?;
-        let arrays = if readers > 1 { readers } else { 0 };
+    pub(super) fn new(engines: usize) -> Result<Self, MemoryError> {
+        let memory = Memory::allocate(SEGMENT * bytes_per_flow(engines))?;
+        let arrays = if engines > 1 { engines } else { 0 };
         Ok(Self {
             entries: memory.array(SEGMENT)?,
             counts: (0..arrays).map(|_| memory.array(SEGMENT)).collect::<Result<_, _>>()?,
@@ -65,11 +65,11 @@ impl Segment {
         &self.entries[index.0 as usize % SEGMENT]
     }
 
-    /// Where `reader` counts for a flow.
+    /// Where `reader` counts for a flow; nowhere if it is an onlooker.
     #[inline(always)]
     fn counts_of(&self, reader: usize, index: FlowIndex) -> Option<&[AtomicU64]> {
         if self.counts.is_empty() {
-            return self.entry(index).get(COUNTS..);
+            return self.entry(index).get(COUNTS..).filter(|_| reader == 0);
         }
         self.counts.get(reader)?.get(index.0 as usize % SEGMENT).map(<[_; _]>::as_slice)
     }
@@ -108,6 +108,7 @@ impl Segment {
         (PackedAction(std::array::from_fn(|word| entry[ACTION + word].load(Ordering::Relaxed))), state)
     }
 
+    #[inline]
     pub(super) fn action(&self, index: FlowIndex) -> Action {
         Action::from(self.decision(index).0)
     }

@@ -102,7 +102,7 @@ impl State {
             return Err(TableError::Capacity(options.flows).into());
         }
         let capacity = FIRST_CAPACITY.min(options.flows);
-        let (writer, mut readers) = Writer::new(capacity, count + 1)?;
+        let (writer, mut readers) = Writer::with_onlookers(capacity, count, 1)?;
         let layout = Arc::new(layouts::empty());
         let nowhere = layouts::nowhere().map_err(|error| VswitchError::Refused(error.to_string()))?;
         let last = readers.pop().ok_or(VswitchError::Gone)?;

@@ -6,6 +6,7 @@ mod attack;
 mod changes;
 mod keys;
 mod model;
+mod runs;
 mod threads;
 
 use std::net::Ipv4Addr;
@@ -97,6 +98,23 @@ fn a_wide_flow_comes_first_and_serves_all_ports_and_fragments() {
     writer.remove(wide).unwrap();
     assert_eq!(look(reader, &key(0)), Some(narrow));
     assert_eq!(look(reader, &key(1)), None);
+}
+
+#[test]
+fn an_onlooker_looks_up_and_counts_nothing() {
+    for engines in 1..4 {
+        let (mut writer, mut readers) = Writer::with_onlookers(100, engines, 1).unwrap();
+        assert_eq!(readers.len(), engines + 1);
+        let index = writer.insert(&key(1), &action(1), FlowState::Active, 0).unwrap();
+        for (number, reader) in (1..).zip(&mut readers) {
+            assert_eq!(look(reader, &key(1)), Some(index));
+            reader.count(index, number, number * 100, number);
+        }
+        let counts = writer.get(index).unwrap().counts;
+        let engines = engines as u64;
+        let packets = engines * (engines + 1) / 2;
+        assert_eq!(counts, Counts { packets, bytes: packets * 100, last_seen: engines });
+    }
 }
 
 #[test]

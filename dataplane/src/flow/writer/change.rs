@@ -147,7 +147,7 @@ impl Writer {
         fate: &mut impl FnMut(FlowIndex, &Flow) -> Fate,
     ) -> Result<Progress, TableError> {
         if building.segments.len() < segments_for(building.capacity) {
-            building.segments.push(Arc::new(Segment::new(self.readers.count())?));
+            building.segments.push(Arc::new(Segment::new(self.engines)?));
             return Ok(Progress::Building);
         }
         if building.table.is_none() {

@@ -123,6 +123,8 @@ struct Parked {
 pub struct Writer {
     pub(super) table: Arc<Table>,
     readers: Arc<Readers>,
+    /// Readers that count.
+    engines: usize,
     records: Records,
     /// Free indices that were used before, and the first that never was.
     free: Vec<FlowIndex>,
@@ -144,11 +146,28 @@ impl Writer {
         Self::with_hash(capacity, engines, KeyedHash::random()?)
     }
 
+    /// As [`Writer::new`], with `onlookers` further readers, the last ones, that count nothing.
+    ///
+    /// # Errors
+    /// As [`Writer::new`].
+    pub fn with_onlookers(capacity: u32, engines: usize, onlookers: usize) -> Result<(Self, Vec<Reader>), TableError> {
+        Self::make(capacity, engines, onlookers, KeyedHash::random()?)
+    }
+
     /// As [`Writer::new`], with a given hash, for results that have to repeat.
     ///
     /// # Errors
     /// As [`Writer::new`].
     pub fn with_hash(capacity: u32, engines: usize, hash: KeyedHash) -> Result<(Self, Vec<Reader>), TableError> {
+        Self::make(capacity, engines, 0, hash)
+    }
+
+    fn make(
+        capacity: u32,
+        engines: usize,
+        onlookers: usize,
+        hash: KeyedHash,
+    ) -> Result<(Self, Vec<Reader>), TableError> {
         if !(1..=MOST_FLOWS).contains(&capacity) {
             return Err(TableError::Capacity(capacity));
         }
@@ -157,11 +176,13 @@ impl Writer {
         }
         let segments = (0..segments_for(capacity)).map(|_| Segment::new(engines).map(Arc::new));
         let table = Arc::new(Table::new(capacity, hash, segments.collect::<Result<_, _>>()?)?);
-        let readers = Readers::new(engines);
-        let handed = (0..engines).map(|number| Reader::new(table.clone(), readers.clone(), number)).collect();
+        let count = engines + onlookers;
+        let readers = Readers::new(count);
+        let handed = (0..count).map(|number| Reader::new(table.clone(), readers.clone(), number)).collect();
         let writer = Self {
             table,
             readers,
+            engines,
             records: Records::default(),
             free: Vec::new(),
             fresh: 0,
@@ -374,7 +395,7 @@ impl Writer {
     #[must_use]
     pub fn usage(&self) -> Usage {
         let capacity = self.table.capacity();
-        let segments = self.table.segments().len() * SEGMENT * bytes_per_flow(self.readers.count());
+        let segments = self.table.segments().len() * SEGMENT * bytes_per_flow(self.engines);
         let parked = self.parked.capacity() * size_of::<Parked>() + self.free.capacity() * size_of::<FlowIndex>();
         Usage {
             flows: self.len(),
