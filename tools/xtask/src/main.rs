@@ -25,7 +25,7 @@ usage: cargo xtask TASK
   lint                formatting and clippy, warnings are errors (the suite `lint` of `test`)
   miri                run the unit tests of hugemem under Miri (needs the nightly toolchain)
   bench [ARGUMENT..]  build the release binary and run `mirach bench`
-  bench flows         look-ups, inserts and swaps of the flow table with 1 to a million flows (`--json`)
+  bench flows         the flow table and the switch with 1 to a million flows, and under attack (`--json`)
   bench vhost         packets between VM ports, beside DPDK's testpmd (`--json`, `--runs N`, `--case NAME`)
   bench ovs           packets through the switch with 1 to 100k flows, beside Open vSwitch with DPDK, which is installed for it
                       (the same, and `--ring FORMAT`, `--rules RULES`)

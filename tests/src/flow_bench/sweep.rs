@@ -1,11 +1,8 @@
 //! What the switch's pipeline costs a packet, alone: known flows from one port to another, no queues, no copies.
-//!
-//! `switch_cycles [FLOWS...]` (1, 1000 and 100000 unless given) prints a table: cycles a packet by batch size, for each number of flows, and then
-//! what each element takes of it at batches of 32.
 
-use std::error::Error;
 use std::sync::Arc;
 
+use anyhow::{Context, Result, ensure};
 use dataplane::clock::{CycleClock, cycles};
 use dataplane::flow::{Action, Domain, FlowKey, FlowState, Output, Reader, Writer};
 use dataplane::headers::parse;
@@ -13,10 +10,44 @@ use dataplane::overlay::Terminations;
 use dataplane::switch::{Layout, NatTable, Outputs, Pipeline, PipelineOptions, PortFacts, PortSlot, Stage};
 use hugemem::{Batch, Iova, PacketPool, Region};
 
+use super::BATCHES;
+
 /// Packets of one measurement, and how often it is made: the fastest counts.
 const PACKETS: usize = 1 << 18;
 const TURNS: usize = 5;
-const SIZES: [usize; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
+/// The batch in which elements are timed.
+const TIMED: usize = 32;
+
+/// What a packet costs with a number of flows.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    pub(super) flows: u32,
+    /// Sizes of batches, and cycles a packet.
+    pub(super) batches: Vec<(usize, f64)>,
+    /// What elements take of it in batches of 32, in cycles a packet.
+    pub(super) elements: Vec<(&'static str, f64)>,
+}
+
+impl Sweep {
+    /// How many times as fast the best batch is as packets one by one.
+    pub(super) fn gain(&self) -> f64 {
+        let fastest = self.batches.iter().map(|(_, cycles)| *cycles).fold(f64::INFINITY, f64::min);
+        self.batches.first().map_or(f64::NAN, |(_, first)| first / fastest)
+    }
+}
+
+/// Measures batches of all sizes with so many flows, which come one after the other in an order that no cache foresees.
+pub(super) fn sweep(flows: u32, clock: CycleClock) -> Result<Sweep> {
+    let mut bench = Bench::new(flows, clock)?;
+    let batches = BATCHES.iter().map(|size| Ok((*size, bench.measure(*size)?))).collect::<Result<_>>()?;
+    drop(bench);
+    let mut fresh = Bench::new(flows, clock)?;
+    fresh.measure(TIMED)?;
+    let stages = fresh.pipeline.statistics().stages;
+    let elements = Stage::ALL.iter().zip(stages);
+    let elements = elements.filter_map(|(stage, statistics)| Some((stage.name(), statistics.cycles_per_packet()?)));
+    Ok(Sweep { flows, batches, elements: elements.collect() })
+}
 
 const DOMAIN: Domain = Domain::port(1);
 
@@ -35,30 +66,6 @@ const FRAME: [u8; 64] = {
     frame
 };
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let given = std::env::args().skip(1).map(|flows| flows.parse()).collect::<Result<Vec<u32>, _>>()?;
-    let counts = if given.is_empty() { vec![1, 1000, 100_000] } else { given };
-    let clock = CycleClock::calibrate();
-    println!("cycles a packet at {} MHz", clock.cycles_per_second() / 1_000_000);
-    print!("{:>10}", "flows");
-    SIZES.iter().for_each(|size| print!("{size:>8}"));
-    println!("{:>8}", "gain");
-    for flows in counts {
-        let mut bench = Bench::new(flows, clock)?;
-        print!("{flows:>10}");
-        let mut costs = Vec::new();
-        for size in SIZES {
-            let cost = bench.measure(size)?;
-            costs.push(cost);
-            print!("{cost:>8.1}");
-        }
-        let fastest = costs.iter().copied().fold(f64::INFINITY, f64::min);
-        println!("{:>7.2}x", costs.first().map_or(0.0, |first| first / fastest));
-        bench.elements(flows, clock)?;
-    }
-    Ok(())
-}
-
 struct Bench {
     pipeline: Pipeline,
     outputs: Outputs,
@@ -74,7 +81,7 @@ fn source(flow: u32) -> [u8; 4] {
 }
 
 impl Bench {
-    fn new(flows: u32, clock: CycleClock) -> Result<Self, Box<dyn Error>> {
+    fn new(flows: u32, clock: CycleClock) -> Result<Self> {
         let (mut writer, mut readers) = Writer::new(flows.max(1024), 1)?;
         for flow in 0..flows {
             let mut frame = FRAME;
@@ -82,13 +89,13 @@ impl Bench {
             let key = FlowKey::of(&parse(&frame, frame.len()), &frame, DOMAIN);
             writer.insert(&key, &Action::to(Output::Port(1)), FlowState::Active, 0)?;
         }
-        let reader = readers.pop().ok_or("a table without reader")?;
+        let reader = readers.pop().context("a table with one reader has none")?;
         let pipeline = Self::pipeline(reader, clock)?;
         let pool = Region::on_heap(1 << 20, Iova::new(0))?.packets(256, 2048)?;
         Ok(Self { pipeline, outputs: Outputs::new(2, 256), pool, flows, _writer: writer })
     }
 
-    fn pipeline(reader: Reader, clock: CycleClock) -> Result<Pipeline, Box<dyn Error>> {
+    fn pipeline(reader: Reader, clock: CycleClock) -> Result<Pipeline> {
         let facts = PortFacts { domain: DOMAIN, underlay: false, upcalls: 8, share: 1 };
         let layout = Layout {
             ports: vec![Some(facts), None],
@@ -104,7 +111,7 @@ impl Bench {
     }
 
     /// Cycles a packet in batches of `size`.
-    fn measure(&mut self, size: usize) -> Result<f64, Box<dyn Error>> {
+    fn measure(&mut self, size: usize) -> Result<f64> {
         let mut batch = Batch::new(size);
         while let Some(mut packet) = (batch.room() > 0).then(|| self.pool.take()).flatten() {
             packet.write(&FRAME)?;
@@ -136,24 +143,8 @@ impl Bench {
             }
             best = best.min(spent);
         }
-        if batch.len() != size {
-            return Err(format!("{} of {size} packets came out", batch.len()).into());
-        }
+        ensure!(batch.len() == size, "{} of {size} packets came out", batch.len());
         #[expect(clippy::cast_precision_loss, reason = "a ratio")]
         Ok(best as f64 / PACKETS as f64)
-    }
-
-    /// Prints what each element takes.
-    fn elements(self, flows: u32, clock: CycleClock) -> Result<(), Box<dyn Error>> {
-        drop(self);
-        let mut fresh = Self::new(flows, clock)?;
-        fresh.measure(32)?;
-        let stages = fresh.pipeline.statistics().stages;
-        for (stage, statistics) in Stage::ALL.iter().zip(stages) {
-            if let Some(cost) = statistics.cycles_per_packet() {
-                println!("{:>24} {cost:>6.1}", stage.name());
-            }
-        }
-        Ok(())
     }
 }
