@@ -7,6 +7,7 @@ use super::station::{is_present, present};
 use super::{Forwarder, ForwarderError};
 use crate::engine::EngineError;
 use crate::port::PortError;
+use crate::vswitch::{Vswitch, VswitchError};
 
 /// How long a forwarder that stops waits for ports that are being started anew.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -25,7 +26,7 @@ pub enum Health {
         /// These do not come back, and their partners fall silent with them; why. All others go on.
         lost: Vec<String>,
     },
-    /// An engine failed, or a port did not come back, no pair of ports is left, and there is no switch. Only stopping is left; it tells why.
+    /// An engine or the switch failed, or a port did not come back, no pair of ports is left, and there is no switch. Only stopping is left; it tells why.
     Broken,
 }
 
@@ -59,6 +60,11 @@ impl Forwarder {
     /// As [`Forwarder::check`], and waits for no port: what becomes of those that are being started anew is for [`Forwarder::collect`].
     pub fn tend(&mut self) -> Health {
         if self.broken || self.engines.iter().any(|serving| serving.running.has_failed()) {
+            self.broken = true;
+            return Health::Broken;
+        }
+        if self.switch.as_ref().and_then(|switch| switch.vswitch.as_ref()).is_some_and(Vswitch::has_ended) {
+            self.problems.push(VswitchError::Gone.into());
             self.broken = true;
             return Health::Broken;
         }

@@ -92,6 +92,12 @@ impl Vswitch {
         &self.shared.bell
     }
 
+    /// The thread has ended, which it does only by a fault: nobody decides on first packets any more.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// A way to ask it.
     #[must_use]
     pub fn handle(&self) -> Handle {

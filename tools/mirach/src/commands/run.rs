@@ -43,7 +43,7 @@ pub(crate) fn execute(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     // Before any thread exists, so that all of them leave the signals to this one. Without a file, SIGHUP ends the run, as it does everything.
     let signals = if path.is_some() { Signals::block_with_reload() } else { Signals::block() };
     let signals = signals.context("cannot block signals")?;
-    let mut reload = path.map(|path| Reload { path, flags, json, underway: None });
+    let mut reload = path.map(|path| Reload { path, flags, json, underway: None, again: false });
     let (forwarder, notices) = Forwarder::run(&config)?;
     for notice in notices {
         eprintln!("note: {notice}");
@@ -161,7 +161,7 @@ fn watch(
         let until = end.map_or(tick, |end| end.min(tick)).max(now + SHORTEST);
         match (signals.wait(until.saturating_duration_since(now).min(LOOK)), &mut reload) {
             (None, None) => {}
-            (None, Some(reload)) => reload.collect()?,
+            (None, Some(reload)) => reload.collect(forwarder)?,
             (Some(Signal::Reload), Some(reload)) => reload.begin(forwarder),
             (Some(_), _) => return Ok(()),
         }

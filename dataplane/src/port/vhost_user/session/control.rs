@@ -131,6 +131,10 @@ impl PortControl for VhostUserControl {
         sends | Offloads::RX_CHECKSUM | Offloads::LRO4 | Offloads::LRO6 | Offloads::URO
     }
 
+    fn mtu(&mut self) -> Option<u16> {
+        self.spec.mtu
+    }
+
     fn describe(&mut self) -> String {
         let link = self.link();
         let status = self.device.status().clone();

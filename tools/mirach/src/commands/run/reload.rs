@@ -17,6 +17,8 @@ pub(super) struct Reload {
     pub(super) json: bool,
     /// Ports may take long to open, and nobody waits for that.
     pub(super) underway: Option<JoinHandle<Option<Applied>>>,
+    /// The file may have changed since it was read, and is to be read once more after that.
+    pub(super) again: bool,
 }
 
 impl Reload {
@@ -24,7 +26,7 @@ impl Reload {
     pub(super) fn begin(&mut self, forwarder: &Arc<Mutex<Forwarder>>) {
         let path = self.path.clone();
         if self.underway.is_some() {
-            tracing::warn!("{}: is being applied still; send SIGHUP again when that is done", path.display());
+            self.again = true;
             return;
         }
         let (mut forwarder, flags) = (Arc::clone(forwarder), self.flags.clone());
@@ -43,8 +45,11 @@ impl Reload {
     }
 
     /// Says what came of it, once that is known.
-    pub(super) fn collect(&mut self) -> std::io::Result<()> {
+    pub(super) fn collect(&mut self, forwarder: &Arc<Mutex<Forwarder>>) -> std::io::Result<()> {
         let Some(thread) = self.underway.take_if(|thread| thread.is_finished()) else { return Ok(()) };
+        if std::mem::take(&mut self.again) {
+            self.begin(forwarder);
+        }
         let Ok(Some(applied)) = thread.join() else { return Ok(()) };
         for line in &applied.lines {
             tracing::info!("{}: {line}", self.path.display());
