@@ -15,17 +15,19 @@ use std::time::Duration;
 
 use super::engine::Job;
 use super::errors::Errors;
-use super::fault::{Fault, Tricks};
+use super::fault::Fault;
 use super::interrupts::Interrupts;
 use super::pci::PciErrors;
+use super::plan::Tricks;
 use super::registers::{REGISTERS, block, merge};
+use super::report::Held;
 use crate::card::{Bus, Hint};
 
 /// CHANCTRL (16 bits): no interrupt until one is written here; completion and interrupt at an error; abort at any; in use.
 const INTERRUPT_DISABLE: u32 = 1 << 0;
-const ERROR_COMPLETION: u32 = 1 << 2;
-const ABORT_ANY: u32 = 1 << 3;
-const ERROR_INTERRUPT: u32 = 1 << 4;
+pub(super) const ERROR_COMPLETION: u32 = 1 << 2;
+pub(super) const ABORT_ANY: u32 = 1 << 3;
+pub(super) const ERROR_INTERRUPT: u32 = 1 << 4;
 const IN_USE: u32 = 1 << 8;
 /// Bits that are stored as they are: the above, and no snooping of descriptors.
 const CONTROL: u32 = ERROR_COMPLETION | ABORT_ANY | ERROR_INTERRUPT | 1 << 5;
@@ -64,34 +66,25 @@ pub(super) struct Surroundings<'a> {
     pub(super) pci: &'a mut PciErrors,
 }
 
-/// A completion that is kept back.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Held {
-    pub(super) due: Duration,
-    pub(super) address: u64,
-    pub(super) write: bool,
-    pub(super) interrupt: bool,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) number: u8,
     pub(super) state: State,
-    control: u32,
-    interrupt_disabled: bool,
+    pub(super) control: u32,
+    pub(super) interrupt_disabled: bool,
     /// One was wanted while they were disabled.
-    owed: bool,
+    pub(super) owed: bool,
     in_use: bool,
     reset_until: Duration,
     pub(super) chain: u64,
-    completion: u64,
-    completion_known: bool,
+    pub(super) completion: u64,
+    pub(super) completion_known: bool,
     pub(super) completion_hint: Hint,
     /// Address of the last completed descriptor.
-    completed: u64,
+    pub(super) completed: u64,
     pub(super) errors: Errors,
-    mask: Errors,
+    pub(super) mask: Errors,
     cache: u32,
     /// Registers behind its block that only store: latencies of version 3.4.
     latency: [u32; 5],
@@ -330,96 +323,6 @@ impl Channel {
             ..Self::after_reset(self.number, self.errors)
         };
         around.bus.set_register(REGISTERS, self.doorbell(), 0);
-    }
-
-    /// Something is wrong, and the channel stops.
-    pub(super) fn halt(&mut self, around: &mut Surroundings<'_>, errors: Errors) {
-        self.flush(around);
-        self.stop();
-        self.report(around, errors);
-        if self.control & ERROR_COMPLETION != 0 && !errors.contains(Errors::COMPLETION_ADDRESS) {
-            let status = self.status();
-            if !self.write_status(around, status) {
-                self.note(around, Errors::COMPLETION_ADDRESS);
-            }
-        }
-        let masked = !errors.is_empty() && self.mask.contains(errors);
-        if self.control & ERROR_INTERRUPT != 0 && !masked {
-            self.interrupt(around);
-        }
-    }
-
-    /// Stops and says nothing.
-    pub(super) fn stop(&mut self) {
-        self.state = State::Halted;
-        self.job = None;
-        self.suspending = false;
-    }
-
-    /// Something is wrong that the channel survives, unless it is to abort at any error.
-    pub(super) fn unaffiliated(&mut self, around: &mut Surroundings<'_>) -> bool {
-        if self.control & ABORT_ANY != 0 {
-            return true;
-        }
-        self.note(around, Errors::UNAFFILIATED);
-        false
-    }
-
-    /// Errors show in the registers.
-    pub(super) fn note(&mut self, around: &mut Surroundings<'_>, errors: Errors) {
-        self.report(around, errors);
-    }
-
-    fn report(&mut self, around: &mut Surroundings<'_>, errors: Errors) {
-        self.errors |= errors;
-        around.pci.report(errors.difference(self.mask));
-    }
-
-    /// A descriptor is done: what it asked for follows.
-    pub(super) fn complete(&mut self, around: &mut Surroundings<'_>, held: Held) {
-        self.completed = held.address;
-        if held.write {
-            let state = if self.count == self.done && self.held.is_empty() { State::Idle } else { State::Active };
-            let status = self.status_as(state);
-            if !self.write_status(around, status) {
-                self.halt(around, Errors::COMPLETION_ADDRESS);
-                return;
-            }
-        }
-        if held.interrupt {
-            self.interrupt(around);
-        }
-    }
-
-    /// A descriptor is done, which only CHANSTS shows.
-    pub(super) fn tell(&mut self, address: u64) {
-        self.completed = address;
-    }
-
-    /// Completions that are kept back are written now.
-    pub(super) fn flush(&mut self, around: &mut Surroundings<'_>) {
-        while let Some(held) = self.held.pop_front() {
-            self.complete(around, held);
-        }
-    }
-
-    /// Writes to CHANCMP; `false` when that is no place to write to.
-    pub(super) fn write_status(&mut self, around: &mut Surroundings<'_>, status: u64) -> bool {
-        if !self.completion_known || !self.completion.is_multiple_of(8) {
-            return false;
-        }
-        let written = around.bus.write(&mut self.completion_hint, self.completion, &status.to_le_bytes());
-        written.is_ok()
-    }
-
-    /// Signals the channel's interrupt, once until the driver allows the next one.
-    pub(super) fn interrupt(&mut self, around: &mut Surroundings<'_>) {
-        if self.interrupt_disabled {
-            self.owed = true;
-            return;
-        }
-        self.interrupt_disabled = true;
-        around.interrupts.raise(around.bus, around.tricks, self.number);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the engine is to be.
 
-use super::fault::Planned;
+use super::plan::Planned;
 
 /// Which chip of the family.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

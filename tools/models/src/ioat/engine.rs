@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::channel::{Channel, Held, State, Surroundings};
+use super::channel::{Channel, State, Surroundings};
 use super::descriptor::{self, Control, Descriptor, Operation};
 use super::errors::Errors;
-use super::fault::{Fate, Fault};
+use super::fault::Fault;
+use super::plan::Fate;
+use super::report::Held;
 use crate::card::{Dma, Hint};
 use crate::memory::Access;
 

@@ -22,7 +22,9 @@ mod errors;
 mod fault;
 mod interrupts;
 mod pci;
+mod plan;
 mod registers;
+mod report;
 
 #[cfg(test)]
 mod tests;
@@ -33,9 +35,9 @@ use drivers::bus::PciId;
 
 use self::channel::{Channel, Surroundings};
 use self::engine::Turn;
-use self::fault::Tricks;
 use self::interrupts::Interrupts;
 use self::pci::PciErrors;
+use self::plan::Tricks;
 use self::registers::{MSIX, REGISTERS, block};
 use crate::card::{Bus, Chip, Layout, WindowLayout, Work};
 use crate::wire::Wire;
@@ -43,7 +45,8 @@ use crate::wire::Wire;
 pub use self::channel::State;
 pub use self::config::{Config, Doorbells, Kind};
 pub use self::errors::Errors;
-pub use self::fault::{Fault, FaultError, Planned, UnknownFault, When};
+pub use self::fault::{Fault, UnknownFault};
+pub use self::plan::{FaultError, Planned, When};
 
 /// Most bytes that a channel moves in one poll.
 const BYTES_A_POLL: u64 = 256 << 10;
