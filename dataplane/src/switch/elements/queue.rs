@@ -47,9 +47,10 @@ impl Queue {
         }
     }
 
-    /// Makes a packet whole that outlives its batch.
+    /// Makes a packet whole that outlives its batch, and that lies in the memory of a virtual machine or in one of the buffers that this has few of: the machine gets
+    /// what it sent back in order, and nothing of that after a packet that is kept.
     fn keep(&mut self, packet: Packet, slot: &Slot, context: &mut Context<'_>) -> Option<Packet> {
-        if packet.foreign().is_empty() {
+        if !packet.may_be_foreign() {
             return Some(packet);
         }
         match copy::whole(&packet, context.pool) {

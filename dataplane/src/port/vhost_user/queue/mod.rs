@@ -16,6 +16,7 @@ mod link;
 mod offload;
 mod receive;
 mod source;
+mod taken;
 mod transmit;
 
 use std::os::fd::OwnedFd;

@@ -16,6 +16,7 @@ use drivers::virtio::header::{Header, LONGEST, PLAIN};
 use hugemem::{Batch, Packet, PacketPool};
 
 use super::link::{self, AnyRing, Link, Queue, Work, each};
+use super::taken::TakenChains;
 use super::{SLOT_ROOM, offload};
 use crate::guest::{self, Access, GuestAddress, Memory, Piece};
 use crate::port::vhost_user::ring::{Chain, Chains, Element, Ring, RingFault};
@@ -27,8 +28,6 @@ const DISTANCE: usize = 24;
 const STEP: usize = 8;
 /// Flags and kind of segmentation (5.1.6): the bits of a header's first bytes without which the rest says nothing.
 const SAYS_SOMETHING: u64 = 0xffff;
-/// In place of a buffer's number: the frame was dropped, and its chain may go back.
-const DROPPED: u32 = u32::MAX;
 
 pub(super) type Shared = link::Shared<Receiver>;
 
@@ -37,15 +36,6 @@ impl Shared {
     pub(super) fn for_pool(pool: PacketPool, attention: Arc<OwnedFd>) -> Arc<Self> {
         Self::new(Receiver::new(pool), attention)
     }
-}
-
-/// A chain that was taken.
-#[derive(Clone, Copy, Debug)]
-struct Taken {
-    id: u16,
-    descriptors: u16,
-    /// Number of the buffer that its frame is in, or [`DROPPED`].
-    slot: u32,
 }
 
 /// Why a chain gave no packet.
@@ -68,12 +58,7 @@ struct Kept {
 /// What receiving needs beside the ring.
 pub(crate) struct Receiver {
     pool: PacketPool,
-    /// The chains that were taken and not given back, in order: a ring between the two counters.
-    taken: Box<[Taken]>,
-    first: u32,
-    last: u32,
-    /// For each buffer of the pool: it came home, and its chain was not given back yet.
-    home: Box<[bool]>,
+    taken: TakenChains,
     kept: Vec<Kept>,
     /// What headers may say; when nothing, they are not even read.
     receivable: Features,
@@ -85,13 +70,8 @@ pub(crate) struct Receiver {
 #[expect(clippy::cast_possible_truncation, reason = "a pool has fewer than 2^32 buffers, a frame less than 2^17 bytes")]
 impl Receiver {
     fn new(pool: PacketPool) -> Self {
-        let capacity = pool.capacity();
-        let none = Taken { id: 0, descriptors: 0, slot: DROPPED };
         Self {
-            taken: vec![none; capacity.next_power_of_two()].into(),
-            first: 0,
-            last: 0,
-            home: vec![false; capacity].into(),
+            taken: TakenChains::new(pool.capacity()),
             kept: Vec::new(),
             receivable: Features::empty(),
             foreseen: 0,
@@ -100,44 +80,16 @@ impl Receiver {
         }
     }
 
-    /// Chains that can be taken in addition.
-    #[inline(always)]
-    fn room(&self) -> usize {
-        self.taken.len() - self.last.wrapping_sub(self.first) as usize
-    }
-
-    #[inline(always)]
-    fn remember(&mut self, chain: &Chain, slot: u32) {
-        let index = self.last as usize & (self.taken.len() - 1);
-        if let Some(place) = self.taken.get_mut(index) {
-            *place = Taken { id: chain.id, descriptors: chain.descriptors, slot };
-        }
-        if let Some(home) = self.home.get_mut(slot as usize) {
-            *home = false;
-        }
-        self.last = self.last.wrapping_add(1);
-    }
-
     /// Learns which buffers came home.
     #[inline(always)]
     fn sweep(&mut self) {
-        let Self { pool, home, .. } = self;
+        let Self { pool, taken, kept, .. } = self;
         pool.sweep(|slot| {
-            if let Some(home) = home.get_mut(slot as usize) {
-                *home = true;
+            if !taken.come_home(slot) {
+                // It is of a ring that has stopped.
+                kept.iter_mut().for_each(|kept| kept.slots.retain(|late| *late != slot));
             }
         });
-        if !self.kept.is_empty() {
-            self.strike();
-        }
-    }
-
-    /// Strikes what is home off the lists of what is not, before it goes out again.
-    #[cold]
-    fn strike(&mut self) {
-        let Self { home, kept, .. } = self;
-        let is_out = |slot: &u32| home.get(*slot as usize).is_some_and(|home| !home);
-        kept.iter_mut().for_each(|kept| kept.slots.retain(is_out));
     }
 
     /// Takes available frames, as many as there is room for.
@@ -154,7 +106,7 @@ impl Receiver {
         if !link.live {
             return 0;
         }
-        let limit = batch.room().min(self.room());
+        let limit = batch.room().min(self.taken.room());
         let mut outcome = ring.look(&link.memory, limit, chains);
         if chains.len() == 0 {
             match outcome {
@@ -186,13 +138,13 @@ impl Receiver {
             match frame {
                 Ok(packet) => {
                     bytes += packet.len() as u64;
-                    self.remember(chain, packet.slot());
+                    self.taken.push(chain, Some(packet.slot()));
                     // There is room: no more chains were looked at.
                     let _ = batch.push(packet);
                 }
                 Err(Refusal::Drop(reason)) => {
                     counters.drop_packets(reason, 1);
-                    self.remember(chain, DROPPED);
+                    self.taken.push(chain, None);
                 }
                 Err(Refusal::Fault(fault)) => {
                     outcome = Err(fault);
@@ -343,49 +295,22 @@ impl Work for Receiver {
 
     #[inline(always)]
     fn collect<R: Ring>(&mut self, ring: &mut R, link: &mut Link) {
-        if self.first == self.last {
+        if self.taken.len() == 0 {
             return;
         }
-        let Self { pool, home, taken, .. } = self;
-        let mask = taken.len() - 1;
-        let (mut first, last) = (self.first, self.last);
-        pool.sweep(|slot| {
-            // Mostly they come home in the order in which they were taken.
-            let next = taken.get(first as usize & mask).filter(|chain| chain.slot == slot && first != last);
-            if let Some(chain) = next {
-                ring.give_back(chain.id, chain.descriptors, 0);
-                first = first.wrapping_add(1);
-            } else if let Some(home) = home.get_mut(slot as usize) {
-                *home = true;
-            }
-        });
-        while first != last {
-            let Some(chain) = taken.get(first as usize & mask) else { break };
-            if home.get(chain.slot as usize).is_some_and(|home| !home) {
-                break;
-            }
-            ring.give_back(chain.id, chain.descriptors, 0);
-            first = first.wrapping_add(1);
-        }
-        self.first = first;
-        if !self.kept.is_empty() {
-            self.strike();
+        self.sweep();
+        while let Some((id, descriptors)) = self.taken.pop() {
+            ring.give_back(id, descriptors, 0);
         }
         link.publish(ring);
     }
 
     fn underway(&self) -> usize {
-        self.last.wrapping_sub(self.first) as usize
+        self.taken.len()
     }
 
     fn keep(&mut self, memory: Arc<Memory>) {
-        let mask = self.taken.len() - 1;
-        let (first, last) = (self.first, self.last);
-        let underway = (0..last.wrapping_sub(first)).map(|count| first.wrapping_add(count) as usize & mask);
-        let slots = underway.filter_map(|place| self.taken.get(place)).map(|chain| chain.slot);
-        self.kept.push(Kept { memory, slots: slots.collect() });
-        // Only some of them may be out.
-        self.strike();
+        self.kept.push(Kept { memory, slots: self.taken.out().collect() });
     }
 
     fn let_go(&mut self) -> Vec<Arc<Memory>> {
@@ -398,7 +323,7 @@ impl Work for Receiver {
     }
 
     fn abandon(&mut self) {
-        self.first = self.last;
+        self.taken.clear();
     }
 
     fn is_armed(&self) -> bool {

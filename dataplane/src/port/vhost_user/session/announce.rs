@@ -76,6 +76,7 @@ impl Announcer {
             return 0;
         }
         // Without a buffer it waits for one.
+        self.pool.sweep(|_| ());
         let Some(mut packet) = self.pool.take() else { return 0 };
         let Some(mac) = self.announcement.take() else { return 0 };
         if packet.write(&frame(mac)).is_err() || batch.push(packet).is_err() {

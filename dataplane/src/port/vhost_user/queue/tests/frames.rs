@@ -127,6 +127,31 @@ fn buffers_go_back_in_order_even_when_frames_leave_in_another() {
 }
 
 #[test]
+fn a_buffer_that_is_used_again_before_its_chain_went_back_keeps_nobody_waiting() {
+    let (mut from, _) = pair(USUAL);
+    for head in 0..2 {
+        from.send(head, head.into(), [0; HEADER], &frame(300, 0));
+    }
+    let mut batch = Batch::new(8);
+    from.receive(&mut batch);
+    let mut packets: Vec<_> = batch.drain_front(2).collect();
+    // The second frame leaves first. The third gets its buffer.
+    let second = packets.remove(1);
+    let slot = second.slot();
+    drop(second);
+    from.receive(&mut batch);
+    from.send(2, 2, [0; HEADER], &frame(300, 0));
+    from.receive(&mut batch);
+    assert_eq!(batch.as_slice()[0].slot(), slot);
+    drop(packets);
+    from.receive(&mut batch);
+    assert_eq!(from.driver.used_index(), 2);
+    batch.clear();
+    from.receive(&mut batch);
+    assert_eq!((0..3).map(|_| from.driver.take_used().unwrap().0).collect::<Vec<_>>(), [0, 1, 2]);
+}
+
+#[test]
 fn frames_that_cannot_be_are_dropped_by_name_and_their_buffers_go_back() {
     let (mut from, mut to) = pair(USUAL | Features::CSUM | Features::HOST_TSO4);
     to.offer(8, 2000);
