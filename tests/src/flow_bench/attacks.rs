@@ -69,7 +69,7 @@ fn shapes(clock: CycleClock) -> Result<Attack> {
         shape(mixed, mixed.rotate_left(16), u16::from_be_bytes([high, low]))
     };
     // Every other pair of addresses has one flow for all ports, so that both forms of a key are looked for.
-    let mixed = |number: u32, key: FlowKey| if number / PORTS % 2 == 0 { key.wide() } else { key };
+    let mixed = |number: u32, key: FlowKey| if (number / PORTS).is_multiple_of(2) { key.wide() } else { key };
     Ok(Attack {
         name: "tuple space",
         flows: SHAPES,
