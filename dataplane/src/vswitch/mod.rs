@@ -3,6 +3,20 @@
 //! A [`Vswitch`] owns the thread; dropping it ends the thread. The thread owns the [`network::Brain`](crate::network::Brain), the flow table's
 //! [`Writer`](crate::flow::Writer), and for each engine the [`Desk`](crate::switch::Desk) at the other end of the engine's
 //! [`Pipeline`]. Others ask through [`Handle`]s; their requests are carried out between two of its rounds.
+//!
+//! A round takes what the engines sent, each in its turn, and then does a bounded piece of whatever takes long: changes, walks over flows that may not be true any
+//! more, ageing, answers. When there is nothing it sleeps on its [`Bell`], which engines call, and it calls theirs when they got orders.
+//!
+//! - *First packets.* A flow is made pending in all engines, the packet is sent back, and then each engine is told that the flow is decided on. So packets that came up
+//!   before go first, and an engine has taken the layout that the flow was made for before it uses the flow.
+//! - *Packets that wait here* wait for an Ethernet address (of a tunnel's next hop, of a routed packet's destination), for three seconds, or for a change. They
+//!   are decided on in their order as if they came then, and flows that are made of them are used when all of them have gone.
+//! - *Changes* are made one after another. Whatever can fail comes before anything is changed; then a second table is built by the new rules while engines go on with
+//!   the first, and each takes table and layout together. First packets of the networks that change wait meanwhile. Ports that come and go, stations that move, are no
+//!   such changes: their flows are walked over and changed one by one.
+//! - *Slots* of ports, and their numbers, are used again when no flow names them and all engines know.
+//!
+//! Nothing here trusts a packet: what packets can make grow has a bound, and each port's packets have one of their own.
 
 mod ageing;
 mod answers;
