@@ -43,7 +43,7 @@ fn pool(count: usize) -> Result<PacketPool, OutOfMemory> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let rate: f64 = arguments.next().map_or(Ok(10_000.0), |rate| rate.parse())?;
+    let rate: u64 = arguments.next().map_or(Ok(10_000), |rate| rate.parse())?;
     let seconds: f64 = arguments.next().map_or(Ok(10.0), |seconds| seconds.parse())?;
     let options = VswitchOptions { engines: 1, flows: 1 << 20, clock: CycleClock::calibrate() };
     let bells = vec![Arc::new(Bell::new()?)];
@@ -95,20 +95,25 @@ impl Bench {
     }
 
     /// Sends new flows, so many a second or as fast as they are answered.
-    fn run(&mut self, from: PortSlot, rate: Option<f64>, duration: Duration) -> Result<(), Box<dyn Error>> {
+    fn run(&mut self, from: PortSlot, rate: Option<u64>, duration: Duration) -> Result<(), Box<dyn Error>> {
         let (start, first, before) = (Instant::now(), self.next, self.came);
         let mut batch = Batch::new(32);
         while start.elapsed() < duration {
             let due = match rate {
-                Some(rate) => (start.elapsed().as_secs_f64() * rate) as u64 - (self.next - first),
+                Some(rate) => {
+                    let all = start.elapsed().as_nanos() * u128::from(rate) / 1_000_000_000;
+                    u64::try_from(all)? - (self.next - first)
+                }
                 None => UNDERWAY.saturating_sub(self.next - first - (self.came - before)),
             };
             for _ in 0..due.min(32) {
                 let mut packet = self.pool.take().ok_or("no buffer")?;
                 let mut frame = [0; 64];
                 frame[..HEAD.len()].copy_from_slice(&HEAD);
-                let number = 0x1000_0000 + self.next;
-                frame[34..38].copy_from_slice(&u32::try_from(number)?.to_be_bytes());
+                // Another pair of ports for each flow; never port 1, which the rules deny.
+                let [source, destination] = [1024 + self.next / 60_000, 2000 + self.next % 60_000];
+                frame[34..36].copy_from_slice(&u16::try_from(source)?.to_be_bytes());
+                frame[36..38].copy_from_slice(&u16::try_from(destination)?.to_be_bytes());
                 packet.write(&frame)?;
                 let _ = batch.push(packet);
                 self.next += 1;
