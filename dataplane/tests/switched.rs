@@ -88,21 +88,25 @@ fn assert_conserved(statistics: &Statistics) {
     assert_eq!(came, went, "{statistics:?}");
 }
 
+/// With fewer queues than engines, as many, and more.
 #[test]
 fn two_generators_on_one_network_hear_each_other() {
-    let text = file(&["gen=20k,count=4000,name=a", "gen=20k,count=3000,name=b"], &["a", "b"]);
-    let mut forwarder = run(&text);
-    assert_eq!(state(&mut forwarder), ["a None true [\"blue\"]", "b None true [\"blue\"]"]);
-    wait_for("both sources end", || forwarder.is_exhausted());
-    let stopped = stop(forwarder);
-    let [Some(a), Some(b)] = &stopped.generators[..] else { panic!("two generators report") };
-    assert_eq!((a.sent, b.sent), (4000, 3000));
-    assert_eq!((a.corrupt, b.corrupt, a.foreign, b.foreign), (0, 0, 0, 0));
-    assert_eq!((a.duplicates, b.duplicates), (0, 0));
-    let dropped = stopped.statistics.sent().counters.dropped_total()
-        + stopped.statistics.switch.as_ref().map_or(0, |switch| switch.dropped());
-    assert_eq!(a.received + b.received + dropped, 7000, "{:?}", stopped.statistics);
-    assert!(a.received > 0 && b.received > 0);
+    for queues in 1..=3 {
+        let [a, b] = [("a", 4000), ("b", 3000)]
+            .map(|(name, count)| format!("gen=20k,count={count},flows=4,queues={queues},name={name}"));
+        let mut forwarder = run(&file(&[&a, &b], &["a", "b"]));
+        assert_eq!(state(&mut forwarder), ["a None true [\"blue\"]", "b None true [\"blue\"]"]);
+        wait_for("both sources end", || forwarder.is_exhausted());
+        let stopped = stop(forwarder);
+        let [Some(a), Some(b)] = &stopped.generators[..] else { panic!("two generators report") };
+        assert_eq!((a.sent, b.sent), (4000, 3000));
+        assert_eq!((a.corrupt, b.corrupt, a.foreign, b.foreign), (0, 0, 0, 0));
+        assert_eq!((a.duplicates, b.duplicates), (0, 0));
+        let dropped = stopped.statistics.sent().counters.dropped_total()
+            + stopped.statistics.switch.as_ref().map_or(0, |switch| switch.dropped());
+        assert_eq!(a.received + b.received + dropped, 7000, "{:?}", stopped.statistics);
+        assert!(a.received > 0 && b.received > 0);
+    }
 }
 
 #[test]
