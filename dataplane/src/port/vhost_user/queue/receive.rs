@@ -81,15 +81,9 @@ impl Receiver {
     }
 
     /// Learns which buffers came home.
-    #[inline(always)]
     fn sweep(&mut self) {
         let Self { pool, taken, kept, .. } = self;
-        pool.sweep(|slot| {
-            if !taken.come_home(slot) {
-                // It is of a ring that has stopped.
-                kept.iter_mut().for_each(|kept| kept.slots.retain(|late| *late != slot));
-            }
-        });
+        pool.sweep(|slot| come_home(slot, taken, kept));
     }
 
     /// Takes available frames, as many as there is room for.
@@ -265,6 +259,14 @@ impl Receiver {
     }
 }
 
+/// A buffer came home, before its chain's turn or after its ring has stopped.
+#[inline(never)]
+fn come_home(slot: u32, taken: &mut TakenChains, kept: &mut [Kept]) {
+    if !taken.come_home(slot) {
+        kept.iter_mut().for_each(|kept| kept.slots.retain(|late| *late != slot));
+    }
+}
+
 /// The piece of memory that a chain of a single buffer is, when header and frame have good lengths.
 #[inline(always)]
 fn whole<'m>(memory: &'m Memory, chain: &Chain) -> Option<Piece<'m>> {
@@ -298,8 +300,13 @@ impl Work for Receiver {
         if self.taken.len() == 0 {
             return;
         }
-        self.sweep();
-        while let Some((id, descriptors)) = self.taken.pop() {
+        let Self { pool, taken, kept, .. } = self;
+        pool.sweep(|slot| match taken.pop_of(slot) {
+            // Mostly they come home in the order in which they were taken.
+            Some((id, descriptors)) => ring.give_back(id, descriptors, 0),
+            None => come_home(slot, taken, kept),
+        });
+        while let Some((id, descriptors)) = taken.pop() {
             ring.give_back(id, descriptors, 0);
         }
         link.publish(ring);

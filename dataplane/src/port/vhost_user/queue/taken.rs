@@ -83,13 +83,19 @@ impl TakenChains {
         }
     }
 
-    /// Takes the first chain out, when it may go back: its number and its descriptors.
+    /// Takes the first chain out, when its frame is in the buffer of that number: the chain's number and its descriptors.
     #[inline(always)]
-    pub(super) fn pop(&mut self) -> Option<(u16, u16)> {
-        let first = self.chains.get(self.index(self.first)).filter(|chain| self.len() > 0 && chain.slot == HOME)?;
+    pub(super) fn pop_of(&mut self, slot: u32) -> Option<(u16, u16)> {
+        let first = self.chains.get(self.index(self.first)).filter(|chain| chain.slot == slot && self.len() > 0)?;
         let popped = (first.id, first.descriptors);
         self.first = self.first.wrapping_add(1);
         Some(popped)
+    }
+
+    /// Takes the first chain out, when it may go back: its number and its descriptors.
+    #[inline(always)]
+    pub(super) fn pop(&mut self) -> Option<(u16, u16)> {
+        self.pop_of(HOME)
     }
 
     /// Numbers of the buffers that are not home.
