@@ -48,10 +48,9 @@ impl Bell {
     /// The sleeper is awake, whether it was called or not. Takes the signal away. One that is underway at this moment ends the next sleep early, which
     /// does no harm.
     pub fn get_up(&self) {
-        // Nobody called as long as the flag is still set: then there is no signal to take.
-        if !self.lies.swap(false, Ordering::Relaxed) {
-            let _ = rustix::io::read(&self.event, &mut [0; 8]);
-        }
+        self.lies.store(false, Ordering::Relaxed);
+        // Whatever the flag says: it may be the signal of a caller who took the flag away before an earlier sleep.
+        let _ = rustix::io::read(&self.event, &mut [0; 8]);
     }
 }
 
@@ -89,6 +88,18 @@ mod tests {
         assert!(!sleep(&bell, 0), "the signal is gone");
         bell.call();
         assert!(!sleep(&bell, 0), "it is up");
+    }
+
+    #[test]
+    fn a_late_signal_ends_one_sleep_and_no_more() {
+        let bell = Bell::new().unwrap();
+        bell.lie_down();
+        // Its caller found an earlier sleeper, and wrote only now.
+        rustix::io::write(&bell.event, &1_u64.to_ne_bytes()).unwrap();
+        assert!(sleep(&bell, 0));
+        bell.get_up();
+        bell.lie_down();
+        assert!(!sleep(&bell, 0));
     }
 
     #[test]

@@ -216,6 +216,7 @@ impl Roster {
             outlet.account = account(outlet.port);
             if let To::Queue(to) = &mut outlet.to {
                 to.sender = sender(to.queue);
+                debug_assert!(to.sender != usize::MAX || to.waiting.is_empty(), "what waits has a sender");
                 to.listed = !to.waiting.is_empty();
                 waiting.extend(to.listed.then_some(place));
             }

@@ -7,8 +7,8 @@ use crate::headers::{Fragment, NetworkKind, TransportKind, parse};
 /// An odd number without a pattern (2^64 divided by the golden ratio).
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The number of the engine, of so many, that switches the flow of `packet`. Packets of both directions of a flow belong to the same, and fragments of a
-/// datagram do.
+/// The number of the engine, of so many, that switches the flow of `packet`: by its card's hash, else by one of addresses and ports, which is the same in
+/// both directions. All fragments of a datagram belong together.
 #[inline]
 pub(super) fn engine_of(packet: &Packet, engines: usize) -> usize {
     let hash = match packet.metadata().hash {

@@ -186,7 +186,8 @@ impl Switching {
         });
         let statistics = self.pipeline.statistics_mut();
         statistics.flowing.taken_over += left;
-        statistics.flowing.delivered -= stuck;
+        // A batch that a panic cut short was not counted yet.
+        statistics.flowing.delivered = statistics.flowing.delivered.saturating_sub(stuck);
         statistics.drop_packets(Reason::NoPort, left + stuck);
     }
 
@@ -236,7 +237,7 @@ impl Switching {
         let Ok(chunk) = ring.read_chunk(count) else { return 0 };
         let mut from = PortSlot(0);
         let mut sent = 0_u64;
-        let mut lost = 0_u64;
+        let (mut homeless, mut full) = (0_u64, 0_u64);
         for Passed { packet, slot, step } in chunk {
             match step {
                 Step::Switch => {
@@ -252,8 +253,10 @@ impl Switching {
                     // It is not passed on once more.
                     let place = places.get(usize::from(slot.0)).copied().unwrap_or(NOWHERE);
                     let ends = outlets.get(place).is_some_and(|outlet| matches!(outlet.to, To::Queue(_)));
-                    if !ends || outputs.push(slot, packet).is_err() {
-                        lost += 1;
+                    if !ends {
+                        homeless += 1;
+                    } else if outputs.push(slot, packet).is_err() {
+                        full += 1;
                     }
                 }
             }
@@ -261,8 +264,9 @@ impl Switching {
         switch(pipeline, batch, from, now, outputs);
         let statistics = pipeline.statistics_mut();
         statistics.flowing.taken_over += sent;
-        statistics.flowing.delivered += sent - lost;
-        statistics.drop_packets(Reason::NoPort, lost);
+        statistics.flowing.delivered += sent - homeless - full;
+        statistics.drop_packets(Reason::NoPort, homeless);
+        statistics.drop_packets(Reason::OutputFull, full);
         count
     }
 

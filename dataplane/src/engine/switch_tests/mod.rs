@@ -143,8 +143,9 @@ struct Sink {
     /// Packets that it takes, in all.
     room: AtomicU64,
     taken: AtomicU64,
-    /// Cycles that a packet costs.
+    /// Cycles that a packet costs, and all that were spent.
     cost: AtomicU64,
+    spent: AtomicU64,
     panics: AtomicBool,
     /// The next number expected of each flow.
     next: Mutex<HashMap<u32, u32>>,
@@ -193,6 +194,7 @@ impl TxQueue for SinkQueue {
         while cycles().wrapping_sub(start) < cost * count as u64 {
             std::hint::spin_loop();
         }
+        self.sink.spent.fetch_add(cycles().wrapping_sub(start), Ordering::SeqCst);
         self.counters.packets += count as u64;
         self.sink.taken.fetch_add(count as u64, Ordering::SeqCst);
         count

@@ -194,6 +194,10 @@ fn a_share_weighs() {
         ports[0].feed.supply(32);
         field.round(true);
     }
-    let [small, large] = [1, 2].map(|port: usize| ports[port].sink.taken());
-    assert!(small > 0 && large > 2 * small, "{small} and {large} packets of the same cost");
+    let charged = [1, 2].map(|port| field.roster.accounts.iter().find(|account| account.port == port).unwrap().used);
+    let spent = [1, 2].map(|port: usize| ports[port].sink.spent.load(Ordering::SeqCst));
+    assert!(charged[0] >= spent[0], "{charged:?} for {spent:?}");
+    // A quarter, and what it takes beside sending.
+    assert!((spent[1] / 5..spent[1] / 2).contains(&charged[1]), "{charged:?} for {spent:?}");
+    assert!(ports.iter().skip(1).all(|port| port.sink.taken() > 0));
 }
