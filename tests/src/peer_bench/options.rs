@@ -17,8 +17,7 @@ pub struct Options {
 
 impl Options {
     /// The usage of these options.
-    pub const USAGE: &str = "\
-  --json        one object a line instead of a table
+    pub const USAGE: &str = "  --json        one object a line instead of a table
   --runs N      how often each case is measured with each device (3)
   --case NAME   only the cases that have NAME in their name";
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, setpriority_process};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -72,6 +72,7 @@ impl Thread {
 /// There is no such core for this process.
 pub fn pin(core: usize) -> Result<()> {
     let mut set = CpuSet::new();
+    ensure!(core < CpuSet::MAX_CPU, "there is no core {core}");
     set.set(core);
     sched_setaffinity(None, &set).with_context(|| format!("cannot run on core {core}"))
 }
