@@ -58,9 +58,9 @@ pub use words::{NotPageSize, NotPoll, NotScheduler, PageSize, Poll, Scheduler};
 pub const LARGEST_BURST: usize = 128;
 /// Burst when none is given, in packets.
 pub const DEFAULT_BURST: usize = 64;
-/// Packet memory when none is given, in bytes.
+/// Packet memory when none is given, in bytes; [`DEFAULT_SWITCH_MEMORY`] comes on top.
 pub const DEFAULT_MEMORY: usize = 64 << 20;
-/// More of it for each engine when there is a switch.
+/// More of it for each core, as there may be a switch. What is granted is only taken when it is needed.
 pub const DEFAULT_SWITCH_MEMORY: usize = 12 << 20;
 /// How long packets wait for room on a full transmit queue when nothing else is said.
 pub const DEFAULT_HOLD: Duration = Duration::from_millis(100);

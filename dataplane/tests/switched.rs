@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dataplane::config::{CoreList, Desired};
-use dataplane::forwarder::{Applied, Forwarder, Stopped, apply, change, plan};
+use dataplane::forwarder::{Access, Applied, Forwarder, Stopped, apply, change, plan};
 use dataplane::network::config::NetworkConfig;
 use dataplane::stats::Statistics;
 
@@ -283,4 +283,36 @@ fn a_switched_port_comes_and_goes_while_others_go_on() {
     }
     assert!(forwarder.delete("a").unwrap().is_empty());
     stop(forwarder);
+}
+
+/// A forwarder to which somebody else adds a pair of ports while an apply opens its own.
+struct Disturbed {
+    forwarder: Forwarder,
+    left: usize,
+}
+
+impl Access for Disturbed {
+    fn with<R>(&mut self, act: impl FnOnce(&mut Forwarder) -> R) -> R {
+        self.left = self.left.saturating_sub(1);
+        if self.left == 1 {
+            self.forwarder.add(&"null,name=one".parse().unwrap(), None).unwrap();
+            self.forwarder.add(&"null,name=two".parse().unwrap(), Some("one")).unwrap();
+        }
+        act(&mut self.forwarder)
+    }
+}
+
+#[test]
+fn what_others_join_while_ports_open_stays_joined() {
+    for disturbed in 2..6 {
+        let forwarder = run(&file(&["null,name=a", "null,name=b"], &[]));
+        let mut access = Disturbed { forwarder, left: disturbed };
+        let text = file(&["null,name=a", "null,name=b", "null,name=c"], &["a", "b", "c"]);
+        apply(&mut access, &desired(&text)).unwrap();
+        let mut forwarder = access.forwarder;
+        let now = state(&mut forwarder);
+        assert!(now.contains(&"one <-> two".to_owned()), "{disturbed}: {now:?}");
+        assert!(now.contains(&"c None true [\"blue\"]".to_owned()), "{now:?}");
+        stop(forwarder);
+    }
 }

@@ -38,12 +38,12 @@ impl Settings {
             return says("cores", format!("core {core} is not available; this process may run on {available}"));
         }
         let cores = self.cores.unwrap_or_else(|| available.without_first());
-        let is_switch = !network.is_empty();
-        if is_switch && cores.len() > MOST_ENGINES {
+        if !network.is_empty() && cores.len() > MOST_ENGINES {
             return says("cores", format!("a switch runs on at most {MOST_ENGINES} cores, not {}", cores.len()));
         }
-        let more = if is_switch { DEFAULT_SWITCH_MEMORY.saturating_mul(cores.len()) } else { 0 };
-        let memory = self.memory.map_or(DEFAULT_MEMORY.saturating_add(more), |size| size.0);
+        // Networks may come later.
+        let default = DEFAULT_MEMORY.saturating_add(DEFAULT_SWITCH_MEMORY.saturating_mul(cores.len()));
+        let memory = self.memory.map_or(default, |size| size.0);
         if memory < LEAST_MEMORY {
             return says("memory", format!("{memory} bytes of packet memory are too little; give at least 4M"));
         }

@@ -49,7 +49,8 @@ fn defaults_leave_the_first_core_to_control() {
     let config = check(r#"ports = ["null", "null"]"#).unwrap();
     assert_eq!(config.cores.to_string(), "1-3");
     assert_eq!(config.engine, EngineConfig::default());
-    assert_eq!((config.memory, config.page, config.node), (DEFAULT_MEMORY, PageChoice::Auto, None));
+    let memory = DEFAULT_MEMORY + 3 * DEFAULT_SWITCH_MEMORY;
+    assert_eq!((config.memory, config.page, config.node), (memory, PageChoice::Auto, None), "networks may come");
     assert_eq!(config.control, ControlSocket::Usual);
     assert!(check("").unwrap().ports.is_empty(), "they can be added");
 }

@@ -6,7 +6,8 @@ use super::Forwarder;
 
 /// A forwarder that is got hold of for a moment at a time.
 pub trait Access {
-    /// Does something quick with it.
+    /// Does something with it. Others wait meanwhile, so nothing that depends on a device or a back-end: only on engines and the switch's thread, which answer
+    /// in milliseconds, and within seconds when they are overloaded.
     fn with<R>(&mut self, act: impl FnOnce(&mut Forwarder) -> R) -> R;
 }
 

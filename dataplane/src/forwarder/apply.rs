@@ -25,7 +25,7 @@ pub enum ApplyError {
     /// Something failed on the way.
     #[error(transparent)]
     Forwarder(#[from] ForwarderError),
-    /// An edit did not want it.
+    /// An edit did not want it, or others came between.
     #[error("{0}")]
     Refused(String),
 }
@@ -55,7 +55,19 @@ struct Plan {
     closes: Vec<String>,
     /// All bonds that there are to be.
     wanted: Vec<Wanted>,
+    /// What is closed, joined and parted.
     lines: Vec<String>,
+}
+
+impl Plan {
+    /// What is opened.
+    fn opened(&self) -> Vec<String> {
+        let names = self
+            .opens
+            .iter()
+            .filter_map(|(place, _)| Some((self.config.names.get(*place)?, self.config.ports.get(*place)?)));
+        names.map(|(name, spec)| format!("+ port {name} ({spec})")).collect()
+    }
 }
 
 /// What [`apply`] would change.
@@ -64,8 +76,9 @@ struct Plan {
 /// When it is known already that it cannot be.
 pub fn plan(access: &mut impl Access, desired: &Desired) -> Result<Applied, ApplyError> {
     let lines = access.with(|forwarder| {
-        let Plan { config, mut lines, .. } = forwarder.plan(desired)?;
-        lines.extend(forwarder.plan_network(&config.network).map_err(|error| located(desired, error))?);
+        let plan = forwarder.plan(desired)?;
+        let networks = forwarder.plan_network(&plan.config.network).map_err(|error| located(desired, error))?;
+        let lines = [plan.opened(), plan.lines, networks].concat();
         Ok::<_, ApplyError>(lines)
     })?;
     Ok(Applied { lines, notices: Vec::new() })
@@ -77,17 +90,14 @@ pub fn plan(access: &mut impl Access, desired: &Desired) -> Result<Applied, Appl
 /// When anything of it cannot be. Then everything is as before; ports that had to be parted on the way have paused for a moment.
 pub fn apply(access: &mut impl Access, desired: &Desired) -> Result<Applied, ApplyError> {
     let plan = access.with(|forwarder| forwarder.plan(desired))?;
-    let mut applied = Applied { lines: plan.lines.clone(), notices: Vec::new() };
+    let mut applied = Applied { lines: plan.opened(), notices: Vec::new() };
     let mut opened = Vec::new();
     let done = open_new(access, desired, &plan, &mut opened).and_then(|notices| {
         applied.notices.extend(notices);
-        access.with(|forwarder| forwarder.carry_out(desired, &plan))
+        access.with(|forwarder| forwarder.carry_out(desired))
     });
-    match done {
-        Ok(Rewired { lines, notices }) => {
-            applied.lines.extend(lines);
-            applied.notices.extend(notices);
-        }
+    let (closes, Applied { lines, notices }) = match done {
+        Ok(done) => done,
         Err(error) => {
             for name in opened {
                 // What went wrong first is what counts.
@@ -95,8 +105,10 @@ pub fn apply(access: &mut impl Access, desired: &Desired) -> Result<Applied, App
             }
             return Err(error);
         }
-    }
-    for name in &plan.closes {
+    };
+    applied.lines.extend(lines);
+    applied.notices.extend(notices);
+    for name in &closes {
         match delete(access, name) {
             Ok(notices) => applied.notices.extend(notices),
             Err(ForwarderError::NoSuchPort { .. }) => {}
@@ -118,10 +130,8 @@ pub fn change(
     access.with(|forwarder| {
         let mut network = forwarder.network();
         edit(&mut network).map_err(ApplyError::Refused)?;
-        let desired = Desired::from_network(network);
-        let plan = forwarder.plan(&desired)?;
-        let Rewired { lines, notices } = forwarder.carry_out(&desired, &plan)?;
-        Ok(Applied { lines, notices })
+        let (_, applied) = forwarder.carry_out(&Desired::from_network(network))?;
+        Ok(applied)
     })
 }
 
@@ -179,7 +189,6 @@ impl Forwarder {
                 None => {
                     let own_name = name.parse().ok();
                     opens.push((place, NamedSpec { name: own_name.or_else(|| spec.name.clone()), ..spec.clone() }));
-                    lines.push(format!("+ port {name} ({spec})"));
                 }
                 Some(station) => {
                     check_same(station, spec).map_err(|reason| refuse(Problem::of_one("ports", place, reason)))?;
@@ -249,20 +258,27 @@ impl Forwarder {
         }
     }
 
-    /// Changes bonds and networks. Ports that are new are open.
-    fn carry_out(&mut self, desired: &Desired, plan: &Plan) -> Result<Rewired, ApplyError> {
-        let mut target = Vec::with_capacity(plan.wanted.len());
-        for wanted in &plan.wanted {
+    /// Changes bonds and networks. Ports that are new are open. What has to change is found out anew, as others may have added and joined ports while
+    /// those opened. Gives the ports that are to be closed, too.
+    fn carry_out(&mut self, desired: &Desired) -> Result<(Vec<String>, Applied), ApplyError> {
+        let Plan { config, opens, closes, wanted, mut lines } = self.plan(desired)?;
+        if let Some(name) = opens.first().and_then(|(place, _)| config.names.get(*place)) {
+            return Err(ApplyError::Refused(format!("port `{name}` was deleted meanwhile; apply again")));
+        }
+        let mut target = Vec::with_capacity(wanted.len());
+        for wanted in &wanted {
             target.push(match wanted {
                 Wanted::Pair([one, two]) => Bond::Pair([self.find(one)?, self.find(two)?]),
                 Wanted::Switched(name) => Bond::Switched([self.find(name)?]),
             });
         }
-        let rewired = self.rewire(&target, &plan.config.network).map_err(|error| located(desired, error))?;
-        for station in self.stations.iter_mut().filter(|_| plan.config.ports_of_file) {
-            station.of_file |= plan.config.names.contains(&station.name);
+        let rewired = self.rewire(&target, &config.network).map_err(|error| located(desired, error))?;
+        for station in self.stations.iter_mut().filter(|_| config.ports_of_file) {
+            station.of_file |= config.names.contains(&station.name);
         }
-        Ok(rewired)
+        let Rewired { lines: networks, notices } = rewired;
+        lines.extend(networks);
+        Ok((closes, Applied { lines, notices }))
     }
 }
 

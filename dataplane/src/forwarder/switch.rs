@@ -17,7 +17,7 @@ use crate::engine::{Input, Load, Outlet, Sender, Switching, peers};
 use crate::network;
 use crate::port::open::offloads::offer_everything;
 use crate::switch::{PortSlot, SwitchCells, SwitchStatistics};
-use crate::vswitch::{Attached, Handle, MOST_PORTS, Vswitch, VswitchOptions};
+use crate::vswitch::{Attached, Handle, MOST_PORTS, Vswitch, VswitchError, VswitchOptions};
 
 /// Buffers of an engine for packets that wait for a decision, and for copies.
 const ENGINE_BUFFERS: usize = 4096;
@@ -123,7 +123,12 @@ impl Forwarder {
         let handle = self.vswitch().ok_or(ForwarderError::Stopping)?;
         let station = self.stations.iter_mut().find(|station| station.id == port).ok_or(ForwarderError::Gone)?;
         let facts = Attached { number: port, mtu: station.control.mtu().unwrap_or(0), mac: station.mac };
-        let slot = handle.attach(&station.name, facts)?;
+        let slot = handle.attach(&station.name, facts).inspect_err(|error| {
+            // It may have been attached too late for an answer, and nobody would take that back.
+            if !matches!(error, VswitchError::Attached(_)) {
+                let _ = handle.detach(&station.name);
+            }
+        })?;
         if let Some(switch) = &mut self.switch {
             switch.slots.insert(port, slot);
         }

@@ -21,7 +21,7 @@ use crate::switch::PortSlot;
 /// How long an answer that needs nobody else may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a change may take, for which every engine has to do something.
-const CHANGE_PATIENCE: Duration = Duration::from_secs(20);
+const CHANGE_PATIENCE: Duration = Duration::from_secs(12);
 /// Requests that may wait.
 pub(super) const MOST_REQUESTS: usize = 64;
 

@@ -112,7 +112,7 @@ pub(crate) struct RunArguments {
     /// Cores for the engines, such as 1-3,8 [default: all but the first]
     #[arg(long, value_name = "LIST")]
     pub(crate) cores: Option<CoreList>,
-    /// Memory for packets and rings [default: 64M]
+    /// Memory for packets and rings, taken as it is needed [default: 64M, and 12M for each core]
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<ByteSize>,
     /// Page size of that memory: 1G, 2M or 4K [default: the largest that fits and is free]
