@@ -153,7 +153,8 @@ impl fmt::Display for Join {
 /// What remains when a forwarder has stopped.
 #[derive(Debug)]
 pub struct Stopped {
-    /// The final counters: received equals sent plus dropped.
+    /// The final counters. Received and cut equals sent and dropped; with a switch, what it copied and what came back from control is added on the one side, and on the
+    /// other what it dropped, what it gave to control and what waits.
     pub statistics: Statistics,
     /// What generators and their sinks counted, by port.
     pub generators: Vec<Option<GeneratorReport>>,
