@@ -140,10 +140,16 @@ impl Brain {
 
     /// What would be decided, why, in sentences, and the members of the set that it goes to, if it does. Nothing is changed by asking.
     #[must_use]
-    pub fn why(&self, first: &First<'_>) -> (Decision, Vec<String>, Vec<Destination>) {
+    pub fn why(&mut self, first: &First<'_>) -> (Decision, Vec<String>, Vec<Destination>) {
         let mut steps = Steps::kept();
+        // All but the connections, which may be very many, is copied.
+        let mut connections = std::mem::take(&mut self.connections);
         let mut asked = self.clone();
+        connections.set_dry(true);
+        asked.connections = connections;
         let decision = asked.decide_saying(first, &mut steps);
+        self.connections = std::mem::take(&mut asked.connections);
+        self.connections.set_dry(false);
         let members = match decision.action.output {
             Output::Replicate(number) => asked.sets().find(|(other, _)| *other == number),
             _ => None,

@@ -113,6 +113,8 @@ pub struct Connections {
     /// How many there are between two addresses: fragments are told by these alone.
     pairs: HashMap<Tuple, u32>,
     cursor: usize,
+    /// Nothing changes: somebody only asks.
+    dry: bool,
 }
 
 impl Connections {
@@ -122,6 +124,9 @@ impl Connections {
     ///
     /// [`NoRoom`] when its owner has `limit`, or all together have as many as there may be.
     pub fn open(&mut self, tuple: Tuple, ends: Ends, owner: u16, limit: u32, now: Duration) -> Result<(), NoRoom> {
+        if self.dry && self.contains(&tuple) {
+            return Ok(());
+        }
         if let Some(known) = self.find_mut(&tuple) {
             known.last = known.last.max(now);
             return Ok(());
@@ -129,6 +134,9 @@ impl Connections {
         let owned = self.owned.entry(owner).or_default();
         if *owned >= limit || self.places.len() >= MOST {
             return Err(NoRoom);
+        }
+        if self.dry {
+            return Ok(());
         }
         *owned += 1;
         let connection = Some(Connection { tuple, ends, owner, last: now, answered: false });
@@ -145,6 +153,11 @@ impl Connections {
         self.places.insert(tuple, place);
         *self.pairs.entry(tuple.pair()).or_default() += 1;
         Ok(())
+    }
+
+    /// From now on nothing is opened and nothing noted, or everything is again.
+    pub(super) fn set_dry(&mut self, dry: bool) {
+        self.dry = dry;
     }
 
     /// Whether this packet answers a connection.
@@ -173,6 +186,9 @@ impl Connections {
 
     /// Notes that packets with this tuple were seen, in either direction.
     pub fn seen(&mut self, tuple: &Tuple, now: Duration) {
+        if self.dry {
+            return;
+        }
         if let Some(known) = self.find_mut(tuple) {
             known.last = known.last.max(now);
         } else if let Some(opened) = tuple.reversed()

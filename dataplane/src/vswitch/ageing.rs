@@ -64,11 +64,11 @@ impl State {
         self.ageing.pass = shortest.map_or(PASS, |shortest| PASS.min(shortest / 3)).max(TICK);
     }
 
-    /// Does what is to be done several times a second. Whether it was time.
-    pub(super) fn tick(&mut self) -> bool {
+    /// Does what is to be done several times a second, when it is time.
+    pub(super) fn tick(&mut self) {
         let now = self.now();
         if now < self.ageing.due {
-            return false;
+            return;
         }
         self.ageing.due = now + TICK;
         let stale = self.brain.forget_stations(now);
@@ -83,7 +83,6 @@ impl State {
         let bound = self.writer.bound();
         // What was not done in time is not added up: the machine is busy with other things.
         self.ageing.left = (bound / ticks).max(LEAST).min(bound);
-        false
     }
 
     /// Looks at flows, no more than `budget`: tells the brain of those that are used, and takes out the others. Whether there is more to look at.

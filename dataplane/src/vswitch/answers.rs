@@ -97,7 +97,7 @@ impl State {
         for (output, vlan) in members {
             let Some(frame) = neighbour::question(MacAddress(mac.0), router, about, vlan) else { return };
             // From nobody: it is for all of them.
-            let nobody = (PortSlot(u16::MAX), Domain::port(0));
+            let nobody = (PortSlot(u16::MAX), Domain::port(u32::MAX));
             self.send_made(frame.bytes(), engine, nobody, Action::to(output));
         }
     }

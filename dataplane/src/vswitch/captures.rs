@@ -10,7 +10,7 @@ use super::error::VswitchError;
 use super::handle::Shared;
 use super::state::State;
 use crate::flow::Domain;
-use crate::switch::{self, Tap};
+use crate::switch::{self, MOST_TAPS, Tap};
 
 /// Packets of each engine that may wait to be fetched.
 const PACKETS: usize = 1024;
@@ -31,6 +31,9 @@ impl State {
             .map(|name| self.ports.find(name).map(|(slot, _)| slot).ok_or_else(|| VswitchError::NoPort(name.clone())));
         let port = port.transpose()?;
         let network = request.network.as_ref().map(|name| self.network_named(name)).transpose()?;
+        if self.captures.len() >= MOST_TAPS {
+            return Err(VswitchError::Capture(format!("there are {MOST_TAPS} already; end one of them")));
+        }
         let names = self.names(network);
         let number = self.next_capture;
         let bytes = request.bytes.clamp(1, MOST_BYTES);
@@ -45,6 +48,7 @@ impl State {
             taps.push((engine, Tap::new(&wanted, pool)));
         }
         self.next_capture = number.wrapping_add(1);
+        self.captures.push(number);
         let mut captures = Vec::new();
         for (engine, (tap, capture)) in taps {
             self.engines.begin_capture(engine, tap);

@@ -2,19 +2,23 @@
 //!
 //! A change is planned, its memory is taken, and then it is made: the brain has the new rules, and a second flow table is built in which every flow is what
 //! they say. Meanwhile packets of flows that the table has go on by the old rules, and first packets of the networks that change wait here, so that nothing is
-//! decided by new rules before all is. Then each engine takes table and layout together, between two batches.
+//! decided by new rules before all is. Then each engine takes table and layout together, between two batches. What tunnels look like (addresses, MTU) is no rule: it
+//! holds as soon as it is known.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::engines::Raised;
 use super::error::VswitchError;
 use super::handle::Reply;
 use super::state::State;
+use super::upcalls::drop_for;
 use super::waiting::Awaited;
 use crate::flow::{Fate, FlowKey, Progress, Table, TableError};
 use crate::network::{Change, Config, Stale};
+use crate::switch::Reason;
 
 /// An edit of the configuration.
 pub(super) type Edit = Box<dyn FnOnce(&mut Config) -> Result<(), String> + Send>;
@@ -23,6 +27,8 @@ pub(super) type Edit = Box<dyn FnOnce(&mut Config) -> Result<(), String> + Send>
 const MOST: usize = 64;
 /// Tables that are tried to be built for one change.
 const TRIES: u32 = 4;
+/// How long engines may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it is not tried again to let the table grow when there was no memory.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -55,6 +61,7 @@ struct TableChange {
     lines: Vec<String>,
     reply: Reply<Vec<String>>,
     tries: u32,
+    since: Duration,
 }
 
 impl State {
@@ -81,7 +88,7 @@ impl State {
     /// Goes on with the change that is being made, or begins the next one. Whether there was anything to do.
     pub(super) fn step_changes(&mut self, budget: u32) -> bool {
         match self.changes.current.take() {
-            Some(Making::Table(change)) => self.step_table(change, budget),
+            Some(Making::Table(change)) => return self.step_table(change, budget),
             Some(Making::Larger) => self.step_growth(budget),
             Some(Making::Adopting { number, outcome, since }) => {
                 return self.finish_change(number, outcome, since);
@@ -116,12 +123,19 @@ impl State {
             self.writer.begin(0)?;
             self.writer.step(0, |_, _| Fate::Stay)?;
         }
+        // Their numbers may be others' afterwards.
+        let (brain, networks) = (&self.brain, change.networks());
+        let touched = |raised: &Raised, _| brain.network_of(&raised.key).is_none_or(|it| networks.contains(&it));
+        for raised in self.waiting.take_where(touched) {
+            self.counters.waited_in_vain += 1;
+            raised.send(&mut self.engines, drop_for(Reason::NoRoute), None);
+        }
         let stale = self.make(change);
         let reply = reply.clone();
         if walks {
             let (mut all, walk) = self.walk.take();
             all.merge(stale);
-            let change = TableChange { stale: all, walk, lines, reply, tries: 1 };
+            let change = TableChange { stale: all, walk, lines, reply, tries: 1, since: self.now() };
             self.changes.current = Some(Making::Table(change));
             self.publish();
         } else {
@@ -143,14 +157,25 @@ impl State {
         stale
     }
 
-    fn step_table(&mut self, mut change: TableChange, budget: u32) {
+    /// Looks at more flows. Whether there are more that can be looked at now.
+    fn step_table(&mut self, mut change: TableChange, budget: u32) -> bool {
         let now = self.now();
+        let mut looked = 0;
         let Self { writer, brain, .. } = self;
-        let progress = writer.step(budget, |_, flow| brain.fate(&flow.key, &flow.action, &change.stale, now));
+        let progress = writer.step(budget, |_, flow| {
+            looked += 1;
+            brain.fate(&flow.key, &flow.action, &change.stale, now)
+        });
         let made = match progress {
-            Ok(Progress::Building) => {
+            // Flows that are pending have to wait for their engine. It does not take part when that takes so long.
+            Ok(Progress::Building) if change.since + PATIENCE > now => {
                 self.changes.current = Some(Making::Table(change));
-                return;
+                return looked == budget;
+            }
+            Ok(Progress::Building) => {
+                self.writer.abandon();
+                self.change_one_by_one(change);
+                return true;
             }
             Ok(Progress::Ready) => self.writer.commit(),
             Err(error) => Err(error),
@@ -165,12 +190,18 @@ impl State {
                 self.changes.current = Some(Making::Table(change));
             }
             Err(error) => {
-                // The rules hold already. Flow by flow, then.
-                tracing::warn!(%error, "no second flow table: the flows are changed one by one");
-                self.walk.add(change.stale);
-                self.adopt_change(None, Some((change.lines, change.reply)));
+                tracing::warn!(%error, "no second flow table");
+                self.change_one_by_one(change);
             }
         }
+        true
+    }
+
+    /// The rules hold already, and there is no second table. Flow by flow, then.
+    fn change_one_by_one(&mut self, change: TableChange) {
+        tracing::warn!("the flows of a change are changed one by one");
+        self.keep_old = self.walk.add_always(change.stale);
+        self.adopt_change(None, Some((change.lines, change.reply)));
     }
 
     /// Begins another table after one could not be built, a larger one if there was no room.
@@ -193,7 +224,6 @@ impl State {
 
     /// Whether all engines have it.
     fn finish_change(&mut self, number: u64, outcome: Option<Outcome>, since: Duration) -> bool {
-        const PATIENCE: Duration = Duration::from_secs(10);
         let laggard = self.engines.laggard(number);
         if laggard.is_some() && since + PATIENCE > self.now() {
             self.changes.current = Some(Making::Adopting { number, outcome, since });

@@ -116,10 +116,9 @@ impl Engines {
     /// Sends what waits at the desks, and wakes engines that got something.
     pub(super) fn flush(&mut self) {
         for engine in &mut self.all {
-            if let Some(desk) = &mut engine.desk {
-                desk.flush();
-            }
-            if std::mem::take(&mut engine.ordered) {
+            // What had no room when it was ordered goes now, and the engine may sleep by now.
+            let sent = engine.desk.as_mut().is_some_and(Desk::flush);
+            if std::mem::take(&mut engine.ordered) | sent {
                 engine.bell.call();
             }
         }

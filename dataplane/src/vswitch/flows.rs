@@ -13,7 +13,9 @@ use crate::network::topology::Place;
 use crate::switch::{PortSlot, Reason};
 
 /// Most flows in one answer.
-const MOST: usize = 100_000;
+const MOST: usize = 20_000;
+/// Flows are put into words in so many times as many rounds as they are looked at.
+const WORDY: u32 = 8;
 /// Questions that may be underway.
 const MOST_QUERIES: usize = 16;
 
@@ -29,6 +31,9 @@ struct Query {
     matched: u32,
     /// The best so far, the worst of them on top.
     best: BinaryHeap<Reverse<Ranked>>,
+    /// When all were looked at: the best, those that come last first, and what they are in words.
+    found: Option<Vec<u32>>,
+    flows: Vec<FlowReport>,
     reply: Reply<FlowList>,
 }
 
@@ -63,7 +68,8 @@ impl State {
         }
         let (order, most) = (filter.order, most.min(MOST));
         let best = BinaryHeap::new();
-        self.queries.0.push_back(Query { wanted, order, most, cursor: 0, matched: 0, best, reply });
+        let (found, flows) = (None, Vec::new());
+        self.queries.0.push_back(Query { wanted, order, most, cursor: 0, matched: 0, best, found, flows, reply });
     }
 
     fn numbers_of(&self, filter: &FlowFilter) -> Result<Wanted, VswitchError> {
@@ -84,6 +90,18 @@ impl State {
     /// Goes on with the questions that are underway, each in its turn. Whether there is one.
     pub(super) fn step_queries(&mut self, budget: u32) -> bool {
         let Some(mut query) = self.queries.0.pop_front() else { return false };
+        if let Some(found) = &mut query.found {
+            for index in found.split_off(found.len().saturating_sub((budget / WORDY) as usize)).into_iter().rev() {
+                query.flows.extend(self.flow_at(index));
+            }
+            if found.is_empty() {
+                let Query { matched, flows, reply, .. } = query;
+                let _ = reply.try_send(Ok(FlowList { total: self.writer.len(), matched, flows }));
+            } else {
+                self.queries.0.push_back(query);
+            }
+            return true;
+        }
         let end = query.cursor.saturating_add(budget);
         for (index, flow) in self.writer.flows_in(query.cursor..end) {
             if !self.fits(&query.wanted, &flow.key) {
@@ -101,14 +119,11 @@ impl State {
             }
         }
         query.cursor = end;
-        if end < self.writer.bound() {
-            self.queries.0.push_back(query);
-            return true;
+        if end >= self.writer.bound() {
+            let best = std::mem::take(&mut query.best).into_sorted_vec();
+            query.found = Some(best.iter().rev().map(|Reverse(ranked)| ranked.index.0).collect());
         }
-        let Query { best, matched, reply, .. } = query;
-        let best = best.into_sorted_vec();
-        let flows = best.iter().filter_map(|Reverse(ranked)| self.flow_at(ranked.index.0)).collect();
-        let _ = reply.try_send(Ok(FlowList { total: self.writer.len(), matched, flows }));
+        self.queries.0.push_back(query);
         true
     }
 

@@ -41,7 +41,7 @@ impl State {
 
     /// The same, with another flow table that engines take together with the layout.
     pub(super) fn publish_with(&mut self, table: Option<&Arc<Table>>) -> u64 {
-        self.layout = Arc::new(self.make_layout(self.is_changing()));
+        self.layout = Arc::new(self.make_layout(self.is_changing() || self.walk.finished() < self.keep_old));
         self.known_sets = self.brain.sets().map(|(number, _)| number).collect();
         self.explainer.adopt(table, &self.layout);
         let number = self.engines.adopt(table, &self.layout);

@@ -130,12 +130,17 @@ impl State {
         for one in coming {
             let free = self.ports.slots.iter().any(|slot| matches!(slot, Slot::Free));
             let leaving = self.ports.slots.iter().any(|slot| matches!(slot, Slot::Leaving { .. }));
-            let soon = !free && leaving && one.since + PATIENCE > now;
-            if soon || self.ports.is_leaving(one.facts.number) {
+            let soon = !free && leaving;
+            let numbered = self.ports.is_leaving(one.facts.number);
+            if (soon || numbered) && one.since + PATIENCE > now {
                 self.ports.coming.push(one);
                 continue;
             }
             let Coming { name, facts, reply, .. } = one;
+            if numbered {
+                let _ = reply.try_send(Err(VswitchError::NoSlot { name, most: MOST_PORTS }));
+                continue;
+            }
             let number = u32::try_from(facts.number).unwrap_or(u32::MAX);
             let Some(slot) = self.ports.take(name.clone(), facts) else {
                 let _ = reply.try_send(Err(VswitchError::NoSlot { name, most: MOST_PORTS }));
@@ -154,6 +159,12 @@ impl State {
 
     /// Takes a port out. What becomes of its slot is seen to later.
     pub(super) fn detach(&mut self, name: &str) -> Result<(), VswitchError> {
+        let before = self.ports.coming.len();
+        // Its asker gets no answer, and does not wait any more.
+        self.ports.coming.retain(|coming| coming.name != name);
+        if self.ports.coming.len() < before {
+            return Ok(());
+        }
         let slot = self.ports.by_name.remove(name).ok_or_else(|| VswitchError::NoPort(name.to_owned()))?;
         let number = self.ports.get(slot).map_or(0, |port| port.facts.number);
         let stale = self.brain.unbind(name);

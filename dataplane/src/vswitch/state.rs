@@ -80,6 +80,10 @@ pub(super) struct State {
     /// Actions of flows that were pending when they should have changed.
     pub(super) amends: Vec<(FlowKey, Action)>,
     pub(super) next_capture: u32,
+    /// Captures that go on.
+    pub(super) captures: Vec<u32>,
+    /// Till the walk of this number is through, flows may name what the configuration does not have any more.
+    pub(super) keep_old: u64,
     adopting: Vec<Adopting>,
     pub(super) shared: Arc<Shared>,
 }
@@ -139,6 +143,8 @@ impl State {
             deferred: None,
             amends: Vec::new(),
             next_capture: 1,
+            captures: Vec::new(),
+            keep_old: 0,
             adopting: Vec::new(),
             shared,
         };
@@ -163,7 +169,7 @@ impl State {
     /// Does what there is to do, a bounded piece of it. Whether there was anything.
     pub(super) fn round(&mut self) -> bool {
         let mut busy = self.take_events();
-        busy |= self.tick();
+        self.tick();
         busy |= self.step_changes(FLOWS);
         busy |= self.step_walk(FLOWS);
         busy |= self.step_ageing(FLOWS);
@@ -179,6 +185,7 @@ impl State {
     /// When [`State::round`] is to be called again even if nobody calls.
     pub(super) fn patience(&self) -> Duration {
         let waits = !self.engines.are_settled() || !self.adopting.is_empty() || !self.amends.is_empty();
+        let waits = waits || self.is_changing();
         if waits { Duration::from_millis(1) } else { self.ageing.until_tick(self.now()) }
     }
 
@@ -279,6 +286,7 @@ impl State {
     fn end_captures(&mut self) {
         let ended = std::mem::take(&mut *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner));
         for number in ended {
+            self.captures.retain(|running| *running != number);
             self.engines.end_capture(number);
         }
     }

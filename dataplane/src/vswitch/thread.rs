@@ -64,7 +64,7 @@ fn carry_out(state: &mut State, requests: &Receiver<Request>) -> bool {
     let mut busy = false;
     for request in requests.try_iter().take(REQUESTS) {
         busy = true;
-        // Requests look, or put something into a queue: there is nothing that a panic leaves half done.
+        // It harms nobody but who asked; what it leaves half done is at worst a port that is to be detached, or a capture that sees nothing.
         if catch_unwind(AssertUnwindSafe(|| request(state))).is_err() {
             tracing::error!("a request to the switch panicked; it goes on with the next one");
         }

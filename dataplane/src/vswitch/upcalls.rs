@@ -134,7 +134,7 @@ impl State {
 
     /// Lets a packet wait here, if there is room.
     fn wait(&mut self, raised: Raised, awaited: Awaited) {
-        if !self.waiting.has_room(awaited) {
+        if !self.waiting.has_room(awaited, raised.from) {
             let reason = if awaited == Awaited::Change { Reason::UpcallFull } else { Reason::NoRoute };
             return raised.send(&mut self.engines, drop_for(reason), None);
         }

@@ -99,7 +99,7 @@ fn the_router_asks_for_whom_it_does_not_know() {
 
 #[test]
 fn why_says_each_step() {
-    let world = World::new(WORLD);
+    let mut world = World::new(WORLD);
     let frame = routed("10.0.0.11", "10.1.0.11");
     let headers = crate::headers::parse(&frame, frame.len());
     let domain = crate::flow::Domain::port(world.number("red1"));

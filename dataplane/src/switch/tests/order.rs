@@ -118,7 +118,9 @@ impl Scene {
                 desk.activate(index);
             }
         }
-        engines.iter_mut().for_each(|(_, desk, _)| desk.flush());
+        engines.iter_mut().for_each(|(_, desk, _)| {
+            desk.flush();
+        });
     }
 
     /// Sends `each` packets of each of `flows` flows, some flows at a time, and checks that all arrive.

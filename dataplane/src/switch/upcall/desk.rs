@@ -162,13 +162,15 @@ impl Desk {
         self.answer.is_abandoned()
     }
 
-    /// Sends what waits, as far as there is room.
-    pub fn flush(&mut self) {
+    /// Sends what waits, as far as there is room. Whether anything was sent: then the engine has to be woken.
+    pub fn flush(&mut self) -> bool {
+        let mut sent = false;
         while let Some(answer) = self.waiting.pop_front() {
             if let Err(PushError::Full(answer)) = self.answer.push(answer) {
                 self.waiting.push_front(answer);
-                return;
+                return sent;
             }
+            sent = true;
         }
         // No more than the engine has places for.
         while self.activated - self.shared.settled() < ACTIVATIONS as u64
@@ -178,9 +180,11 @@ impl Desk {
             let answer = self.stamp(Order::Activate(index), None);
             if let Err(PushError::Full(answer)) = self.answer.push(answer) {
                 self.waiting.push_front(answer);
-                return;
+                return sent;
             }
+            sent = true;
         }
+        sent
     }
 
     fn mark(&mut self, sequence: u64) {

@@ -157,7 +157,8 @@ fn what_the_engine_has_no_room_for_waits_at_the_desk_in_order() {
             }
         }
         assert!(!desk.is_settled() || seen.len() == 5);
-        desk.flush();
+        let before = seen.len();
+        assert_eq!(desk.flush(), before < 5, "it says whether the engine has to be woken");
     }
     assert_eq!(seen, [1, 2, 3, 4, 5]);
     assert!(desk.is_settled());

@@ -127,3 +127,22 @@ fn first_packets_wait_till_the_router_knows_who_has_the_address() {
     }
     rig.assert_balanced();
 }
+
+#[test]
+fn a_port_whose_packets_wait_leaves_room_for_those_of_others() {
+    let mut rig = Rig::configured(1, ROUTED);
+    let slot = rig.slot("red1");
+    for last in 100..200 {
+        let frame = udp((mac(1), ROUTER), ("10.0.0.1", &format!("10.1.0.{last}")), (1, 2), b"nobody is there");
+        rig.send_at(0, slot, &vec![frame.as_slice(); 16]);
+        rig.settle();
+    }
+    let waiting = rig.handle.statistics().unwrap().control["waiting"];
+    assert!((1..=128).contains(&waiting), "{waiting}");
+    rig.sent.clear();
+    rig.send("red2", &numbered((mac(2), ROUTER), ("10.0.0.2", "10.1.0.9"), 1, 0));
+    rig.settle();
+    rig.send("blue2", &arp(2, (mac(9), "10.1.0.9"), ROUTER, "10.1.0.254"));
+    rig.until("it comes through", |rig| rig.sent.iter().any(|(_, frame)| frame.ends_with(&[0, 0, 0, 1, 0, 0, 0, 0])));
+    rig.assert_balanced();
+}

@@ -116,10 +116,11 @@ fn captures_see_packets_where_they_were_asked_to() {
     assert!(seen.contains(&there) && seen.contains(&dropped), "{seen:?}");
     assert!(seen.contains(&(1, Point::Receive, None)), "{seen:?}");
     assert_eq!((capture.taken() as usize, capture.missed()), (seen.len(), 0));
-    drop(capture);
-    rig.settle();
-    rig.send_at(0, red, &[&datagram(82)]);
-    rig.settle();
+    let all = CaptureRequest { points: vec![Point::Receive], port: None, network: None, bytes: 60 };
+    let more: Vec<_> = (1..crate::switch::MOST_TAPS).map(|_| rig.handle.capture(all.clone()).unwrap()).collect();
+    assert!(matches!(rig.handle.capture(all.clone()), Err(VswitchError::Capture(_))), "engines have no room for it");
+    drop((capture, more));
+    rig.until("there is room again", |rig| rig.handle.capture(all.clone()).is_ok());
 }
 
 #[test]
