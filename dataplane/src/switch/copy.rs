@@ -18,24 +18,34 @@ pub(super) fn whole(packet: &Packet, pool: &mut PacketPool) -> Result<Packet, Re
     })
 }
 
-/// Sends a copy of a packet to `port`, after `prepare` has changed it. A copy that does not get there is counted as made and dropped.
-pub(super) fn send(
+/// A copy that waits for its turn behind the packets before the one that it was made of.
+#[derive(Debug)]
+pub(super) struct Due {
+    /// The place of the packet that it was made of.
+    pub(super) place: usize,
+    pub(super) port: PortSlot,
+    pub(super) packet: Packet,
+}
+
+/// A copy of a packet, changed by `prepare`. One that cannot be made is counted as made and dropped.
+pub(super) fn make(
     packet: &Packet,
     slot: &Slot,
-    port: PortSlot,
     context: &mut Context<'_>,
     prepare: impl FnOnce(&mut Packet) -> Result<(), Reason>,
-) {
+) -> Option<Packet> {
     let copy = whole(packet, context.pool).and_then(|mut copy| prepare(&mut copy).map(|()| copy));
     context.statistics.flowing.copied += 1;
+    copy.inspect_err(|reason| {
+        context.taps.drops(packet, *reason, (slot.from, slot.domain), context.now);
+        context.statistics.drop(*reason);
+    })
+    .ok()
+}
+
+/// Sends a copy to `port`.
+pub(super) fn send(copy: Packet, slot: &Slot, port: PortSlot, context: &mut Context<'_>) {
     let (origin, now) = ((slot.from, slot.domain), context.now);
-    let copy = match copy {
-        Ok(copy) => copy,
-        Err(reason) => {
-            context.taps.drops(packet, reason, origin, now);
-            return context.statistics.drop(reason);
-        }
-    };
     context.taps.leaves(&copy, port, origin, now);
     match context.outputs.push(port, copy) {
         Ok(()) => context.statistics.flowing.delivered += 1,

@@ -2,6 +2,8 @@
 
 use hugemem::{Batch, Packet};
 
+use super::copy::Due;
+use super::elements::MOST_COPIES;
 use super::outputs::PortSlot;
 use super::reason::Reason;
 use super::set::{MOST, Set};
@@ -108,6 +110,8 @@ pub(super) struct Wants {
 pub(super) struct Slots {
     /// The packets.
     pub(super) packets: Batch,
+    /// Copies of them, in the order of their places.
+    pub(super) copies: Vec<Due>,
     slots: Box<[Slot; MOST]>,
     /// Their keys, made where their headers are read.
     keys: Box<[FlowKey; MOST]>,
@@ -129,6 +133,7 @@ impl Slots {
     pub(super) fn new() -> Self {
         Self {
             packets: Batch::new(MOST),
+            copies: Vec::with_capacity(MOST_COPIES),
             slots: Box::new([Slot::EMPTY; MOST]),
             keys: Box::new([FlowKey::NONE; MOST]),
             live: Set::EMPTY,

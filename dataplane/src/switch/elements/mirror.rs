@@ -22,7 +22,10 @@ impl Element for Mirror {
         let Some(port) = context.layout.mirror else { return };
         for place in set.places() {
             let Some(packet) = slots.packets.as_slice().get(place) else { continue };
-            copy::send(packet, slots.get(place), port, context, |_| Ok(()));
+            let slot = slots.get(place);
+            if let Some(copy) = copy::make(packet, slot, context, |_| Ok(())) {
+                copy::send(copy, slot, port, context);
+            }
         }
     }
 }

@@ -32,7 +32,7 @@ pub(super) use mirror::Mirror;
 pub(super) use parse::Parse;
 pub(super) use policy::Policy;
 pub(super) use queue::Queue;
-pub(super) use replicate::Replicate;
+pub(super) use replicate::{MOST_COPIES, Replicate};
 pub(super) use rewrite::Rewriting;
 pub(super) use sample::Sample;
 

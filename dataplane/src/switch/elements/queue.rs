@@ -110,18 +110,29 @@ impl Element for Queue {
     #[inline]
     fn process(&mut self, _: Set, slots: &mut Slots, context: &mut Context<'_>) {
         let mut delivered = 0;
-        slots.drain(|slot, key, packet| match slot.verdict {
-            Verdict::Port(port) => match context.outputs.push(port, packet) {
-                Ok(()) => delivered += 1,
-                Err(packet) => self.refuse(packet, slot, copy::no_room(port, context), context),
-            },
-            Verdict::Drop(reason) => self.discard(packet, reason, context),
-            Verdict::Up(why) => self.raise(packet, slot, key, why, context),
-            Verdict::Hold(index) => self.hold(packet, slot, index, context),
-            Verdict::Coprocessor(number) => self.hand_over(packet, slot, number, context),
-            // Nobody knew what to do with it.
-            Verdict::Open | Verdict::Replicate(_) => self.refuse(packet, slot, Reason::NoPort, context),
+        let mut copies = std::mem::take(&mut slots.copies);
+        let mut waiting = copies.drain(..).peekable();
+        let mut places = 0..;
+        slots.drain(|slot, key, packet| {
+            let place = places.next();
+            while let Some(copy) = waiting.next_if(|copy| Some(copy.place) == place) {
+                copy::send(copy.packet, slot, copy.port, context);
+            }
+            match slot.verdict {
+                Verdict::Port(port) => match context.outputs.push(port, packet) {
+                    Ok(()) => delivered += 1,
+                    Err(packet) => self.refuse(packet, slot, copy::no_room(port, context), context),
+                },
+                Verdict::Drop(reason) => self.discard(packet, reason, context),
+                Verdict::Up(why) => self.raise(packet, slot, key, why, context),
+                Verdict::Hold(index) => self.hold(packet, slot, index, context),
+                Verdict::Coprocessor(number) => self.hand_over(packet, slot, number, context),
+                // Nobody knew what to do with it.
+                Verdict::Open | Verdict::Replicate(_) => self.refuse(packet, slot, Reason::NoPort, context),
+            }
         });
+        drop(waiting);
+        slots.copies = copies;
         context.statistics.flowing.delivered += delivered;
         context.statistics.flowing.held = self.hold.len() as u64;
         self.trash.clear();

@@ -5,7 +5,7 @@ use hugemem::Packet;
 use super::policy::longest;
 use super::{Context, Element};
 use crate::overlay::encapsulate;
-use crate::switch::copy;
+use crate::switch::copy::{self, Due};
 use crate::switch::layout::{Layout, Member, Target};
 use crate::switch::outputs::PortSlot;
 use crate::switch::reason::Reason;
@@ -17,7 +17,7 @@ use crate::switch::stage::Stage;
 /// Copies that one batch may ask for.
 pub(in crate::switch) const MOST_COPIES: usize = 1024;
 
-/// Copies packets for each member of a set but the port that they came from. The last member gets the packet itself.
+/// Copies packets for each member of a set but the port that they came from. The last member gets the packet itself. [`Queue`](super::Queue) sends the copies.
 #[derive(Debug)]
 pub(in crate::switch) struct Replicate;
 
@@ -52,8 +52,10 @@ impl Element for Replicate {
                     continue;
                 }
                 budget -= 1;
-                let port = port_of(member, layout);
-                copy::send(packet, &slot, port, context, |copy| prepare(copy, member, &slot, layout));
+                if let Some(copy) = copy::make(packet, &slot, context, |copy| prepare(copy, member, &slot, layout)) {
+                    // It is sent when it is the packet's turn: one before may be of the same flow, and go to a port alone.
+                    slots.copies.push(Due { place, port: port_of(member, layout), packet: copy });
+                }
             }
             match prepare(packet, last, &slot, layout) {
                 Ok(()) => slots.get_mut(place).verdict = Verdict::Port(port_of(last, layout)),

@@ -271,6 +271,25 @@ fn a_set_gets_copies_and_who_sent_does_not() {
     world.assert_balanced();
 }
 
+/// Packets of one flow may have different actions in one batch: some come back from control with the one that was right when they came.
+#[test]
+fn copies_and_what_goes_to_one_port_keep_their_order() {
+    let member = |slot| Member { target: Target::Port(PortSlot(slot)), vlan: VlanRewrite::Keep };
+    let sets = vec![vec![member(1), member(2)].into_boxed_slice(), vec![member(2), member(1)].into_boxed_slice()];
+    let mut world = World::new(Layout { sets, ..layout() });
+    let outputs = [Output::Port(1), Output::Replicate(0), Output::Replicate(1), Output::Port(2), Output::Replicate(0)];
+    let frames: Vec<_> = (0..5).map(|number| numbered(number, 0)).collect();
+    for (frame, output) in frames.iter().zip(outputs) {
+        world.learn(frame, 0, &Action::to(output));
+    }
+    world.run(&frames.iter().map(Vec::as_slice).collect::<Vec<_>>(), 0);
+    let sent = world.sent();
+    let of = |port| sent.iter().filter(move |(to, _)| *to == port).map(|(_, frame)| frame.clone()).collect::<Vec<_>>();
+    assert_eq!(of(1), [0, 1, 2, 4].map(|number: usize| frames[number].clone()));
+    assert_eq!(of(2), [1, 2, 3, 4].map(|number: usize| frames[number].clone()));
+    world.assert_balanced();
+}
+
 #[test]
 fn copies_are_bounded_and_need_buffers() {
     let members: Vec<_> =
