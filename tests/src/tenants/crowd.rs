@@ -67,6 +67,8 @@ pub struct Crowd {
     /// What arrived that is of no talk with that station: who got it, and the frame.
     pub strays: Vec<(usize, Vec<u8>)>,
     frame: Vec<u8>,
+    /// The talk that is served first.
+    first: usize,
 }
 
 impl Crowd {
@@ -91,9 +93,13 @@ impl Crowd {
     ///
     /// A datagram is not as it has to be.
     pub fn turn(&mut self, speaks: bool) -> Result<usize> {
-        let Self { stations, talks, strays, frame } = self;
+        let Self { stations, talks, strays, frame, first } = self;
         let now = Instant::now();
-        for talk in talks.iter_mut().filter(|_| speaks) {
+        // Each time somebody else comes first, as a queue has little room.
+        *first = if *first + 1 < talks.len() { *first + 1 } else { 0 };
+        let middle = (*first).min(talks.len());
+        let (later, sooner) = talks.split_at_mut(middle);
+        for talk in sooner.iter_mut().chain(later).filter(|_| speaks) {
             let station = stations.get_mut(talk.from).context("no such station")?;
             let free = talk.window.saturating_sub(talk.sent.saturating_sub(talk.settled()));
             let mut burst = BURST.min(free).min(talk.limit.saturating_sub(talk.sent));
@@ -112,7 +118,10 @@ impl Crowd {
             for _ in 0..burst {
                 talk.stream.write(talk.sent, &talk.stream.sent, frame)?;
                 if !station.vm.stage(0, frame, Metadata::default())? {
-                    break;
+                    station.vm.flush();
+                    if !station.vm.stage(0, frame, Metadata::default())? {
+                        break;
+                    }
                 }
                 talk.sent += 1;
             }

@@ -1,6 +1,6 @@
 //! `mirach run --config`, its configuration file, and who asks it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -28,11 +28,23 @@ pub struct Ports<'a> {
     pub hosts: &'a [&'a str],
 }
 
+impl Ports<'_> {
+    /// A configuration file with these ports, whose sockets are in `folder`, and the networks that `toml` describes.
+    #[must_use]
+    pub fn file(&self, folder: &Path, toml: &str) -> String {
+        let machines = self.machines.iter().map(|name| machine(folder, name));
+        let hosts = self.hosts.iter().map(|name| format!("tap={name},name={name}"));
+        let specs: Vec<String> = machines.chain(hosts).map(|spec| format!("    {spec:?},\n")).collect();
+        format!("ports = [\n{}]\n{toml}", specs.concat())
+    }
+}
+
 /// A running switch. Its TAPs are in a namespace of its own until hosts take them.
 pub struct Daemon {
     /// Where its TAPs are made.
     pub namespace: Namespace,
-    switch: Switch,
+    /// Until it is ended.
+    switch: Option<Switch>,
     client: Mutex<Client>,
     folder: TempDir,
 }
@@ -49,13 +61,13 @@ impl Daemon {
         let folder = leftovers::folder("tenants")?;
         let namespace = Namespace::new("switch")?;
         let file = folder.path().join("mirach.toml");
-        std::fs::write(&file, text(&folder, ports, toml))?;
+        std::fs::write(&file, ports.file(folder.path(), toml))?;
         let control = folder.path().join("control");
         let [file, socket] = [&file, &control].map(|path| path.display().to_string());
         let arguments = [&["--config", &file, "--control", &socket], more].concat();
         let switch = Switch::start_in(&namespace, &arguments)?;
         let client = Client::connect(&control).with_context(|| switch.last_words())?;
-        Ok(Self { namespace, switch, client: Mutex::new(client), folder })
+        Ok(Self { namespace, switch: Some(switch), client: Mutex::new(client), folder })
     }
 
     /// The file with its configuration.
@@ -85,25 +97,25 @@ impl Daemon {
     /// How a port of an emulated machine is written.
     #[must_use]
     pub fn machine(&self, name: &str) -> String {
-        machine(&self.folder, name)
+        machine(self.folder.path(), name)
     }
 
     /// The id of its process.
     #[must_use]
     pub fn id(&self) -> u32 {
-        self.switch.id()
+        self.switch.as_ref().map_or(0, Switch::id)
     }
 
     /// The end of what it printed for people.
     #[must_use]
     pub fn last_words(&self) -> String {
-        self.switch.last_words()
+        self.switch.as_ref().map_or_else(String::new, Switch::last_words)
     }
 
     /// All that it printed.
     #[must_use]
     pub fn log(&self) -> String {
-        self.switch.log()
+        self.switch.as_ref().map_or_else(String::new, Switch::log)
     }
 
     /// Asks over its socket.
@@ -145,7 +157,7 @@ impl Daemon {
     ///
     /// It cannot be written.
     pub fn write(&self, ports: Ports<'_>, toml: &str) -> Result<()> {
-        Ok(std::fs::write(self.file(), text(&self.folder, ports, toml))?)
+        Ok(std::fs::write(self.file(), ports.file(self.folder.path(), toml))?)
     }
 
     /// Writes the configuration file anew and has it applied; what was printed.
@@ -225,7 +237,7 @@ impl Daemon {
     ///
     /// It does not; the error has what it printed.
     pub fn must_run(&mut self) -> Result<()> {
-        self.switch.must_run()
+        self.switch.as_mut().map_or(Ok(()), Switch::must_run)
     }
 
     /// Waits until all sums are exact: what ports gave is what ports got and what was dropped by name.
@@ -256,18 +268,26 @@ impl Daemon {
     pub fn end(mut self) -> Result<Value> {
         self.must_run()?;
         self.must_balance()?;
-        self.switch.end()
+        let Some(switch) = self.switch.take() else { return Ok(Value::Null) };
+        switch.end()
     }
 }
 
-/// The whole file.
-fn text(folder: &TempDir, ports: Ports<'_>, toml: &str) -> String {
-    let machines = ports.machines.iter().map(|name| machine(folder, name));
-    let hosts = ports.hosts.iter().map(|name| format!("tap={name},name={name}"));
-    let specs: Vec<String> = machines.chain(hosts).map(|spec| format!("    {spec:?},\n")).collect();
-    format!("ports = [\n{}]\n{toml}", specs.concat())
+impl Drop for Daemon {
+    /// A check that failed is easier to understand with what the switch has to say.
+    fn drop(&mut self) {
+        if self.switch.is_none() {
+            return;
+        }
+        if let Ok(statistics) = self.statistics() {
+            println!(
+                "  the switch counted {} and dropped {}",
+                statistics["sums"]["packets"], statistics["sums"]["drops"]
+            );
+        }
+    }
 }
 
-fn machine(folder: &TempDir, name: &str) -> String {
-    format!("vhost-user={},client=off,name={name}", folder.path().join(name).display())
+fn machine(folder: &Path, name: &str) -> String {
+    format!("vhost-user={},client=off,name={name}", folder.join(name).display())
 }

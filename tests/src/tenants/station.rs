@@ -1,5 +1,6 @@
 //! An emulated machine with an Ethernet address at a port of the switch.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -31,8 +32,17 @@ impl Station {
     ///
     /// The port does not serve it.
     pub fn attach(daemon: &Daemon, name: &str, mac: Mac) -> Result<Self> {
-        let plan = Plan { socket: daemon.socket(name), listens: false, ring: RingChoice::Auto, pairs: 1, mtu: None };
-        let vm = Vm::attach(name, &plan).with_context(|| format!("{name}: {}", daemon.last_words()))?;
+        Self::at(&daemon.socket(name), name, mac).with_context(|| format!("{name}: {}", daemon.last_words()))
+    }
+
+    /// Attaches a machine to the port that listens at `socket`.
+    ///
+    /// # Errors
+    ///
+    /// The port does not serve it.
+    pub fn at(socket: &Path, name: &str, mac: Mac) -> Result<Self> {
+        let plan = Plan { socket: socket.into(), listens: false, ring: RingChoice::Auto, pairs: 1, mtu: None };
+        let vm = Vm::attach(name, &plan)?;
         Ok(Self { name: name.to_owned(), vm, mac, buffer: Vec::new() })
     }
 

@@ -32,10 +32,15 @@ const BAD: &[(&str, &str, &str, &str)] = &[
     ("name = \"host0\"", "name = \"vm1\"", "vm1", "name = \"vm1\"\nnetwork = \"blue\""),
     ("to = \"blue\"", "to = \"nowhere\"", "nowhere", "to = \"nowhere\""),
     ("routers = [\"10.1.0.1/24\"]", "", "router", "to = \"blue\""),
-    ("[[route]]", "[[tunnel]]\nnetwork = \"red\"\nremote = \"192.0.2.2\"\n[[route]]", "underlay", "[[tunnel]]"),
+    (
+        "[[route]]",
+        "[[tunnel]]\nnetwork = \"red\"\nremote = \"192.0.2.2\"\n[[route]]",
+        "underlay",
+        "[[tunnel]]\nnetwork = \"red\"\nremote = \"192.0.2.2\"",
+    ),
     // What cannot be changed while it runs, or cannot be at all.
     ("[[slice]]", "cores = \"999\"\n[[slice]]", "", "cores = \"999\""),
-    ("[[slice]]", "burst = 1000\n[[slice]]", "1000", "burst = 1000"),
+    ("[[slice]]", "burst = 1000\n[[slice]]", "burst", "burst = 1000"),
     ("[[slice]]", "memory = \"1K\"\n[[slice]]", "", "memory = \"1K\""),
     ("[[slice]]", "burst = 7\n[[slice]]", "", "burst = 7"),
 ];

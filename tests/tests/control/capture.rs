@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use dataplane::switch::Reason;
 use lab::process::Running;
-use lab::tenants::{Crowd, Daemon, Stream};
+use lab::tenants::{Crowd, Daemon, Envelope, Stream, mac};
 use lab::{binaries, wait};
 use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
@@ -55,55 +57,63 @@ fn start(daemon: &Daemon, words: &[&str], output: Stdio) -> Result<Running> {
     Ok(Running(command.spawn()?))
 }
 
-/// Lets the machines talk, and one of them lie, until a capture has ended by itself.
-fn talk_until_it_ends(daemon: &Daemon, crowd: &mut Crowd, capture: &mut Running) -> Result<()> {
-    let mut forged = Vec::new();
-    let stream = crowd.talks.first().context("nobody talks")?.stream;
-    let lie = lab::tenants::Envelope { from: lab::tenants::mac(7), ..stream.sent };
-    stream.write(u64::MAX, &lie, &mut forged)?;
-    let before = daemon.dropped("spoofed")?;
-    crowd.station(0)?.send(std::iter::repeat_n(forged.as_slice(), FORGED))?;
-    daemon.wait_for_drops("spoofed", before + FORGED as u64)?;
+/// Lets everybody talk until a capture has ended by itself.
+fn talk_until_it_ends(crowd: &mut Crowd, capture: &mut Running) -> Result<()> {
     crowd.busy(|| wait::until("the end of the capture", PATIENCE, || Ok(capture.has_ended().then_some(()))))?;
     let status = capture.0.wait()?;
     ensure!(status.success(), "the capture ended with {status}");
     Ok(())
 }
 
+/// Starts a capture into a file, and waits until it has begun.
+fn begin(daemon: &Daemon, name: &str, words: &[&str]) -> Result<(Running, PathBuf)> {
+    let path = daemon.path(name);
+    let file = path.display().to_string();
+    let capture = start(daemon, &[words, &["-w", &file]].concat(), Stdio::null())?;
+    wait::until("a capture file", PATIENCE, || Ok(path.exists().then_some(())))?;
+    // The file comes first.
+    std::thread::sleep(Duration::from_millis(500));
+    Ok((capture, path))
+}
+
 pub(crate) fn to_a_file() -> Result<()> {
     let (daemon, mut crowd) = set(&[])?;
-    let path = daemon.path("all.pcapng");
-    let file = path.display().to_string();
-    // What a machine sends, and what is dropped of it.
-    let mut capture = start(&daemon, &["--port", "vm0", "--seconds", "3", "-w", &file], Stdio::null())?;
-    wait::until("a capture file", PATIENCE, || Ok(path.exists().then_some(())))?;
-    std::thread::sleep(Duration::from_millis(300));
-    talk_until_it_ends(&daemon, &mut crowd, &mut capture)?;
-    let frames = read(File::open(&path)?)?;
-    let of_stream =
-        |number: u16| frames.iter().filter(move |frame| Stream::mark(&frame.bytes).is_some_and(|(id, _)| id == number));
-    ensure!(of_stream(1).count() > 100, "only {} frames of the first machine", of_stream(1).count());
-    ensure!(of_stream(2).count() == 0, "frames of the other machine");
-    let reason = dataplane::switch::Reason::Spoofed;
-    let dropped: Vec<&Captured> = frames
-        .iter()
-        .filter(|frame| frame.comments.contains(reason.name()) || frame.comments.contains(reason.sentence()))
-        .collect();
-    ensure!(dropped.len() == FORGED, "{} frames have the reason of a drop, and {FORGED} were dropped", dropped.len());
-    let mut expected = Vec::new();
     let stream = crowd.talks.first().context("nobody talks")?.stream;
-    for frame in of_stream(1).filter(|frame| frame.bytes.get(6..12) == Some(&lab::tenants::mac(0))) {
-        let (_, number) = Stream::mark(&frame.bytes).context("no mark")?;
+    // What one machine sends, byte for byte.
+    let (mut capture, path) = begin(&daemon, "sent.pcapng", &["--at", "receive", "--port", "vm0", "--seconds", "2"])?;
+    talk_until_it_ends(&mut crowd, &mut capture)?;
+    let frames = read(File::open(&path)?)?;
+    let mut expected = Vec::new();
+    for frame in &frames {
+        let (id, number) = Stream::mark(&frame.bytes).with_context(|| format!("{:02x?} was captured", frame.bytes))?;
+        ensure!(id == stream.id, "a frame of the other machine");
         stream.write(number, &stream.sent, &mut expected)?;
         ensure!(frame.bytes == expected, "datagram {number} was captured as {:02x?}", frame.bytes);
         ensure!(frame.interface.contains("vm0") || frame.comments.contains("vm0"), "it is not said where it is from");
     }
+    ensure!(frames.len() > 100, "only {} frames were captured", frames.len());
+    // What is dropped, with the reason.
+    let (mut capture, path) = begin(&daemon, "dropped.pcapng", &["--at", "drop", "--seconds", "3"])?;
+    let mut forged = Vec::new();
+    let lie = Envelope { from: mac(7), ..stream.sent };
+    stream.write(u64::MAX, &lie, &mut forged)?;
+    crowd.station(0)?.send(std::iter::repeat_n(forged.as_slice(), FORGED))?;
+    daemon.wait_for_drops("spoofed", FORGED as u64)?;
+    talk_until_it_ends(&mut crowd, &mut capture)?;
+    let frames = read(File::open(&path)?)?;
+    let reason = Reason::Spoofed;
+    for frame in &frames {
+        ensure!(frame.bytes == forged, "{:02x?} was dropped", frame.bytes);
+        let said = frame.comments.contains(reason.name()) || frame.comments.contains(reason.sentence());
+        ensure!(said, "the reason is not said: `{}`", frame.comments);
+    }
+    ensure!(frames.len() == FORGED, "{} of {FORGED} frames were captured", frames.len());
     // Behind an element, a number of them, cut short.
+    let words = ["--at", "look-up", "--network", "red", "--count", "50", "--bytes", "64"];
     let path = daemon.path("some.pcapng");
     let file = path.display().to_string();
-    let words = ["--at", "look-up", "--network", "red", "--count", "50", "--bytes", "64", "-w", &file];
-    let mut capture = start(&daemon, &words, Stdio::null())?;
-    crowd.busy(|| wait::until("the end of the capture", PATIENCE, || Ok(capture.has_ended().then_some(()))))?;
+    let mut capture = start(&daemon, &[&words[..], &["-w", &file]].concat(), Stdio::null())?;
+    talk_until_it_ends(&mut crowd, &mut capture)?;
     let frames = read(File::open(&path)?)?;
     ensure!(frames.len() == 50, "{} frames instead of 50", frames.len());
     ensure!(frames.iter().all(|frame| frame.bytes.len() <= 64), "frames are longer than 64 bytes");

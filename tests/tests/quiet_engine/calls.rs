@@ -16,9 +16,9 @@ use crate::scene::{Load, Scene};
 /// For what takes milliseconds on a machine with nothing else to do.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// So long an engine is looked at.
-const TIME: Duration = Duration::from_secs(4);
+pub(crate) const TIME: Duration = Duration::from_secs(4);
 /// Datagrams that have to pass meanwhile, at least.
-const ENOUGH: u64 = 2000;
+pub(crate) const ENOUGH: u64 = 2000;
 
 /// The thread of the first engine of a process.
 pub(crate) fn engine(process: u32) -> Result<i32> {

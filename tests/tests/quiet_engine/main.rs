@@ -1,9 +1,13 @@
-//! A loaded engine makes no system call but signals by eventfd: it waits for no lock, and for nothing else.
+//! A loaded engine makes no system call but signals by eventfd, waits for no lock, and neither takes nor gives back memory.
 //!
 //! The engine's thread of the real binary is traced while machines talk through it: as it is, while flows are new, and while
 //! everything about the switch is changed and asked for. That a call would be seen is shown by an engine that sleeps.
+//! Allocations are counted by the thread that makes them, with the forwarder in this process.
 
+mod allocations;
 mod calls;
+mod inside;
+mod memory;
 mod scene;
 
 use std::process::ExitCode;
@@ -11,6 +15,9 @@ use std::process::ExitCode;
 use lab::suite::Suite;
 
 use scene::Load;
+
+#[global_allocator]
+static COUNTING: allocations::Counting = allocations::Counting;
 
 fn main() -> ExitCode {
     lab::leftovers::remove();
@@ -21,6 +28,10 @@ fn main() -> ExitCode {
     suite.check("a-system-call-is-seen", calls::seen);
     for load in Load::ALL {
         suite.check(&format!("{}-make-no-system-call", load.name()), || calls::none(load));
+    }
+    suite.check("an-allocation-is-seen", memory::seen);
+    for load in Load::ALL {
+        suite.check(&format!("{}-allocate-nothing", load.name()), || memory::none(load));
     }
     suite.finish()
 }

@@ -1,11 +1,13 @@
 //! Machines that talk through an engine.
 
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use lab::tenants::{BROADCAST, Crowd, Daemon, Envelope, Ports, Station, Stream, mac};
 use serde_json::json;
+
+use crate::inside::Inside;
 
 /// What the engine has to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,25 +90,64 @@ groups = ["some"]
 
 pub(crate) const PORTS: Ports<'_> = Ports { machines: &["vm0", "vm1"], hosts: &[] };
 
-/// The program and its machines.
+/// What has the engine.
+enum Subject {
+    Daemon(Box<Daemon>),
+    Inside(Inside),
+}
+
+impl Subject {
+    /// A change of the rules and networks, and every question.
+    fn change(&self, number: u16) -> Result<()> {
+        let toml = Load::Changes.toml(number);
+        match self {
+            Self::Daemon(daemon) => {
+                daemon.apply(PORTS, &toml)?;
+                for question in ["switch.stats", "port.stats", "port.list"] {
+                    daemon.call(question, json!({}))?;
+                }
+                Ok(())
+            }
+            Self::Inside(inside) => inside.change(&toml),
+        }
+    }
+}
+
+/// An engine and its machines.
 pub(crate) struct Scene {
     load: Load,
-    daemon: Daemon,
+    subject: Subject,
     crowd: Crowd,
     changes: AtomicU16,
 }
 
 impl Scene {
+    /// In the real program, which polls like that.
     pub(crate) fn set(load: Load, poll: &str) -> Result<Self> {
         let daemon = Daemon::start(PORTS, &load.toml(100), &["--poll", poll])?;
         let stations = (0..).zip(PORTS.machines).map(|(number, name)| Station::attach(&daemon, name, mac(number)));
-        let mut crowd = Crowd::new(stations.collect::<Result<_>>()?);
-        load.talk(&mut crowd)?;
-        Ok(Self { load, daemon, crowd, changes: AtomicU16::new(100) })
+        let crowd = Crowd::new(stations.collect::<Result<_>>()?);
+        Self::with(load, Subject::Daemon(Box::new(daemon)), crowd)
     }
 
+    /// In this process.
+    pub(crate) fn inside(load: Load) -> Result<Self> {
+        let inside = Inside::start(&load.toml(100))?;
+        let crowd = inside.attach()?;
+        Self::with(load, Subject::Inside(inside), crowd)
+    }
+
+    fn with(load: Load, subject: Subject, mut crowd: Crowd) -> Result<Self> {
+        load.talk(&mut crowd)?;
+        Ok(Self { load, subject, crowd, changes: AtomicU16::new(100) })
+    }
+
+    /// The process that has the engine.
     pub(crate) fn process(&self) -> u32 {
-        self.daemon.id()
+        match &self.subject {
+            Subject::Daemon(daemon) => daemon.id(),
+            Subject::Inside(_) => std::process::id(),
+        }
     }
 
     /// Datagrams that arrived.
@@ -116,29 +157,16 @@ impl Scene {
 
     /// Goes on for a while.
     pub(crate) fn talk(&mut self, time: Duration) -> Result<()> {
-        let Self { load, daemon, crowd, changes } = self;
+        let Self { load, subject, crowd, changes } = self;
         if *load != Load::Changes {
             return crowd.run(time);
         }
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let changing = scope.spawn(|| -> Result<()> {
-                while !stop.load(Ordering::Relaxed) {
-                    change(daemon, changes)?;
-                }
-                Ok(())
-            });
-            let until = Instant::now() + time;
-            let result = loop {
-                match crowd.turn(true) {
-                    Err(error) => break Err(error),
-                    Ok(_) if changing.is_finished() || Instant::now() >= until => break Ok(()),
-                    Ok(_) => {}
-                }
-            };
-            stop.store(true, Ordering::Relaxed);
-            changing.join().map_err(|_| anyhow::anyhow!("it panicked"))??;
-            result
+        let until = Instant::now() + time;
+        crowd.busy(|| {
+            while Instant::now() < until {
+                subject.change(changes.fetch_add(1, Ordering::Relaxed) % 5000 + 100)?;
+            }
+            Ok(())
         })
     }
 
@@ -146,16 +174,10 @@ impl Scene {
         self.crowd.settle()?;
         self.crowd.must_have_no_strays()?;
         self.crowd.leave()?;
-        if self.load == Load::Wired { Ok(()) } else { self.daemon.end().map(drop) }
+        match self.subject {
+            Subject::Inside(inside) => inside.end(),
+            Subject::Daemon(_) if self.load == Load::Wired => Ok(()),
+            Subject::Daemon(daemon) => daemon.end().map(drop),
+        }
     }
-}
-
-/// One change of the rules and networks, and every question.
-fn change(daemon: &Daemon, changes: &AtomicU16) -> Result<()> {
-    let number = changes.fetch_add(1, Ordering::Relaxed);
-    daemon.apply(PORTS, &Load::Changes.toml(number % 5000 + 100))?;
-    for question in ["switch.stats", "port.stats", "port.list"] {
-        daemon.call(question, json!({}))?;
-    }
-    Ok(())
 }

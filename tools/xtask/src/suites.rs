@@ -33,7 +33,7 @@ pub(crate) enum Meaning {
 }
 
 /// All suites, the quick ones first.
-pub(crate) const SUITES: [Suite; 21] = [
+pub(crate) const SUITES: [Suite; 22] = [
     Suite { name: "lint", about: "formatting, clippy", needs: &[Need::Targets], steps: lint },
     Suite {
         name: "unit",
@@ -101,9 +101,15 @@ pub(crate) const SUITES: [Suite; 21] = [
     },
     Suite {
         name: "overlay-linux",
-        about: "our tunnels against VXLAN devices of the kernel, over IPv4 and IPv6",
-        needs: &[],
+        about: "tunnels to VXLAN devices of the kernel, over IPv4 and IPv6, and to Geneve devices of a guest",
+        needs: &[Need::Guests, Need::Watch],
         steps: overlay_linux,
+    },
+    Suite {
+        name: "quiet-engine",
+        about: "an engine under load makes no system call but signals, and takes no memory",
+        needs: &[Need::Watch],
+        steps: quiet_engine,
     },
     Suite {
         name: "vhost-restart",
@@ -283,7 +289,11 @@ fn guest_ixgbe() -> Vec<Step> {
 }
 
 fn overlay_linux() -> Vec<Step> {
-    vec![step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "overlay_linux"])]
+    on_host("overlay_linux")
+}
+
+fn quiet_engine() -> Vec<Step> {
+    on_host("quiet_engine")
 }
 
 fn vhost_restart() -> Vec<Step> {
