@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use hugemem::Metadata;
 
-use super::{Check, Station, Stream};
+use super::{Check, Daemon, Station, Stream, mac};
 
 /// No datagram for so long means that one is lost.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -76,6 +76,16 @@ impl Crowd {
     #[must_use]
     pub fn new(stations: Vec<Station>) -> Self {
         Self { stations, ..Self::default() }
+    }
+
+    /// Stations at the ports of these names, with addresses that end with their numbers from 0.
+    ///
+    /// # Errors
+    ///
+    /// One cannot be attached.
+    pub fn attach(daemon: &Daemon, names: &[&str]) -> Result<Self> {
+        let stations = (0..).zip(names).map(|(number, name)| Station::attach(daemon, name, mac(number)));
+        Ok(Self::new(stations.collect::<Result<_>>()?))
     }
 
     /// One station begins to talk to others, without end when the stream is; the number of the talk.

@@ -1,7 +1,7 @@
 //! A switch with two machines that talk all the time.
 
 use anyhow::{Result, ensure};
-use lab::tenants::{Crowd, Daemon, Envelope, Ports, Station, Stream, mac};
+use lab::tenants::{Crowd, Daemon, Envelope, Ports, Stream, mac};
 use serde_json::{Value, json};
 
 pub(crate) const PORTS: Ports<'_> = Ports { machines: &["vm0", "vm1"], hosts: &["host0"] };
@@ -59,8 +59,7 @@ to = "blue"
 /// Starts it, and lets the machines begin.
 pub(crate) fn set(more: &[&str]) -> Result<(Daemon, Crowd)> {
     let daemon = Daemon::start(PORTS, TOML, more)?;
-    let stations = (0..).zip(PORTS.machines).map(|(number, name)| Station::attach(&daemon, name, mac(number)));
-    let mut crowd = Crowd::new(stations.collect::<Result<_>>()?);
+    let mut crowd = Crowd::attach(&daemon, PORTS.machines)?;
     let there = Envelope::new((mac(0), "10.0.0.10"), (mac(1), "10.0.0.11"))?;
     let back = Envelope::new((mac(1), "10.0.0.11"), (mac(0), "10.0.0.10"))?;
     crowd.talk(Stream::new(1, there, 50), 0, &[1]);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use lab::tenants::{BROADCAST, Crowd, Daemon, Envelope, Ports, Station, Stream, mac};
+use lab::tenants::{BROADCAST, Crowd, Daemon, Envelope, Ports, Stream, mac};
 use serde_json::json;
 
 use crate::inside::Inside;
@@ -125,8 +125,7 @@ impl Scene {
     /// In the real program, which polls like that.
     pub(crate) fn set(load: Load, poll: &str) -> Result<Self> {
         let daemon = Daemon::start(PORTS, &load.toml(100), &["--poll", poll])?;
-        let stations = (0..).zip(PORTS.machines).map(|(number, name)| Station::attach(&daemon, name, mac(number)));
-        let crowd = Crowd::new(stations.collect::<Result<_>>()?);
+        let crowd = Crowd::attach(&daemon, PORTS.machines)?;
         Self::with(load, Subject::Daemon(Box::new(daemon)), crowd)
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use lab::tenants::{Crowd, Daemon, Envelope, Ports, Station, Stream, mac};
+use lab::tenants::{Crowd, Daemon, Envelope, Ports, Stream, mac};
 
 const PORTS: Ports<'_> = Ports { machines: &["vm0", "vm1"], hosts: &[] };
 /// Groups, so that each flow is one of its own, and a connection.
@@ -33,8 +33,7 @@ groups = ["some"]
 
 fn scene(more: &[&str]) -> Result<(Daemon, Crowd)> {
     let daemon = Daemon::start(PORTS, TOML, more)?;
-    let stations = (0..).zip(PORTS.machines).map(|(number, name)| Station::attach(&daemon, name, mac(number)));
-    let crowd = Crowd::new(stations.collect::<Result<_>>()?);
+    let crowd = Crowd::attach(&daemon, PORTS.machines)?;
     Ok((daemon, crowd))
 }
 

@@ -40,9 +40,8 @@ const CHILD: &str = "machine-to-be-killed";
 
 fn scene() -> Result<(Daemon, Crowd)> {
     let daemon = Daemon::start(PORTS, TOML, &[])?;
-    let names = PORTS.machines.iter().take(2);
-    let stations = (0..).zip(names).map(|(number, name)| Station::attach(&daemon, name, mac(number)));
-    let mut crowd = Crowd::new(stations.collect::<Result<_>>()?);
+    // The offender comes later.
+    let mut crowd = Crowd::attach(&daemon, &["vm0", "vm1"])?;
     let there = Envelope::new((mac(0), "10.0.0.10"), (mac(1), "10.0.0.11"))?;
     let back = Envelope::new((mac(1), "10.0.0.11"), (mac(0), "10.0.0.10"))?;
     crowd.talk(Stream::new(1, there, 50), 0, &[1]);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lab::tenants::{BROADCAST, Crowd, Daemon, Envelope, Ports, Station, Stream, mac};
+use lab::tenants::{BROADCAST, Crowd, Daemon, Envelope, Ports, Stream, mac};
 
 const FREE: &str = r#"
 [[network]]
@@ -25,15 +25,9 @@ const THREE: Ports<'_> = Ports { machines: &["vm0", "vm1", "vm2"], hosts: &[] };
 /// What was learned from a frame holds for frames of known flows a moment after it.
 const MOMENT: Duration = Duration::from_millis(500);
 
-/// Machines at ports of these names, with addresses that end with their numbers.
-pub(crate) fn stations(daemon: &Daemon, names: &[&str]) -> Result<Crowd> {
-    let attach = |(number, name): (u8, &&str)| Station::attach(daemon, name, mac(number));
-    Ok(Crowd::new((0..).zip(names).map(attach).collect::<Result<_>>()?))
-}
-
 pub(crate) fn learned() -> Result<()> {
     let daemon = Daemon::start(THREE, FREE, &[])?;
-    let mut crowd = stations(&daemon, THREE.machines)?;
+    let mut crowd = Crowd::attach(&daemon, THREE.machines)?;
     let to_1 = Envelope::new((mac(0), "10.0.0.10"), (mac(1), "10.0.0.11"))?;
     crowd.talk(Stream::new(1, to_1, 4), 0, &[1]);
     crowd.exchange(8)?;
@@ -67,7 +61,7 @@ pub(crate) fn given() -> Result<()> {
         + "[[port]]\nname = \"vm3\"\nnetwork = \"red\"\nmacs = [\"52:54:00:00:00:03\"]\naddresses = [\"10.0.0.13\"]\n";
     let ports = Ports { machines: &["vm0", "vm1", "vm2", "vm3"], hosts: &[] };
     let daemon = Daemon::start(ports, &toml, &[])?;
-    let mut crowd = stations(&daemon, ports.machines)?;
+    let mut crowd = Crowd::attach(&daemon, ports.machines)?;
     let there = Envelope::new((mac(0), "10.0.0.10"), (mac(3), "10.0.0.13"))?;
     crowd.talk(Stream::new(1, there, 16), 0, &[3]);
     crowd.exchange(1000)?;
@@ -82,7 +76,7 @@ pub(crate) fn given() -> Result<()> {
 
 pub(crate) fn for_all() -> Result<()> {
     let daemon = Daemon::start(THREE, FREE, &[])?;
-    let mut crowd = stations(&daemon, THREE.machines)?;
+    let mut crowd = Crowd::attach(&daemon, THREE.machines)?;
     for (id, (to, address)) in
         (1..).zip([(BROADCAST, "255.255.255.255"), ([1, 0, 0x5e, 1, 2, 3], "239.1.2.3"), (BROADCAST, "10.0.0.255")])
     {
@@ -101,7 +95,7 @@ pub(crate) fn for_all() -> Result<()> {
 pub(crate) fn wired() -> Result<()> {
     let ports = Ports { machines: &["vm0", "vm1", "vm2", "left", "right"], hosts: &[] };
     let daemon = Daemon::start(ports, FREE, &[])?;
-    let mut crowd = stations(&daemon, ports.machines)?;
+    let mut crowd = Crowd::attach(&daemon, ports.machines)?;
     // Nobody looks at what passes: it may be for anybody.
     let any = Envelope::new((mac(9), "10.0.0.10"), (mac(0), "10.0.0.11"))?;
     crowd.talk(Stream::new(1, any, 4), 3, &[4]);

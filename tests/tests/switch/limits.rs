@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use lab::tenants::{BROADCAST, Crowd, Daemon, Envelope, Ports, Station, Stream, mac};
+use lab::tenants::{BROADCAST, Crowd, Daemon, Envelope, Ports, Stream, mac};
 
 const PORTS: Ports<'_> = Ports { machines: &["vm0", "vm1"], hosts: &[] };
 /// So long is counted, after as long as a bucket takes to be empty.
@@ -35,8 +35,7 @@ addresses = ["10.0.0.11"]
 
 fn scene(toml: &str) -> Result<(Daemon, Crowd)> {
     let daemon = Daemon::start(PORTS, toml, &[])?;
-    let stations = (0..).zip(PORTS.machines).map(|(number, name)| Station::attach(&daemon, name, mac(number)));
-    let crowd = Crowd::new(stations.collect::<Result<_>>()?);
+    let crowd = Crowd::attach(&daemon, PORTS.machines)?;
     Ok((daemon, crowd))
 }
 

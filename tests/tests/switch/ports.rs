@@ -30,8 +30,7 @@ const VISITS: u16 = 6;
 
 pub(crate) fn come_and_go() -> Result<()> {
     let daemon = Daemon::start(PORTS, TOML, &[])?;
-    let stations = (0..).zip(PORTS.machines).map(|(number, name)| Station::attach(&daemon, name, mac(number)));
-    let mut crowd = Crowd::new(stations.collect::<Result<_>>()?);
+    let mut crowd = Crowd::attach(&daemon, PORTS.machines)?;
     let there = Envelope::new((mac(0), "10.0.0.10"), (mac(1), "10.0.0.11"))?;
     let back = Envelope::new((mac(1), "10.0.0.11"), (mac(0), "10.0.0.10"))?;
     crowd.talk(Stream::new(1, there, 100), 0, &[1]);

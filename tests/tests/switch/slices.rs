@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::tenants::{Crowd, Daemon, Envelope, Ports, Station, Stream, mac};
+use lab::tenants::{Crowd, Daemon, Envelope, Ports, Stream, mac};
 use serde_json::{Value, json};
 
 const PORTS: Ports<'_> = Ports { machines: &["vm0", "vm1", "vm2", "vm3"], hosts: &[] };
@@ -39,8 +39,7 @@ const MILLISECONDS: Duration = Duration::from_millis(100);
 
 fn scene() -> Result<(Daemon, Crowd)> {
     let daemon = Daemon::start(PORTS, TOML, &[])?;
-    let stations = (0..).zip(PORTS.machines).map(|(number, name)| Station::attach(&daemon, name, mac(number)));
-    let mut crowd = Crowd::new(stations.collect::<Result<_>>()?);
+    let mut crowd = Crowd::attach(&daemon, PORTS.machines)?;
     let there = Envelope::new((mac(0), "10.0.0.10"), (mac(1), "10.0.0.11"))?;
     let back = Envelope::new((mac(1), "10.0.0.11"), (mac(0), "10.0.0.10"))?;
     crowd.talk(Stream::new(1, there, 100), 0, &[1]);

@@ -1,7 +1,7 @@
 //! Senders that are not who they say.
 
 use anyhow::{Context, Result};
-use lab::tenants::{BROADCAST, Crowd, Daemon, Envelope, Ports, Station, Stream, arp, mac, neighbour};
+use lab::tenants::{BROADCAST, Crowd, Daemon, Envelope, Ports, Stream, arp, mac, neighbour};
 
 const PORTS: Ports<'_> = Ports { machines: &["vm", "victim", "bridge"], hosts: &[] };
 const TOML: &str = r#"
@@ -26,8 +26,7 @@ anti-spoofing = false
 
 fn scene() -> Result<(Daemon, Crowd)> {
     let daemon = Daemon::start(PORTS, TOML, &[])?;
-    let stations = (0..).zip(PORTS.machines).map(|(number, name)| Station::attach(&daemon, name, mac(number)));
-    let crowd = Crowd::new(stations.collect::<Result<_>>()?);
+    let crowd = Crowd::attach(&daemon, PORTS.machines)?;
     Ok((daemon, crowd))
 }
 
