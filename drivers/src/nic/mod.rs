@@ -2,7 +2,6 @@
 
 mod config;
 mod counters;
-mod error;
 mod link;
 mod mac;
 mod offloads;
@@ -11,9 +10,9 @@ use alloc::vec::Vec;
 
 use hugemem::{Batch, Region};
 
+pub use crate::error::DeviceError as NicError;
 pub use config::{Config, DEFAULT_RING_SIZE, RSS_KEY_LENGTH, ReceiveFilter, SYMMETRIC_RSS_KEY};
 pub use counters::{Counters, DropReason};
-pub use error::NicError;
 pub use link::{FlowControl, LinkStatus};
 pub use mac::{MacAddress, NotMacAddress};
 pub use offloads::Offloads;

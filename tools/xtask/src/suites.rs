@@ -33,7 +33,7 @@ pub(crate) enum Meaning {
 }
 
 /// All suites, the quick ones first.
-pub(crate) const SUITES: [Suite; 22] = [
+pub(crate) const SUITES: [Suite; 23] = [
     Suite { name: "lint", about: "formatting, clippy", needs: &[Need::Targets], steps: lint },
     Suite {
         name: "unit",
@@ -67,6 +67,12 @@ pub(crate) const SUITES: [Suite; 22] = [
         about: "the ixgbe driver against a card with faults",
         needs: &[],
         steps: faults_ixgbe,
+    },
+    Suite {
+        name: "faults-dma",
+        about: "the I/OAT driver against a copy engine with faults, and over a socket",
+        needs: &[],
+        steps: faults_dma,
     },
     Suite {
         name: "conformance",
@@ -236,6 +242,10 @@ fn model_ioat() -> Vec<Step> {
 
 fn faults_ixgbe() -> Vec<Step> {
     vec![step(Meaning::Tests, &["test", "-p", "mirach-models", "--test", "faults_ixgbe", "--test", "leaks_ixgbe"])]
+}
+
+fn faults_dma() -> Vec<Step> {
+    vec![step(Meaning::Tests, &["test", "-p", "mirach-models", "--test", "faults_dma"])]
 }
 
 fn conformance() -> Vec<Step> {

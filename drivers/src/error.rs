@@ -1,11 +1,11 @@
-//! What can go wrong with a card.
+//! What can go wrong with a device.
 
 use crate::bus::BusError;
 
 /// What a driver can report when something fails on its device.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum NicError {
+pub enum DeviceError {
     /// The bus failed.
     #[error(transparent)]
     Bus(#[from] BusError),
