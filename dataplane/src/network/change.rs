@@ -9,7 +9,7 @@ use super::brain::{Bound, Brain};
 use super::config::{Config, Mac, Problem};
 use super::connection::{Ends, Tuple};
 use super::decision::{Stale, Steps};
-use super::judge::Goal;
+use super::judge::{Goal, Origin};
 use super::rules::Question;
 use super::topology::{AllNumbers, Place, Topology, attachment_name};
 use crate::flow::{Action, Fate, FlowKey, Output};
@@ -130,7 +130,7 @@ impl Brain {
         {
             return Fate::Stay;
         }
-        if !self.still_sends(key, origin.place) {
+        if !self.still_sends(key, origin.place) || self.is_elsewhere(key, origin) {
             return Fate::Go;
         }
         let judged = self.judge(key, origin, &mut Steps::default());
@@ -168,13 +168,14 @@ impl Brain {
         }
     }
 
-    /// Forgets stations that were not seen for long. To be called a few times a second.
+    /// Forgets stations that were not seen for long, and lets those be heard again that moved back too soon to be believed. To be called a few times a second.
     pub fn forget_stations(&mut self, now: Duration) -> Stale {
         let mut stale = Stale::default();
         for (number, memory) in &mut self.memory {
             let Some(network) = self.topology.networks.get(number) else { continue };
-            let macs = memory.macs.forget_older(network.ageing, now);
+            let mut macs = memory.macs.forget_older(network.ageing, now);
             memory.neighbours.forget_older(network.ageing, now);
+            macs.extend(memory.macs.claims_to_hear(now));
             if !macs.is_empty() {
                 let networks = self.topology.neighbourhood(*number);
                 stale.merge(Stale { networks, stations: macs.into_iter().collect() });
@@ -201,6 +202,13 @@ impl Brain {
     fn still_sends(&self, key: &FlowKey, place: Place) -> bool {
         let Some(attachment) = self.topology.attachment(place) else { return true };
         !attachment.config.anti_spoofing || super::guard::spoofed(attachment, key, None).is_none()
+    }
+
+    /// Whether the sender is believed to be somewhere else. Its next packet is to be heard: it may have moved.
+    fn is_elsewhere(&self, key: &FlowKey, origin: Origin) -> bool {
+        let learned = self.memory.get(&origin.network).and_then(|memory| memory.macs.find(Mac(key.source_mac().0)));
+        learned.is_some_and(|station| station.place != origin.place)
+            && self.topology.learns(origin.network, origin.place)
     }
 
     fn attachments_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (u16, u16)> + 'a {

@@ -187,7 +187,10 @@ impl Brain {
             return Judgement::of(Goal::Drop(Reason::NoRoute));
         }
         let known = to.addresses.find(next).map(|(_, station)| *station);
-        let learned = || self.memory.get(&hop.network).and_then(|memory| memory.neighbours.find(next));
+        // It may have moved since it told its address.
+        let moved =
+            |told: Station| Station { place: self.station(hop.network, to, told.mac).unwrap_or(told.place), ..told };
+        let learned = || self.memory.get(&hop.network).and_then(|memory| memory.neighbours.find(next)).map(moved);
         let Some(Station { place, mac }) = known.or_else(learned) else {
             steps.say(|| format!("nobody in network {} is known to have {next}", to.name));
             let near = to.routers.iter().find(|router| router.prefix.contains(next));

@@ -48,7 +48,16 @@ pub const HOLD: Duration = Duration::from_secs(1);
 struct Seen {
     station: Station,
     last: Duration,
-    since: Duration,
+    /// When it moved last; what never moved is believed to at once.
+    moved: Option<Duration>,
+    /// It was seen elsewhere, and not believed: it stands in `claims`.
+    claimed: bool,
+}
+
+impl Seen {
+    fn is_held(&self, now: Duration) -> bool {
+        self.moved.is_some_and(|moved| now < moved + HOLD)
+    }
 }
 
 /// What was learned in one network.
@@ -56,12 +65,14 @@ struct Seen {
 pub struct Learned<K> {
     seen: HashMap<K, Seen>,
     count: HashMap<Place, u32>,
+    /// What was seen elsewhere while it was held.
+    claims: Vec<K>,
     looked: Duration,
 }
 
 impl<K> Default for Learned<K> {
     fn default() -> Self {
-        Self { seen: HashMap::new(), count: HashMap::new(), looked: Duration::ZERO }
+        Self { seen: HashMap::new(), count: HashMap::new(), claims: Vec::new(), looked: Duration::ZERO }
     }
 }
 
@@ -77,7 +88,11 @@ impl<K: Copy + Eq + Hash> Learned<K> {
                     seen.last = now;
                     return Noted::Known;
                 }
-                if now < seen.since + HOLD {
+                if seen.is_held(now) {
+                    if !seen.claimed {
+                        seen.claimed = true;
+                        self.claims.push(key);
+                    }
                     return Noted::Held;
                 }
                 if seen.station.place != station.place {
@@ -88,7 +103,8 @@ impl<K: Copy + Eq + Hash> Learned<K> {
                     *self.count.entry(station.place).or_default() += 1;
                     Self::less(&mut self.count, before);
                 }
-                *entry.get_mut() = Seen { station, last: now, since: now };
+                let seen = entry.get_mut();
+                *seen = Seen { station, last: now, moved: Some(now), ..*seen };
                 Noted::Moved
             }
             Entry::Vacant(entry) => {
@@ -96,7 +112,7 @@ impl<K: Copy + Eq + Hash> Learned<K> {
                     return Noted::Full;
                 }
                 // The first place that it is seen at may be the old one's last frame: a first move is believed at once.
-                entry.insert(Seen { station, last: now, since: now.saturating_sub(HOLD) });
+                entry.insert(Seen { station, last: now, moved: None, claimed: false });
                 *self.count.entry(station.place).or_default() += 1;
                 Noted::New
             }
@@ -114,6 +130,20 @@ impl<K: Copy + Eq + Hash> Learned<K> {
         if let Some(seen) = self.seen.get_mut(&key) {
             seen.last = seen.last.max(now);
         }
+    }
+
+    /// What was seen elsewhere while it was held, and would be believed to have moved by now if it were seen there again.
+    pub fn claims_to_hear(&mut self, now: Duration) -> Vec<K> {
+        let seen = &mut self.seen;
+        let heard = self.claims.extract_if(.., |key| match seen.get_mut(key) {
+            Some(seen) if seen.is_held(now) => false,
+            Some(seen) => {
+                seen.claimed = false;
+                true
+            }
+            None => true,
+        });
+        heard.collect()
     }
 
     /// Forgets what was not seen for `age`, and gives it. Looks at most once a second.

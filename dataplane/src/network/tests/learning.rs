@@ -58,6 +58,45 @@ fn a_station_that_moves_takes_its_flows_along() {
 }
 
 #[test]
+fn a_first_move_is_believed_however_young_the_switch_is() {
+    let mut world = World::new(WORLD);
+    world.now = Duration::from_millis(20);
+    world.send("a", &hello(1, 9));
+    world.now += Duration::from_millis(20);
+    assert!(world.send("b", &hello(1, 9)).stale.is_some());
+    assert_eq!(world.sends("c", &hello(2, 1)), "b");
+}
+
+#[test]
+fn a_station_that_moves_back_too_soon_is_heard_again_later() {
+    let mut world = World::new(WORLD);
+    world.send("a", &hello(1, 9));
+    world.send("b", &hello(1, 9));
+    // Not believed, and from here on its flow is known, so that nobody would hear of its packets again.
+    let back = world.send("a", &hello(1, 9));
+    assert_eq!(world.sends("c", &hello(2, 1)), "b");
+    assert_eq!(world.brain.forget_stations(world.now), Default::default());
+    world.now += HOLD;
+    let (stale, now) = (world.brain.forget_stations(world.now), world.now);
+    assert_eq!(world.brain.fate(&back.key.unwrap(), &back.action, &stale, now), Fate::Go);
+    assert_eq!(world.brain.forget_stations(world.now), Default::default(), "once");
+    world.send("a", &hello(1, 9));
+    assert_eq!(world.sends("c", &hello(2, 1)), "a");
+}
+
+#[test]
+fn a_router_knows_of_a_neighbour_that_moves_without_a_word() {
+    let mut world = World::new(&WORLD.replace("ageing-seconds", "routers = [\"10.0.0.1/24\"], ageing-seconds"));
+    world.send("a", &arp(mac(1), 1, (mac(1), "10.0.0.11"), "10.0.0.1"));
+    let flow = world.send("c", &udp((mac(3), ROUTER), ("10.0.0.13", "10.0.0.11"), (1, 2)));
+    assert_eq!(world.goes(&flow.action), "a");
+    let stale = world.send("b", &hello(1, 3)).stale.expect("it moved");
+    let (key, now) = (flow.key.unwrap(), world.now);
+    let Fate::Become(action) = world.brain.fate(&key, &flow.action, &stale, now) else { panic!("{stale:?}") };
+    assert_eq!(world.goes(&action), "b");
+}
+
+#[test]
 fn a_port_cannot_fill_the_memory_of_others() {
     let mut world = World::new(WORLD);
     for station in 10..20 {
