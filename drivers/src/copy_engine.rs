@@ -10,7 +10,9 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use hugemem::Iova;
+use hugemem::{Iova, Region};
+
+use crate::error::DeviceError;
 
 /// A copy from memory to memory, both as the device sees them. The memory must stay mapped for the device until the job comes back.
 ///
@@ -150,3 +152,54 @@ pub trait CopyEngine: Send {
         false
     }
 }
+
+/// A device with copy engines, after its driver took it over: everything but the copy path.
+///
+/// Each engine belongs to one thread; the device belongs to whoever mends it when an engine breaks, by [`CopyDevice::stop`] and
+/// [`CopyDevice::start`].
+pub trait CopyDevice: Send {
+    /// One engine.
+    type Engine: CopyEngine + 'static;
+    /// Its interrupt.
+    type Interrupt: Send + 'static;
+
+    /// The device's name, for messages.
+    fn name(&self) -> &str;
+
+    /// Starts all engines and hands them out, each with its interrupt when they have any.
+    ///
+    /// # Errors
+    /// When engines are handed out already, or the device is gone or does not come up in time. Everything is at home then, and the
+    /// device off the bus.
+    fn start(&mut self) -> Result<Vec<Started<Self>>, DeviceError>;
+
+    /// Stops everything: takes engines back, and with them all jobs that had not come back, which are appended to `back` in the order in which they were pushed,
+    /// engine by engine. What the device had shown to be done is [`CopyOutcome::Copied`], all else [`CopyOutcome::Failed`], also what was never submitted.
+    /// An engine that is dropped instead of given back here keeps the device from starting again.
+    ///
+    /// # Errors
+    /// When the device does not stop, or is gone. Jobs come back even so, when the bus could take all memory away from it; otherwise with a later call, or never:
+    /// the device may still touch their memory.
+    fn stop(&mut self, engines: Vec<Self::Engine>, back: &mut Vec<CopyDone>) -> Result<(), DeviceError>;
+
+    /// Makes memory reachable for copies, at the region's own address, whether engines run or not. A second time does nothing.
+    ///
+    /// # Errors
+    /// When the bus cannot.
+    fn map(&mut self, region: &Region) -> Result<(), DeviceError>;
+
+    /// Takes memory away, of which no job may be underway, whether engines run or not.
+    ///
+    /// # Errors
+    /// When the bus cannot.
+    fn unmap(&mut self, region: &Region) -> Result<(), DeviceError>;
+
+    /// Whether all engines that were handed out still work, or can be mended without help.
+    ///
+    /// # Errors
+    /// Names the first that cannot. The cure is [`CopyDevice::stop`] and [`CopyDevice::start`].
+    fn check(&mut self) -> Result<(), DeviceError>;
+}
+
+/// An engine that was started, and its interrupt when it has one.
+pub type Started<D> = (<D as CopyDevice>::Engine, Option<<D as CopyDevice>::Interrupt>);

@@ -1,7 +1,7 @@
 //! User-space device drivers, generic over the bus that reaches the device.
 //!
 //! A driver states what it needs of a bus ([`bus::PciFunction`]) and what it offers to the packet path
-//! ([`nic::RxQueue`], [`nic::TxQueue`], [`nic::Nic`], [`copy_engine::CopyEngine`]). The same driver code runs over kernel VFIO, over a model in the same process,
+//! ([`nic::RxQueue`], [`nic::TxQueue`], [`nic::Nic`], [`copy_engine::CopyEngine`], [`copy_engine::CopyDevice`]). The same driver code runs over kernel VFIO, over a model in the same process,
 //! and later with no operating system at all: this crate is `no_std` and never names a bus.
 //!
 //! A driver does not trust its device. It keeps its own copy of ring state, checks every length, index and identifier

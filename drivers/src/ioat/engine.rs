@@ -15,7 +15,7 @@ use super::registers::{CBVER, CHANCNT, INTRCTRL, XFERCAP, intrctrl};
 use super::report::{End, Record, Report};
 use super::reset::{gone, halt, timed_out};
 use crate::bus::{BusError, Clock, PciFunction, PciId, wait_until};
-use crate::copy_engine::CopyDone;
+use crate::copy_engine::{CopyDevice, CopyDone, Started};
 use crate::error::DeviceError;
 use crate::reach::Reach;
 
@@ -41,7 +41,7 @@ pub fn matches(id: PciId) -> bool {
 
 /// An engine, owned.
 ///
-/// [`Ioat::open`] finds out what it is and takes all memory; [`Ioat::start`] hands out its channels; [`Ioat::stop`] resets it and takes them back, after
+/// [`Ioat::open`] finds out what it is and takes all memory; [`CopyDevice::start`] hands out its channels; [`CopyDevice::stop`] resets it and takes them back, after
 /// which it can be started again. Dropping it resets it and takes it off the bus.
 pub struct Ioat<F: PciFunction> {
     bar: F::Bar,
@@ -56,12 +56,9 @@ pub struct Ioat<F: PciFunction> {
     function: F,
 }
 
-/// A channel that was started, and its interrupt, when channels have any.
-pub type Started<F> = (Channel<<F as PciFunction>::Bar>, Option<<F as PciFunction>::Interrupt>);
-
 impl<F: PciFunction> Ioat<F> {
     /// Takes over an engine: resets it, and takes memory for its rings from `memory`, [`Config::ring_memory`] bytes at most, which is mapped for it
-    /// here. What is to be copied is to be mapped with [`Ioat::map`].
+    /// here. What is to be copied is to be mapped with [`CopyDevice::map`].
     ///
     /// # Errors
     /// When the function is no such engine or does not answer in time, or memory does not suffice.
@@ -116,42 +113,6 @@ impl<F: PciFunction> Ioat<F> {
         &self.function
     }
 
-    /// Makes memory reachable for copies, at the region's own address.
-    ///
-    /// # Errors
-    /// When the bus cannot.
-    pub fn map(&mut self, region: &Region) -> Result<(), DeviceError> {
-        Ok(self.reach.map(&mut self.function, region)?)
-    }
-
-    /// Takes memory away, of which no job may be underway.
-    ///
-    /// # Errors
-    /// When the bus cannot.
-    pub fn unmap(&mut self, region: &Region) -> Result<(), DeviceError> {
-        Ok(self.reach.unmap(&mut self.function, region)?)
-    }
-
-    /// Starts all channels and hands them out.
-    ///
-    /// # Errors
-    /// When channels are handed out already, the engine is gone, or a channel does not accept a chain in time. Everything is at home
-    /// then, and the engine off the bus.
-    pub fn start(&mut self) -> Result<Vec<Started<F>>, DeviceError> {
-        if self.home.iter().any(Option::is_none) {
-            let reason = "its channels are in use already; stop it with all of them first".to_string();
-            return Err(DeviceError::Request { device: self.function.name().to_string(), reason });
-        }
-        let started = self.bring_up();
-        if started.is_err() {
-            // The error that counts is the first.
-            let _ = self.bring_down();
-        }
-        let mut interrupts = started?.into_iter().map(Some).collect::<Vec<_>>();
-        interrupts.resize_with(self.home.len(), || None);
-        Ok(self.home.iter_mut().filter_map(Option::take).zip(interrupts).collect())
-    }
-
     fn bring_up(&mut self) -> Result<Vec<F::Interrupt>, DeviceError> {
         self.bring_down()?;
         self.reach.restore(&mut self.function)?;
@@ -189,20 +150,39 @@ impl<F: PciFunction> Ioat<F> {
         outcome
     }
 
-    /// Stops the engine, takes its channels back, and appends the jobs that they still had to `back`, each as [`Copied`] or as [`Failed`].
-    /// A channel of another engine is dropped. Those that stay away have no jobs any more either, but cannot say so.
-    ///
-    /// [`Copied`]: crate::copy_engine::CopyOutcome::Copied
-    /// [`Failed`]: crate::copy_engine::CopyOutcome::Failed
-    ///
-    /// # Errors
-    /// When the engine does not stop, or is gone. Jobs come back even so, when the bus could take all memory away from it; otherwise with a later call.
-    pub fn stop(
-        &mut self,
-        channels: impl IntoIterator<Item = Channel<F::Bar>>,
-        back: &mut Vec<CopyDone>,
-    ) -> Result<(), DeviceError> {
-        for channel in channels {
+    /// What happened to each channel so far.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        self.reports.iter().map(|report| report.record()).collect()
+    }
+}
+
+impl<F: PciFunction> CopyDevice for Ioat<F> {
+    type Engine = Channel<F::Bar>;
+    type Interrupt = F::Interrupt;
+
+    fn name(&self) -> &str {
+        self.function.name()
+    }
+
+    fn start(&mut self) -> Result<Vec<Started<Self>>, DeviceError> {
+        if self.home.iter().any(Option::is_none) {
+            let reason = "its channels are in use already; stop it with all of them first".to_string();
+            return Err(DeviceError::Request { device: self.function.name().to_string(), reason });
+        }
+        let started = self.bring_up();
+        if started.is_err() {
+            // The error that counts is the first.
+            let _ = self.bring_down();
+        }
+        let mut interrupts = started?.into_iter().map(Some).collect::<Vec<_>>();
+        interrupts.resize_with(self.home.len(), || None);
+        Ok(self.home.iter_mut().filter_map(Option::take).zip(interrupts).collect())
+    }
+
+    /// A channel of another engine is dropped. Channels that stay away have no jobs any more either, but cannot say so.
+    fn stop(&mut self, engines: Vec<Channel<F::Bar>>, back: &mut Vec<CopyDone>) -> Result<(), DeviceError> {
+        for channel in engines {
             let own = self.reports.get(usize::from(channel.number));
             let is_own = own.is_some_and(|own| Arc::ptr_eq(own, &channel.report));
             if let Some(place) = self.home.get_mut(usize::from(channel.number)).filter(|_| is_own) {
@@ -217,11 +197,15 @@ impl<F: PciFunction> Ioat<F> {
         outcome
     }
 
-    /// Whether all channels that were handed out still work, or can be mended.
-    ///
-    /// # Errors
-    /// Names the first that cannot.
-    pub fn check(&self) -> Result<(), DeviceError> {
+    fn map(&mut self, region: &Region) -> Result<(), DeviceError> {
+        Ok(self.reach.map(&mut self.function, region)?)
+    }
+
+    fn unmap(&mut self, region: &Region) -> Result<(), DeviceError> {
+        Ok(self.reach.unmap(&mut self.function, region)?)
+    }
+
+    fn check(&mut self) -> Result<(), DeviceError> {
         let ended =
             (0_u8..).zip(&self.reports).find_map(|(number, report)| Some((report.end()?, report.sentence(number)?)));
         match ended {
@@ -229,12 +213,6 @@ impl<F: PciFunction> Ioat<F> {
             Some((End::Gone, _)) => Err(gone(self.function.name())),
             Some((_, reason)) => Err(DeviceError::Device { device: self.function.name().to_string(), reason }),
         }
-    }
-
-    /// What happened to each channel so far.
-    #[must_use]
-    pub fn records(&self) -> Vec<Record> {
-        self.reports.iter().map(|report| report.record()).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Intel I/OAT (QuickData, CBDMA) 3.2 to 3.4: a copy engine in the processors from Broadwell to Ice Lake.
 //!
-//! [`Ioat::open`] takes an engine over, [`Ioat::start`] hands out its [`Channel`]s, which are
-//! [`CopyEngine`](crate::copy_engine::CopyEngine)s, and [`Ioat::stop`] takes them back with all jobs that they still have. [`matches()`] tells
+//! [`Ioat::open`] takes an engine over. It is a [`CopyDevice`](crate::copy_engine::CopyDevice) that hands out its [`Channel`]s, which are
+//! [`CopyEngine`](crate::copy_engine::CopyEngine)s, and takes them back with all jobs that they still have. [`matches()`] tells
 //! whether a PCI function is one.
 //!
 //! From bottom to top: `registers` is the table of registers, `errors` names what halts a channel, `descriptor` is one copy in memory, `ring` knows
@@ -27,7 +27,7 @@ mod reset;
 mod ring;
 
 pub use channel::Channel;
-pub use engine::{Ioat, Started, matches};
+pub use engine::{Ioat, matches};
 pub use errors::Errors;
 pub use options::{Config, Summary, Version};
 pub use report::Record;

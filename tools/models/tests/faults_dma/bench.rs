@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use drivers::DeviceError;
 use drivers::bus::{Clock, PciFunction};
-use drivers::copy_engine::{CopyDone, CopyEngine, CopyJob, CopyOutcome, EngineState};
+use drivers::copy_engine::{CopyDevice, CopyDone, CopyEngine, CopyJob, CopyOutcome, EngineState};
 use drivers::ioat::{self, Channel, Ioat};
 use hugemem::{DmaArray, Iova, Region};
 use models::card::{self, Control, Device, Function, Options, Time};
@@ -307,7 +307,7 @@ impl Bench {
 
     pub(crate) fn stop(&mut self) -> Result<(), DeviceError> {
         let mut back = Vec::new();
-        let (engine, channel, clock) = (&mut self.engine, self.channel.take(), &*self.clock);
+        let (engine, channel, clock) = (&mut self.engine, self.channel.take().into_iter().collect(), &*self.clock);
         let outcome = timed(clock, "stop", || engine.stop(channel, &mut back));
         self.user.take(&back);
         outcome

@@ -1,6 +1,6 @@
 //! Every fault there is, at several positions.
 
-use drivers::copy_engine::{CopyEngine, EngineState};
+use drivers::copy_engine::{CopyDevice, CopyEngine, EngineState};
 use models::ioat::{Fault, Planned, When};
 
 use crate::bench::{Bench, Count, chip};

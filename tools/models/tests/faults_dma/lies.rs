@@ -1,6 +1,6 @@
 //! What the driver makes of single faults: which job fails and why, what is counted, and that all others are done.
 
-use drivers::copy_engine::{CopyEngine, CopyFailure, CopyOutcome, EngineState};
+use drivers::copy_engine::{CopyDevice, CopyEngine, CopyFailure, CopyOutcome, EngineState};
 use drivers::ioat::Record;
 use models::ioat::{Fault, Planned, When};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drivers::copy_engine::{CopyEngine, EngineState};
+use drivers::copy_engine::{CopyDevice, CopyEngine, EngineState};
 use drivers::ioat::{self, Ioat};
 use hugemem::{IovaSpace, MemoryRequest, PageChoice};
 use models::WallClock;
@@ -53,7 +53,7 @@ fn all_copies_arrive_over_a_socket_and_errors_are_mended() {
             assert!(copied + failed == 600 && failed >= 10 && wrong == 0, "{:?}", user.count);
             assert_eq!(served.control().fault_count(), 0);
             served.control().with(|chip, _| chip.set_faults(&[]));
-            engine.stop([channel], &mut Vec::new()).unwrap();
+            engine.stop(vec![channel], &mut Vec::new()).unwrap();
             user.check_all("over a socket");
         });
     }
@@ -80,7 +80,7 @@ fn a_server_that_hangs_up_is_an_engine_that_was_pulled_out() {
         let error = engine.check().expect_err("it is gone").to_string();
         assert!(error.contains(NAME) && error.contains("does not answer"), "{error}");
         let mut back = Vec::new();
-        assert!(engine.stop([channel], &mut back).is_err());
+        assert!(engine.stop(vec![channel], &mut back).is_err());
         user.take(&back);
         assert_eq!((user.underway(), user.count.wrong), (0, 0));
     });
