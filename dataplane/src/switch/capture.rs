@@ -20,7 +20,7 @@ use crate::whole;
 /// Where packets are captured.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Point {
-    /// As they come in.
+    /// As they come in from a port, once.
     Receive,
     /// As they leave an element.
     After(Stage),
@@ -259,6 +259,12 @@ impl Taps {
             let sight = match (point, slot.verdict) {
                 (Point::Drop, Verdict::Drop(reason)) => Sight { reason: Some(reason), ..seen },
                 (Point::Deliver, Verdict::Port(port)) => Sight { to: Some(port), ..seen },
+                // What comes back was seen there when it came.
+                (Point::Receive | Point::After(Stage::Decapsulate | Stage::Parse), _)
+                    if slots.returned.contains(place) =>
+                {
+                    continue;
+                }
                 (Point::Receive | Point::After(_), _) if slots.live.contains(place) => seen,
                 _ => continue,
             };

@@ -35,6 +35,33 @@ fn packets_are_captured_where_asked_with_the_reason_of_drops() {
 }
 
 #[test]
+fn what_comes_back_is_not_received_again() {
+    let mut world = World::new(layout());
+    let points = [Point::Receive, Point::After(Stage::Parse), Point::After(Stage::LookUp), Point::Deliver];
+    let (tap, mut capture) = Tap::new(&request(&points), pool(64));
+    world.desk.begin_capture(tap);
+    world.attend();
+    // One that control decides on, and one behind it that waits for that.
+    world.run(&[&numbered(1, 0)], 0);
+    let ticket = world.ticket();
+    let index = world.writer.insert(&key(&numbered(1, 0), 0), &to(1), FlowState::Pending(1), world.now).unwrap();
+    world.run(&[&numbered(1, 1)], 0);
+    world.desk.inject(ticket, to(1), Some(index));
+    world.desk.activate(index);
+    // And one that nobody sent.
+    let made = world.packet(&numbered(9, 9));
+    world.desk.originate(made, PortSlot(0), domain(0), to(0));
+    world.attend();
+    assert_eq!(world.sent().len(), 3);
+    let mut seen = Vec::new();
+    while let Ok(captured) = capture.packets.pop() {
+        seen.push(captured.point);
+    }
+    let times = |point| seen.iter().filter(|other| **other == point).count();
+    assert_eq!(points.map(times), [2, 2, 3, 3], "{seen:?}");
+}
+
+#[test]
 fn a_writer_that_does_not_keep_up_loses_captures_and_nothing_else() {
     let mut world = World::new(layout());
     world.learn(&numbered(1, 0), 0, &to(1));
