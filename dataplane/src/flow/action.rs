@@ -57,16 +57,12 @@ pub struct Action {
     pub rewrite: Rewrite,
     /// Number of the meter that they pass, 0 for none.
     pub meter: u16,
-    /// Their latency is sampled.
-    pub sample: bool,
     /// They are copied to the mirror.
     pub mirror: bool,
     /// Number of the coprocessor that they pass, 0 for none.
     pub coprocessor: u16,
     /// Number of the slice whose quota the flow counts against.
     pub owner: u16,
-    /// Number of the policy that it was decided by.
-    pub generation: u32,
 }
 
 impl Action {
@@ -83,11 +79,9 @@ impl Action {
                 translation: None,
             },
             meter: 0,
-            sample: false,
             mirror: false,
             coprocessor: 0,
             owner: 0,
-            generation: 0,
         }
     }
 }

@@ -24,7 +24,7 @@ fn key(number: u64) -> FlowKey {
 }
 
 fn action(number: u32) -> Action {
-    Action { generation: number, ..Action::to(Output::Port(1)) }
+    Action { owner: u16::try_from(number).unwrap(), ..Action::to(Output::Port(1)) }
 }
 
 /// Looks for a flow; when it is there, its entry must be that of `number` or `other`. Which of them, then.
@@ -35,7 +35,7 @@ fn look(reader: &mut Reader, number: u32, other: u32) -> Option<u32> {
     assert_eq!(reader.key(index), Some(key(number.into())));
     let got = reader.action(index);
     assert!(got == action(number) || got == action(other), "{got:?}");
-    Some(got.generation)
+    Some(got.owner.into())
 }
 
 #[test]

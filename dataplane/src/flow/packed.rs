@@ -14,7 +14,7 @@ pub(super) const ACTION_WORDS: usize = 4;
 /// | 0 | output | flags | its argument | meter | owner |
 /// | 1 | source MAC | | | | coprocessor |
 /// | 2 | destination MAC | | | | VLAN tag |
-/// | 3 | generation | | | translation | |
+/// | 3 | | | | translation | |
 ///
 /// Whoever needs one part of it reads that; most packets only go to a port, which two comparisons tell ([`PackedAction::port_alone`]).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,8 +31,7 @@ const SOURCE: u8 = 1;
 const DESTINATION: u8 = 1 << 1;
 const TTL: u8 = 1 << 2;
 const TRANSLATION: u8 = 1 << 3;
-const SAMPLE: u8 = 1 << 4;
-const MIRROR: u8 = 1 << 5;
+const MIRROR: u8 = 1 << 4;
 const VLAN: u8 = 6;
 
 impl PackedAction {
@@ -73,7 +72,7 @@ impl PackedAction {
     /// Something in the packets is changed.
     #[inline]
     pub(crate) const fn changes(&self) -> bool {
-        self.flags() & !(SAMPLE | MIRROR) != 0
+        self.flags() & !MIRROR != 0
     }
 
     /// See [`Action::rewrite`].
@@ -111,12 +110,6 @@ impl PackedAction {
         u16::from_le_bytes([low, high])
     }
 
-    /// See [`Action::sample`].
-    #[inline]
-    pub(crate) const fn sample(&self) -> bool {
-        self.flags() & SAMPLE != 0
-    }
-
     /// See [`Action::mirror`].
     #[inline]
     pub(crate) const fn mirror(&self) -> bool {
@@ -133,13 +126,6 @@ impl PackedAction {
     #[inline]
     pub(crate) const fn owner(&self) -> u16 {
         (self.0[0] >> 48) as u16
-    }
-
-    /// See [`Action::generation`].
-    #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the low half")]
-    pub(crate) const fn generation(&self) -> u32 {
-        self.0[3] as u32
     }
 }
 
@@ -165,7 +151,6 @@ impl From<&Action> for PackedAction {
             | bit(rewrite.destination_mac.is_some(), DESTINATION)
             | bit(rewrite.decrement_ttl, TTL)
             | bit(rewrite.translation.is_some(), TRANSLATION)
-            | bit(action.sample, SAMPLE)
             | bit(action.mirror, MIRROR)
             | vlan << VLAN;
         let [low, high] = argument.to_le_bytes();
@@ -175,7 +160,7 @@ impl From<&Action> for PackedAction {
             u64::from_le_bytes([output, flags, low, high, meter_low, meter_high, owner_low, owner_high]),
             mac_and(rewrite.source_mac, action.coprocessor),
             mac_and(rewrite.destination_mac, tag),
-            u64::from(action.generation) | u64::from(rewrite.translation.unwrap_or(0)) << 32,
+            u64::from(rewrite.translation.unwrap_or(0)) << 32,
         ])
     }
 }
@@ -187,11 +172,9 @@ impl From<PackedAction> for Action {
             output: packed.output(),
             rewrite: packed.rewrite(),
             meter: packed.meter(),
-            sample: packed.sample(),
             mirror: packed.mirror(),
             coprocessor: packed.coprocessor(),
             owner: packed.owner(),
-            generation: packed.generation(),
         }
     }
 }
@@ -256,10 +239,6 @@ mod tests {
         prop_oneof![Just(Rewrite::default()), any]
     }
 
-    fn flags() -> impl Strategy<Value = (bool, bool)> {
-        prop_oneof![Just((false, false)), any::<(bool, bool)>()]
-    }
-
     fn numbers() -> impl Strategy<Value = (u16, u16)> {
         prop_oneof![Just((0, 0)), any::<(u16, u16)>()]
     }
@@ -267,15 +246,14 @@ mod tests {
     proptest! {
         #[test]
         fn actions_come_out_as_they_went_in(
-            output in output(), rewrite in rewrite(), (sample, mirror) in flags(), (meter, coprocessor) in numbers(),
-            (owner, generation) in any::<(u16, u32)>(),
+            output in output(), rewrite in rewrite(), mirror in any::<bool>(), (meter, coprocessor) in numbers(), owner in any::<u16>(),
         ) {
-            let action = Action { output, rewrite, meter, sample, mirror, coprocessor, owner, generation };
+            let action = Action { output, rewrite, meter, mirror, coprocessor, owner };
             let packed = PackedAction::from(&action);
             prop_assert_eq!(Action::from(packed), action);
             let changes = rewrite != Rewrite::default();
             prop_assert_eq!(packed.changes(), changes);
-            let plain = !changes && !sample && !mirror && (meter, coprocessor) == (0, 0);
+            let plain = !changes && !mirror && (meter, coprocessor) == (0, 0);
             prop_assert_eq!(packed.port_alone(), match output {
                 Output::Port(slot) if plain => Some(slot),
                 _ => None,

@@ -45,7 +45,6 @@ pub struct Brain {
     pub(super) connections: Connections,
     pub(super) sets: Sets,
     asked: HashMap<(u16, IpAddr), Duration>,
-    pub(super) generation: u32,
 }
 
 impl Brain {
@@ -82,12 +81,6 @@ impl Brain {
     #[must_use]
     pub fn bound(&self, name: &str) -> Option<Bound> {
         self.bound.get(name).copied()
-    }
-
-    /// The number that actions carry as their generation: it rises with each change of the configuration.
-    #[must_use]
-    pub fn generation(&self) -> u32 {
-        self.generation
     }
 
     /// The Ethernet addresses that a network has learned.
@@ -173,7 +166,6 @@ impl Brain {
             // What neighbour discovery says is not in the key.
             let mut decision = dropped(reason, discovery.is_none().then_some(*key));
             decision.action.owner = self.topology.networks.get(&origin.network).map_or(0, |network| network.owner);
-            decision.action.generation = self.generation;
             return decision;
         }
         let stale = self.learn(key, origin, discovery.as_ref(), first.now);
@@ -323,7 +315,6 @@ impl Brain {
         }
         let mut action = Action::to(Output::Drop(Reason::Denied as u8));
         action.owner = owner;
-        action.generation = self.generation;
         let (mut task, mut unresolved) = (None, None);
         let mut lasting = true;
         let many = matches!(judged.goal, Goal::Flood(_));

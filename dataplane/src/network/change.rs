@@ -73,7 +73,6 @@ impl Brain {
         self.config = config;
         self.topology = topology;
         self.numbers = numbers;
-        self.generation = self.generation.wrapping_add(1);
         self.memory.retain(|number, _| self.topology.networks.contains_key(number));
         for (number, memory) in &mut self.memory {
             let topology = &self.topology;
@@ -141,10 +140,9 @@ impl Brain {
             return Fate::Go;
         }
         let decision = self.settle(key, origin, &judged, now, &mut Steps::default());
-        let renewed = Action { generation: action.generation, ..decision.action };
         match decision.key {
             None => Fate::Go,
-            Some(_) if renewed == *action => Fate::Stay,
+            Some(_) if decision.action == *action => Fate::Stay,
             Some(_) => Fate::Become(decision.action),
         }
     }

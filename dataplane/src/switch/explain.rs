@@ -64,7 +64,7 @@ impl Observer for Writer {
                 Some(index) => format!("flow {} knows it: {}", index.number(), action(slots, layout)),
                 None => action(slots, layout),
             },
-            Stage::Policy => "the decision holds".to_owned(),
+            Stage::Policy => "the decision can be carried out".to_owned(),
             Stage::Meter => format!("it passes meter {} (limits of this moment are not asked)", slot.action.meter()),
             Stage::Coprocessor => format!("it goes to coprocessor {}", slot.action.coprocessor()),
             Stage::Mirror => match layout.mirror {

@@ -60,8 +60,6 @@ pub struct Layout {
     pub sets: Vec<Box<[Member]>>,
     /// The tunnels that end here.
     pub terminations: Terminations,
-    /// Decisions of generations before this one do not hold any more.
-    pub oldest_generation: u32,
     /// Where mirrored packets are copied to.
     pub mirror: Option<PortSlot>,
     /// New addresses of flows that are translated.

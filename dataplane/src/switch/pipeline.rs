@@ -357,6 +357,10 @@ impl Pipeline {
         walk.step(&mut self.rewriting);
         walk.step(&mut self.encapsulate);
         walk.step(&mut self.replicate);
+        if timed && !explaining {
+            // A packet that waited was received earlier.
+            walk.slots.sampled = walk.slots.live.without(walk.slots.returned).one();
+        }
         walk.step(&mut self.sample);
         walk.context.taps.look(Point::Drop, walk.slots, now);
         walk.context.taps.look(Point::Deliver, walk.slots, now);

@@ -55,6 +55,13 @@ impl Set {
         place < MOST && self.0 >> place & 1 == 1
     }
 
+    /// Its first place alone.
+    #[inline]
+    #[must_use]
+    pub(super) const fn one(self) -> Self {
+        Self(self.0 & self.0.wrapping_neg())
+    }
+
     /// What is in both.
     #[inline]
     #[must_use]
@@ -136,6 +143,7 @@ mod tests {
             let expected: Vec<usize> = places.iter().copied().filter(|place| *place < MOST && *place != out).collect();
             prop_assert_eq!(set.places().collect::<Vec<_>>(), expected.clone());
             prop_assert_eq!((set.len(), set.places().len()), (expected.len(), expected.len()));
+            prop_assert!(set.one().places().eq(expected.first().copied()));
             prop_assert!(expected.iter().all(|place| set.contains(*place)) && !set.contains(out));
             prop_assert_eq!(set.and(Set::first(10)).or(set.without(Set::first(10))), set);
         }

@@ -101,8 +101,6 @@ pub(super) struct Wants {
     pub(super) tunnel: Set,
     /// They go to a set of destinations.
     pub(super) replicate: Set,
-    /// Their latency is sampled.
-    pub(super) sample: Set,
 }
 
 /// A batch on its way through the pipeline. Packets stay in their places until the end.
@@ -125,8 +123,8 @@ pub(super) struct Slots {
     pub(super) underlay: Set,
     /// What their actions ask for.
     pub(super) wants: Wants,
-    /// The oldest generation of their actions.
-    pub(super) oldest: u32,
+    /// Packets whose latency is noted.
+    pub(super) sampled: Set,
 }
 
 impl Slots {
@@ -141,7 +139,7 @@ impl Slots {
             decided: Set::EMPTY,
             underlay: Set::EMPTY,
             wants: Wants::default(),
-            oldest: u32::MAX,
+            sampled: Set::EMPTY,
         }
     }
 
@@ -152,7 +150,7 @@ impl Slots {
         self.decided = Set::EMPTY;
         self.underlay = Set::EMPTY;
         self.wants = Wants::default();
-        self.oldest = u32::MAX;
+        self.sampled = Set::EMPTY;
     }
 
     /// What is known about the packet in `place`.
@@ -241,7 +239,6 @@ impl Slots {
     /// Takes note of the action of the packet in `place`.
     #[inline(always)]
     pub(super) fn act(&mut self, place: usize, action: PackedAction, index: Option<FlowIndex>) {
-        self.oldest = self.oldest.min(action.generation());
         let slot = self.get_mut(place);
         slot.action = action;
         slot.index = index;
@@ -281,7 +278,6 @@ impl Slots {
             (&mut wants.coprocessor, action.coprocessor() != 0),
             (&mut wants.mirror, action.mirror()),
             (&mut wants.rewrite, action.changes()),
-            (&mut wants.sample, action.sample()),
         ] {
             if wanted {
                 set.insert(place);

@@ -31,7 +31,7 @@ stages! {
     Parse = "parse";
     /// Finds the flow and its action.
     LookUp = "look up";
-    /// Checks that the decision still holds and can be carried out.
+    /// Checks that the decision can be carried out.
     Policy = "policy";
     /// Applies rate limits.
     Meter = "meter";

@@ -26,7 +26,6 @@ pub(super) fn empty() -> Layout {
         tunnels: Vec::new(),
         sets: Vec::new(),
         terminations: Terminations::default(),
-        oldest_generation: 0,
         mirror: None,
         translations: Arc::new(NatTable::new(0)),
     }

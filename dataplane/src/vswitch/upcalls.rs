@@ -25,7 +25,7 @@ impl State {
         let why = ticket.why;
         let raised = Raised::new(engine, ticket);
         match why {
-            Why::Miss | Why::Stale | Why::Asked | Why::Local | Why::TooBig(0) => self.first_packet(raised),
+            Why::Miss | Why::Asked | Why::Local | Why::TooBig(0) => self.first_packet(raised),
             Why::TimeExceeded => self.tell_expired(raised),
             Why::TooBig(longest) => self.tell_too_big(raised, longest),
             Why::Underlay => self.take_underlay(raised),

@@ -102,7 +102,6 @@ impl Bench {
             tunnels: Vec::new(),
             sets: Vec::new(),
             terminations: Terminations::default(),
-            oldest_generation: 0,
             mirror: None,
             translations: Arc::new(NatTable::new(0)),
         };

@@ -12,7 +12,8 @@ use crate::control::rpc::{RpcError, code};
 use crate::network::config::{GroupConfig, NetworkConfig, PortConfig, RouteConfig, SliceConfig, TunnelConfig};
 use crate::switch::Reason;
 use crate::vswitch::report::{
-    Explanation, FlowFilter, FlowList, NetworkReport, SliceReport, SwitchedPortReport, TunnelReport, VswitchStatistics,
+    Explanation, FlowFilter, FlowList, LatencyReport, NetworkReport, SliceReport, SwitchedPortReport, TunnelReport,
+    VswitchStatistics,
 };
 
 /// Flows that are listed when it is not said how many.
@@ -109,6 +110,8 @@ pub(super) struct Graph {
     received: u64,
     /// Packets that were dropped, by reason.
     drops: Vec<Dropped>,
+    /// How long packets took.
+    latency: LatencyReport,
 }
 
 /// An element of the pipeline, all engines together.
@@ -206,7 +209,7 @@ pub(super) fn stats(methods: &Methods, _: &Caller, _: Nothing) -> Result<Vswitch
 
 #[expect(clippy::cast_precision_loss, reason = "ratios for people")]
 pub(super) fn graph(methods: &Methods, _: &Caller, _: Nothing) -> Result<Graph, RpcError> {
-    let sums = methods.switch()?.statistics().map_err(failed)?.sums;
+    let VswitchStatistics { sums, latency, .. } = methods.switch()?.statistics().map_err(failed)?;
     let count = |name: &str| sums.packets.get(name).copied().unwrap_or(0);
     let received = count("received") + count("returned");
     // What was timed is a sample: an element's part is what its packets would have cost at that rate.
@@ -222,7 +225,7 @@ pub(super) fn graph(methods: &Methods, _: &Caller, _: Nothing) -> Result<Graph, 
         cycles_per_packet: element.cycles_per_packet,
         cycle_share: cost(element).filter(|_| all > 0.0).map(|cost| cost / all),
     });
-    Ok(Graph { elements: elements.collect(), received, drops: dropped(&sums.drops) })
+    Ok(Graph { elements: elements.collect(), received, drops: dropped(&sums.drops), latency })
 }
 
 fn dropped(drops: &BTreeMap<String, u64>) -> Vec<Dropped> {

@@ -328,7 +328,6 @@ impl World {
             tunnels: Vec::new(),
             sets: Vec::new(),
             terminations: Terminations::default(),
-            oldest_generation: 0,
             mirror: None,
             translations: Arc::new(NatTable::new(16)),
         });

@@ -1,7 +1,7 @@
 //! Many flows changed at once, growth, and what becomes of flows that come and go meanwhile.
 
 use super::super::*;
-use super::{action, key, known_hash, look};
+use super::{action, key, known_hash, look, number_of};
 
 fn build(writer: &mut Writer, budget: u32, mut fate: impl FnMut(FlowIndex, &Flow) -> Fate) {
     while writer.step(budget, &mut fate).unwrap() == Progress::Building {}
@@ -25,7 +25,7 @@ fn a_reader_sees_all_of_a_change_or_nothing_of_it() {
         let keys: Vec<_> = (0..300).map(key).collect();
         let mut found = vec![None; keys.len()];
         reader.lookup(&keys, &mut found);
-        found.into_iter().map(|index| index.map(|index| reader.action(index).generation)).collect()
+        found.into_iter().map(|index| index.map(|index| number_of(&reader.action(index)))).collect()
     };
     let before = vec![Some(1); 300];
     assert_eq!(seen(&mut readers[0]), before);
@@ -58,7 +58,7 @@ fn flows_come_and_go_while_a_change_is_built() {
     }
     writer.begin(1000).unwrap();
     let fate =
-        |_: FlowIndex, flow: &Flow| if flow.action.generation == 1 { Fate::Become(action(2)) } else { Fate::Stay };
+        |_: FlowIndex, flow: &Flow| if number_of(&flow.action) == 1 { Fate::Become(action(2)) } else { Fate::Stay };
     // Memory first, then half of the flows.
     assert_eq!(writer.step(1, fate).unwrap(), Progress::Building);
     assert_eq!(writer.step(50, fate).unwrap(), Progress::Building);
@@ -85,7 +85,7 @@ fn flows_come_and_go_while_a_change_is_built() {
             0..100 => Some(2),
             _ => None,
         };
-        let got = look(&mut readers[0], &key(number)).map(|index| readers[0].action(index).generation);
+        let got = look(&mut readers[0], &key(number)).map(|index| number_of(&readers[0].action(index)));
         assert_eq!(got, expected, "{number}");
     }
     assert_eq!(writer.len(), 100);

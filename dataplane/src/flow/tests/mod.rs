@@ -45,7 +45,12 @@ pub(super) fn key(number: u32) -> FlowKey {
 
 /// An action that can be told from others.
 pub(super) fn action(number: u32) -> Action {
-    Action { generation: number, ..Action::to(Output::Port(7)) }
+    Action { rewrite: Rewrite { translation: Some(number), ..Rewrite::default() }, ..Action::to(Output::Port(7)) }
+}
+
+/// What tells it from others.
+pub(super) fn number_of(action: &Action) -> u32 {
+    action.rewrite.translation.unwrap()
 }
 
 /// Looks up one key.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::super::*;
-use super::{action, key, known_hash};
+use super::{action, key, known_hash, number_of};
 
 const READERS: usize = 2;
 const CAPACITY: u32 = 48;
@@ -92,7 +92,7 @@ proptest! {
                 Step::Remove(name) => {
                     let index = writer.find(&keys[name as usize]);
                     let removed = index.and_then(|index| writer.remove(index));
-                    prop_assert_eq!(removed.map(|flow| flow.action.generation), model.remove(&name));
+                    prop_assert_eq!(removed.map(|flow| number_of(&flow.action)), model.remove(&name));
                 }
                 Step::Replace(name) => {
                     if let Some(index) = writer.find(&keys[name as usize])
@@ -115,7 +115,7 @@ proptest! {
                             side.held.push((index, *key, side.reader.action(index)));
                         }
                         if !side.stale {
-                            let got = index.map(|index| side.reader.action(index).generation);
+                            let got = index.map(|index| number_of(&side.reader.action(index)));
                             prop_assert_eq!(got, model.get(&name).copied());
                         }
                     }
@@ -135,7 +135,7 @@ proptest! {
                     prop_assert_eq!(writer.begin(CAPACITY).is_err(), busy);
                 }
                 Step::Build(budget) => {
-                    writer.step(budget, |_, flow| fate(flow.action.generation)).unwrap();
+                    writer.step(budget, |_, flow| fate(number_of(&flow.action))).unwrap();
                 }
                 Step::Commit => {
                     if let Ok(change) = writer.commit() {
@@ -144,7 +144,7 @@ proptest! {
                             prop_assert_eq!(writer.get(*old), None);
                             let flow = writer.get(*new).unwrap();
                             let name = (0..).zip(&keys).find(|(_, key)| **key == flow.key).unwrap().0;
-                            let before = model.insert(name, flow.action.generation).unwrap();
+                            let before = model.insert(name, number_of(&flow.action)).unwrap();
                             prop_assert_eq!(fate(before), Fate::Become(flow.action));
                         }
                         let gone = |name: &u32| writer.find(&keys[*name as usize]).is_none();

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
 use super::super::*;
-use super::{action, key, known_hash};
+use super::{action, key, known_hash, number_of};
 
 /// Flows that stay all the time, whatever is moved around them.
 const STAY: u32 = 3000;
@@ -19,7 +19,7 @@ const BATCH: usize = 64;
 
 /// The number that an action carries tells the flow that it was made for.
 fn belongs(action: &Action, number: u32) -> bool {
-    action.generation % (STAY + GUESTS) == number
+    number_of(action) % (STAY + GUESTS) == number
 }
 
 struct Seen {

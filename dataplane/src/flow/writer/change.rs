@@ -115,8 +115,7 @@ impl Writer {
     }
 
     /// Works on the change that was begun: gets a piece of memory, or decides on no more than `budget` flows. `fate` is asked once for each
-    /// flow; of those that come while a change is built, it is asked about some, and the others stay ([`Action::generation`] tells
-    /// flows that were decided by new rules).
+    /// flow; of those that come while a change is built, it is asked about some, and the others stay.
     ///
     /// # Errors
     /// When there is no memory, no randomness or no room: then the change is over, and nothing has happened.

@@ -1,4 +1,4 @@
-//! Checks that decisions still hold and can be carried out, before anything is changed; and counts for flows.
+//! Checks that decisions can be carried out, before anything is changed; and counts for flows.
 
 use hugemem::Packet;
 
@@ -20,7 +20,7 @@ fn hash(key: &FlowKey) -> u32 {
     u32::from_le_bytes([a, b, c, d])
 }
 
-/// Checks that decisions still hold and can be carried out.
+/// Checks that decisions can be carried out.
 #[derive(Debug)]
 pub(in crate::switch) struct Policy;
 
@@ -33,15 +33,7 @@ impl Element for Policy {
     }
 
     #[inline]
-    fn process(&mut self, set: Set, slots: &mut Slots, context: &mut Context<'_>) {
-        let oldest = context.layout.oldest_generation;
-        if slots.oldest < oldest {
-            for place in set.without(slots.decided).places() {
-                if slots.get(place).action.generation() < oldest {
-                    slots.settle(place, Verdict::Up(Why::Stale));
-                }
-            }
-        }
+    fn process(&mut self, _: Set, slots: &mut Slots, context: &mut Context<'_>) {
         // Their verdicts stand already.
         slots.live = slots.live.without(slots.wants.end);
         for place in slots.live.and(slots.wants.rewrite).places() {

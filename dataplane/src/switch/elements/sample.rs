@@ -15,7 +15,7 @@ impl Element for Sample {
 
     #[inline]
     fn wanted(&self, slots: &Slots) -> Set {
-        slots.live.and(slots.wants.sample)
+        slots.live.and(slots.sampled)
     }
 
     fn process(&mut self, set: Set, _: &mut Slots, context: &mut Context<'_>) {

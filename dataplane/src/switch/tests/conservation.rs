@@ -35,16 +35,14 @@ fn rewrite() -> impl Strategy<Value = Rewrite> {
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    (output(), rewrite(), 0_u16..3, any::<(bool, bool)>(), 0_u16..2, 0_u32..3).prop_map(
-        |(output, rewrite, meter, (sample, mirror), coprocessor, generation)| Action {
+    (output(), rewrite(), 0_u16..3, any::<bool>(), 0_u16..2).prop_map(
+        |(output, rewrite, meter, mirror, coprocessor)| Action {
             output,
             rewrite,
             meter,
-            sample,
             mirror,
             coprocessor,
             owner: 0,
-            generation,
         },
     )
 }
@@ -69,7 +67,6 @@ proptest! {
         let layout = Layout {
             sets: sets.into_iter().map(Vec::into_boxed_slice).collect(),
             mirror: Some(PortSlot(1)),
-            oldest_generation: 1,
             ..layout()
         };
         let mut world = World::new(layout);

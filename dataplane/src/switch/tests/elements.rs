@@ -139,20 +139,6 @@ fn some_actions_send_every_packet_up() {
 }
 
 #[test]
-fn decisions_of_old_rules_do_not_hold() {
-    let mut world = World::new(layout());
-    world.learn(&numbered(1, 0), 0, &Action { generation: 4, ..to(1) });
-    world.learn(&numbered(2, 0), 0, &Action { generation: 5, ..to(1) });
-    world.desk.adopt(None, Some(Arc::new(Layout { oldest_generation: 5, ..layout() })));
-    world.attend();
-    world.run(&[&numbered(1, 0), &numbered(2, 0)], 0);
-    assert_eq!(world.sent(), [(1, numbered(2, 0))]);
-    let Some(Event::Back(Back { layout: Some(old), .. })) = world.desk.next_event() else { panic!("no layout") };
-    assert_eq!(old.oldest_generation, 0);
-    assert_eq!(world.ticket().why, Why::Stale);
-}
-
-#[test]
 fn a_meter_lets_its_rate_through() {
     let mut world = World::new(layout());
     world.learn(&frame(), 0, &Action { meter: 3, ..to(1) });
@@ -311,14 +297,29 @@ fn copies_are_bounded_and_need_buffers() {
 fn mirrored_packets_are_copied_as_they_came() {
     let mut world = World::new(Layout { mirror: Some(PortSlot(3)), ..layout() });
     let rewrite = Rewrite { destination_mac: Some(mac(9)), ..Rewrite::default() };
-    world.learn(&frame(), 0, &Action { mirror: true, sample: true, rewrite, ..to(1) });
+    world.learn(&frame(), 0, &Action { mirror: true, rewrite, ..to(1) });
     world.run(&[&frame()], 0);
     let mut sent = world.sent();
     sent.sort();
     assert_eq!(sent[1], (3, frame()));
     assert_eq!(sent[0].1[..6], mac(9).0);
-    assert_eq!(world.pipeline.cells().through.snapshot().count(), 1);
     world.assert_balanced();
+}
+
+#[test]
+fn one_packet_of_each_timed_batch_tells_how_long_it_took() {
+    let mut world = World::new(layout());
+    world.learn(&frame(), 0, &to(1));
+    for _ in 0..65 {
+        world.now = crate::clock::cycles();
+        world.run(&[frame().as_slice(); 10], 0);
+    }
+    let through = world.pipeline.cells().through.snapshot();
+    // Of 16 batches, the first one.
+    assert_eq!(through.count(), 5);
+    assert!(through.sum() > 0);
+    let sample = world.pipeline.statistics().stages[Stage::Sample as usize];
+    assert_eq!((sample.batches, sample.packets), (5, 5));
 }
 
 #[test]
@@ -403,7 +404,7 @@ fn an_explanation_goes_element_by_element() {
         [
             "parse: IPv4, UDP 10.0.0.1:1 > 10.0.0.2:2, ttl 64",
             &format!("look up: flow {} knows it: to port slot 1", index.number()),
-            "policy: the decision holds",
+            "policy: the decision can be carried out",
             "rewrite: source 02:00:00:00:00:08, one hop less to live",
             "queue: it goes to port slot 1",
         ]

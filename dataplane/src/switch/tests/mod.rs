@@ -43,7 +43,6 @@ fn layout() -> Layout {
         tunnels: Vec::new(),
         sets: Vec::new(),
         terminations: Terminations::default(),
-        oldest_generation: 0,
         mirror: None,
         translations: Arc::new(NatTable::new(16)),
     }

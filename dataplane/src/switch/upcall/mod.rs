@@ -38,8 +38,6 @@ pub(super) const RESERVED: usize = 8;
 pub enum Why {
     /// No flow knows it.
     Miss,
-    /// Its flow was decided on by rules that do not hold any more.
-    Stale,
     /// Its flow's action says so.
     Asked,
     /// Control is to answer it itself.
@@ -160,7 +158,6 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Miss => "no flow knows it",
-            Self::Stale => "the rules have changed since its flow was made",
             Self::Asked => "its flow's action sends it to control",
             Self::Local => "control answers it",
             Self::TimeExceeded => "its time to live ran out",

@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
+use dataplane::vswitch::report::LatencyReport;
 use serde_json::{Value, json};
 
 use super::ask::{self, word};
 use crate::cli::{ShowArguments, Shown};
 use crate::output;
-use crate::table::{Table, grouped, optional};
+use crate::table::{Table, grouped, optional, time};
 
 /// Runs the command.
 pub(crate) fn execute(arguments: ShowArguments) -> anyhow::Result<ExitCode> {
@@ -87,8 +88,27 @@ fn graph(answer: &Value) -> String {
         drops.row([word(drop, "reason"), word(drop, "sentence"), grouped(number(drop, "packets"))]);
     }
     let mut text = format!("{} packets came in\n{}", grouped(number(answer, "received")), table.render(0));
-    text.push_str(&if drops.is_empty() { "nothing was dropped".to_owned() } else { drops.render(0) });
+    text.push_str(&if drops.is_empty() { "nothing was dropped\n".to_owned() } else { drops.render(0) });
+    if let Some(latency) = answer.get("latency").cloned().and_then(|it| serde_json::from_value(it).ok()) {
+        text.push_str(&latencies(&latency, "took").render(0));
+    }
     text
+}
+
+/// How long packets took since the start, those kinds that there were.
+pub(crate) fn latencies(latency: &LatencyReport, heading: &str) -> Table {
+    let mut table = Table::new(1, [heading, "packets", "median", "99 %", "99.9 %", "longest"]);
+    let kinds = [
+        ("through the elements", &latency.through),
+        ("waiting for their flow", &latency.waited),
+        ("with control", &latency.with_control),
+    ];
+    for (kind, took) in kinds.into_iter().filter(|(_, took)| took.count > 0) {
+        let times = [took.p50, took.p99, took.p999, took.maximum].map(time);
+        let [p50, p99, p999, maximum] = times;
+        table.row([kind.to_owned(), grouped(took.count), p50, p99, p999, maximum]);
+    }
+    table
 }
 
 fn networks(entries: &[&Value]) -> String {
@@ -226,7 +246,13 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("denied   a rule denies it    1,234"), "{text}");
-        assert!(graph(&json!({})).ends_with("nothing was dropped"));
+        assert!(graph(&json!({})).ends_with("nothing was dropped\n"));
+        let mut latency = LatencyReport::default();
+        latency.through.count = 1500;
+        latency.through.p50 = 2100;
+        let text = graph(&json!({ "latency": latency }));
+        assert!(text.contains("through the elements    1,500  2.1 us"), "{text}");
+        assert!(!text.contains("with control"), "{text}");
     }
 
     #[test]

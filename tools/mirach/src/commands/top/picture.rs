@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use dataplane::control::{Client, ClientError, code};
-use dataplane::vswitch::report::{CountReport, ElementReport, FlowList, FlowReport, VswitchStatistics};
+use dataplane::vswitch::report::{CountReport, ElementReport, FlowList, FlowReport, LatencyReport, VswitchStatistics};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -49,6 +49,8 @@ pub(super) struct Picture {
     pub(super) engines: Vec<EngineRates>,
     pub(super) elements: Vec<ElementRates>,
     pub(super) drops: Vec<DropRate>,
+    /// Since the start.
+    pub(super) latency: LatencyReport,
     pub(super) flows: FlowCounts,
     pub(super) most_used: Vec<FlowReport>,
 }
@@ -169,6 +171,7 @@ impl Picture {
             .collect();
         drops.sort_by(|left, right| right.packets.total_cmp(&left.packets).then(right.total.cmp(&left.total)));
         self.drops = drops;
+        self.latency = now.latency.clone();
     }
 }
 

@@ -3,13 +3,14 @@
 use super::picture::Picture;
 use super::terminal::Size;
 use crate::commands::flows;
+use crate::commands::show::latencies;
 use crate::table::{Table, grouped, optional};
 
 /// The lines, cut to what fits. Without a size, all of them.
 pub(super) fn lines(picture: &Picture, size: Option<Size>) -> Vec<String> {
     let mut sections = vec![ports(picture)];
     if picture.has_switch {
-        sections.extend([engines(picture), elements(picture), drops(picture), used(picture)]);
+        sections.extend([engines(picture), elements(picture), latency(picture), drops(picture), used(picture)]);
     }
     sections.retain(|section| section.len() > 1);
     let mut lines = heading(picture);
@@ -111,6 +112,10 @@ fn elements(picture: &Picture) -> Vec<String> {
         ]);
     }
     rows(&table)
+}
+
+fn latency(picture: &Picture) -> Vec<String> {
+    rows(&latencies(&picture.latency, "TOOK SO FAR"))
 }
 
 fn drops(picture: &Picture) -> Vec<String> {
