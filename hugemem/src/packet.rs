@@ -157,13 +157,13 @@ impl Packet {
         prefetch::at(self.header().pointer());
     }
 
-    /// Fetches the start of the frame, and what is in front of it for a header, to be written soon.
+    /// Fetches the start of the frame, to be written soon, and what is in front of it for a header, which may be there already.
     #[inline]
     pub fn prefetch_to_write(&self) {
         let header = self.header();
         prefetch::at_to_write(header.pointer());
         if header.start > 0 {
-            prefetch::at_to_write(header.data.map_addr(|data| data.saturating_add(usize::from(header.start) - 1)));
+            prefetch::at(header.data.map_addr(|data| data.saturating_add(usize::from(header.start) - 1)));
         }
     }
 

@@ -269,7 +269,11 @@ impl Sender {
             long[..PLAIN].copy_from_slice(&header);
             place.copy_from_slice(&long);
         } else {
-            packet.prepend(PLAIN).ok_or(DropReason::NoHeadroom)?.copy_from_slice(&header);
+            let place = packet.prepend(PLAIN).ok_or(DropReason::NoHeadroom)?;
+            // Mostly it is there from the frame before. A line that is not written to stays in the cache of a device that is software.
+            if *place != header {
+                place.copy_from_slice(&header);
+            }
         }
         Ok(())
     }
