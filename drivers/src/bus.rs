@@ -54,8 +54,19 @@ pub trait Bar: Clone + Send + 'static {
     fn load<W: Width>(&self, offset: u32) -> W;
     /// Writes a register in one transaction. Not ordered against DMA memory: see [`Bar::publish`].
     fn store<W: Width>(&self, offset: u32, value: W);
-    /// Writes 64 bytes as one transaction where the processor can (a DSA portal).
+    /// Writes 64 bytes after every earlier write to DMA memory is visible to the device, as one transaction where the processor can (MOVDIR64B), else as
+    /// eight: the portal of a dedicated DSA work queue. A device behind the latter sees a descriptor in pieces; those of models take it so, real ones do not.
     fn store_block(&self, offset: u32, block: &[u64; 8]);
+    /// Whether [`Bar::enqueue_block`] can reach a shared DSA work queue. The instruction for it (ENQCMD) sends a PASID that the system gave this process, and
+    /// kills a process that has none; so it takes a window that a kernel lent along with a PASID (`/dev/dsa`), or a model. VFIO gives none.
+    fn can_enqueue(&self) -> bool {
+        false
+    }
+    /// Offers 64 bytes, as [`Bar::store_block`] writes them, to a work queue that says whether it took them. `false` when it is full, nobody
+    /// answered, or [`Bar::can_enqueue`] is `false`: nothing happened then, and the same block can be offered again.
+    fn enqueue_block(&self, _offset: u32, _block: &[u64; 8]) -> bool {
+        false
+    }
     /// Writes a register after every earlier write to DMA memory is visible to the device: a doorbell.
     fn publish<W: Width>(&self, offset: u32, value: W);
 }

@@ -16,6 +16,7 @@ extern crate std;
 pub mod bus;
 pub mod checksum;
 pub mod copy_engine;
+pub mod dsa;
 mod error;
 mod health;
 mod home;

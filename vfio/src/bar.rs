@@ -20,6 +20,12 @@
 //! write-combining memory and so not at all against earlier stores; that is why
 //! [`store_block`](drivers::bus::Bar::store_block) puts an `SFENCE` in front of it. The 8-store fallback gets the fence too, so
 //! that both promise the same.
+//!
+//! # Portals
+//!
+//! `ENQCMD` stores 64 bytes and tells whether the device took them. It sends the PASID that the kernel gave this process, and the kernel kills a process
+//! that has none and executes it. VFIO never gives one, so a window over VFIO answers [`can_enqueue`](drivers::bus::Bar::can_enqueue) with `false`. A
+//! [`Bar::of_portal`] is a page of the `idxd` driver's, which gives the process a PASID when its file is opened.
 
 #![expect(unsafe_code, reason = "device registers are reached by volatile access to mapped memory")]
 
@@ -87,6 +93,8 @@ struct Window {
     rest: RwLock<Option<Box<dyn Rest>>>,
     /// The processor has MOVDIR64B.
     direct_store: bool,
+    /// The processor has ENQCMD, and this process has a PASID for what is behind the window.
+    enqueue: bool,
 }
 
 #[derive(Debug)]
@@ -138,8 +146,29 @@ impl Bar {
             let mapping = MmapOptions::new().offset(offset).len(length).map_raw(&file)?;
             areas.push(Area { offset: stretch.offset, length: stretch.length, mapping });
         }
-        let window = Window { size, areas, rest: RwLock::new(Some(rest)), direct_store: has_direct_store() };
+        let window =
+            Window { size, areas, rest: RwLock::new(Some(rest)), direct_store: has_direct_store(), enqueue: false };
         Ok(Self { window: Arc::new(window) })
+    }
+
+    /// Maps the portal of a work queue: the one page that the `idxd` driver gives for an open file of it (`/dev/dsa/wq0.0`).
+    ///
+    /// # Errors
+    /// When the kernel refuses. It does when the process lacks CAP_SYS_RAWIO, on devices with the weakness of INTEL-SA-01084.
+    pub fn of_portal(file: File) -> io::Result<Self> {
+        let mapping = MmapOptions::new().len(4096).map_raw(&file)?;
+        let areas = vec![Area { offset: 0, length: PAGE, mapping }];
+        // The file stays open for as long as the page is mapped: closing it would take the PASID away.
+        let rest = InFile { file: Arc::new(file), start: 0 };
+        let (direct_store, enqueue) = (has_direct_store(), has_enqueue());
+        let window = Window { size: PAGE, areas, rest: RwLock::new(Some(Box::new(rest))), direct_store, enqueue };
+        Ok(Self { window: Arc::new(window) })
+    }
+
+    /// Whether the processor stores 64 bytes at once, which the portal of a real device wants.
+    #[must_use]
+    pub fn stores_blocks_whole(&self) -> bool {
+        self.window.direct_store
     }
 
     /// Parts every handle from the device. See the module's text.
@@ -262,6 +291,20 @@ impl drivers::bus::Bar for Bar {
         }
     }
 
+    fn can_enqueue(&self) -> bool {
+        self.window.enqueue
+    }
+
+    fn enqueue_block(&self, offset: u32, block: &[u64; 8]) -> bool {
+        match self.place(offset, 64) {
+            Place::Mapped(pointer) if self.window.enqueue => {
+                // SAFETY: the processor has the instruction and the process a PASID; `place` checked 64 aligned bytes inside a live mapping.
+                unsafe { enqueue(pointer, block) }
+            }
+            _ => false,
+        }
+    }
+
     fn publish<W: Width>(&self, offset: u32, value: W) {
         fence(Ordering::Release);
         self.store(offset, value);
@@ -301,6 +344,11 @@ fn has_direct_store() -> bool {
     std::arch::x86_64::__cpuid(0).eax >= 7 && std::arch::x86_64::__cpuid_count(7, 0).ecx & 1 << 28 != 0
 }
 
+/// Whether the processor has ENQCMD: CPUID leaf 7, ECX bit 29.
+fn has_enqueue() -> bool {
+    std::arch::x86_64::__cpuid(0).eax >= 7 && std::arch::x86_64::__cpuid_count(7, 0).ecx & 1 << 29 != 0
+}
+
 fn store_fence() {
     // SAFETY: SFENCE is part of x86-64 and only orders stores.
     unsafe { std::arch::asm!("sfence", options(nostack, preserves_flags)) };
@@ -321,6 +369,28 @@ unsafe fn direct_store(to: *mut u8, block: &[u64; 8]) {
             options(nostack, preserves_flags),
         );
     }
+}
+
+/// Offers 64 bytes, after all earlier stores. Whether they were taken.
+///
+/// # Safety
+/// The processor has ENQCMD, the process has a PASID, and `to` is valid for writing 64 bytes and aligned to 64.
+unsafe fn enqueue(to: *mut u8, block: &[u64; 8]) -> bool {
+    let full: u8;
+    // SAFETY: the caller promises a valid target, the instruction and a PASID; `block` is 64 readable bytes.
+    unsafe {
+        std::arch::asm!(
+            "sfence",
+            // The zero flag says that the device did not take it.
+            "enqcmd {to}, [{from}]",
+            "setz {full}",
+            to = in(reg) to,
+            from = in(reg) block.as_ptr(),
+            full = out(reg_byte) full,
+            options(nostack),
+        );
+    }
+    full == 0
 }
 
 #[cfg(test)]

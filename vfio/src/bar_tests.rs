@@ -93,3 +93,19 @@ fn areas_that_do_not_fit_the_window_are_refused() {
         assert!(Bar::in_file(file, 0, SIZE, &[stretch]).is_err(), "{stretch:?}");
     }
 }
+
+#[test]
+fn a_portal_is_one_page_and_only_a_processor_with_the_instruction_can_enqueue() {
+    let (file, bar) = window();
+    // Over VFIO there is no PASID, whatever the processor has: trying would kill the process.
+    assert!(!bar.can_enqueue() && !bar.enqueue_block(0x40, &[1; 8]));
+    let portal = Bar::of_portal(file.try_clone().unwrap()).unwrap();
+    assert_eq!((portal.size(), portal.can_enqueue()), (0x1000, has_enqueue()));
+    portal.store_block(0x40, &[7; 8]);
+    portal.store_block(0x1000, &[9; 8]);
+    let mut raw = [0; 0x3000];
+    file.read_exact_at(&mut raw, 0).unwrap();
+    assert!(raw[0x40..0x80].chunks(8).all(|word| word == 7_u64.to_le_bytes()));
+    assert!(raw[..0x40].iter().chain(&raw[0x80..]).all(|byte| *byte == 0));
+    assert!(!portal.enqueue_block(0x1000, &[1; 8]), "outside");
+}

@@ -51,7 +51,6 @@ const IOAT: [(u16, u16); 8] = [
     (0x3c20, 0x3c2f),
     (0x6f20, 0x6f2f),
 ];
-const DSA: [u16; 3] = [0x0b25, 0x1212, 0x11fb];
 
 /// What kind of device this is, if it is one that mirach is about.
 #[must_use]
@@ -72,7 +71,7 @@ pub fn support(id: PciId) -> Support {
         _ if drivers::ixgbe::matches(id) => Support::Ready("ixgbe"),
         (INTEL, device) if I40E.contains(&device) => Support::Planned("i40e"),
         _ if is_ioat(id) => Support::Planned("ioat"),
-        _ if is_dsa(id) => Support::Planned("dsa"),
+        _ if is_dsa(id) => Support::Ready("dsa"),
         _ => Support::None,
     }
 }
@@ -83,7 +82,7 @@ fn is_ioat(id: PciId) -> bool {
 
 /// Intel's Data Streaming Accelerator.
 pub(crate) fn is_dsa(id: PciId) -> bool {
-    id.vendor == INTEL && DSA.contains(&id.device)
+    drivers::dsa::matches(id)
 }
 
 /// The names of PCI devices, from the file `pci.ids` where a package has installed it.
@@ -160,7 +159,6 @@ mod tests {
     fn what_is_not_driven_yet_says_so() {
         assert_eq!(support(id(0x1af4, 0x1041, 0)), Support::Ready("virtio-net"));
         assert_eq!(support(id(0x8086, 0x10fb, 0)), Support::Ready("ixgbe"));
-        assert_eq!(support(id(0x8086, 0x0b25, 0)), Support::Planned("dsa"));
         assert_eq!(support(id(0x10ec, 0x8168, 0)), Support::None);
         assert_eq!(Support::Planned("i40e").to_string(), "not yet (i40e is planned)");
     }
