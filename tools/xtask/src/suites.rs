@@ -165,7 +165,14 @@ pub(crate) fn list() {
 }
 
 fn step(meaning: Meaning, arguments: &[&str]) -> Step {
-    Step { command: cargo(arguments), meaning }
+    Step { command: quick(arguments), meaning }
+}
+
+/// A cargo command that builds release binaries without link-time optimisation: that takes minutes for each, and changes nothing that a test may rely on.
+fn quick(arguments: &[&str]) -> Command {
+    let mut command = cargo(arguments);
+    command.env("CARGO_PROFILE_RELEASE_LTO", "off");
+    command
 }
 
 fn lint() -> Vec<Step> {
@@ -206,12 +213,11 @@ fn integration_tests(package: &str) -> Vec<String> {
 
 fn loom() -> Vec<Step> {
     let step = |package| {
-        let mut command = cargo(&["test", "-p", package, "--release", "--lib", "loom"]);
+        let mut command = quick(&["test", "-p", package, "--release", "--lib", "loom"]);
         command
             .env("RUSTFLAGS", "--cfg loom")
             // Other flags would make cargo build everything again each time the folder were shared.
-            .env("CARGO_TARGET_DIR", target().join("loom"))
-            .env("CARGO_PROFILE_RELEASE_LTO", "off");
+            .env("CARGO_TARGET_DIR", target().join("loom"));
         Step { command, meaning: Meaning::Tests }
     };
     vec![step("mirach-hugemem"), step("mirach-dataplane")]
@@ -219,9 +225,7 @@ fn loom() -> Vec<Step> {
 
 /// At full speed: threads meet more often.
 fn flow() -> Vec<Step> {
-    let mut command = cargo(&["test", "-p", "mirach-dataplane", "--release", "--lib", "--", "flow::", "headers::"]);
-    command.env("CARGO_PROFILE_RELEASE_LTO", "off");
-    vec![Step { command, meaning: Meaning::Tests }]
+    vec![step(Meaning::Tests, &["test", "-p", "mirach-dataplane", "--release", "--lib", "--", "flow::", "headers::"])]
 }
 
 fn rules() -> Vec<Step> {
@@ -261,7 +265,7 @@ fn demo() -> Vec<Step> {
 /// Builds the guests' static binaries: `mirach`, and those that the end-to-end tests bring.
 fn guest_programs(names: &[&str]) -> Vec<Step> {
     let build = |arguments: &[&str]| {
-        let mut command = cargo(&["build", "--release", "--target", "x86_64-unknown-linux-musl"]);
+        let mut command = quick(&["build", "--release", "--target", "x86_64-unknown-linux-musl"]);
         command.args(arguments);
         Step { command, meaning: Meaning::Build }
     };
