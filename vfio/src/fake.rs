@@ -46,6 +46,20 @@ impl Machine {
         symlink(target, path).unwrap();
     }
 
+    /// A work queue of idxd's.
+    pub(crate) fn work_queue(&self, name: &str, state: &str, owner: &str, mode: &str) {
+        for (attribute, value) in [
+            ("state", state),
+            ("type", owner),
+            ("mode", mode),
+            ("size", "16"),
+            ("max_batch_size", "1024"),
+            ("max_transfer_size", "2147483648"),
+        ] {
+            self.file(&format!("sys/bus/dsa/devices/{name}/{attribute}"), &format!("{value}\n"));
+        }
+    }
+
     /// A PCI function. Its driver is also the one that the kernel gives it when nothing else is asked for.
     pub(crate) fn function(
         &self,

@@ -6,6 +6,7 @@
 //! - [`bar`]: register windows; the only code that touches them.
 //! - [`discover`]: network cards and DMA engines with what the kernel does with them.
 //! - [`bind`]: takes a device from its kernel driver, and gives it back.
+//! - [`work_queue`]: what the kernel's idxd driver offers of DSA devices.
 //! - [`doctor`]: what this machine has and lacks for all that, with the command that mends it.
 //!
 //! It maps memory for a kernel's device only behind an IOMMU, allocates no DMA memory (that is `hugemem`'s) and drives no device itself.
@@ -22,6 +23,7 @@ pub mod kernel;
 pub mod network;
 pub mod sysfs;
 pub mod user;
+pub mod work_queue;
 
 #[cfg(test)]
 mod fake;
@@ -31,3 +33,4 @@ pub use clock::SystemClock;
 pub use interrupt::Interrupt;
 pub use kernel::{Function, Interface};
 pub use sysfs::Sysfs;
+pub use work_queue::WorkQueue;

@@ -8,7 +8,6 @@ use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 
 use super::Finding;
-use crate::catalogue;
 use crate::kernel::explain::iommu_parameters;
 use crate::sysfs::{Sysfs, names, read};
 
@@ -16,7 +15,6 @@ pub(super) fn examine(sysfs: &Sysfs) -> Vec<Finding> {
     let mut findings = vec![iommu(sysfs), module(sysfs), interfaces(sysfs)];
     findings.extend(permissions(sysfs));
     findings.extend(unsafe_modes(sysfs));
-    findings.extend(dsa(sysfs));
     findings
 }
 
@@ -139,28 +137,4 @@ fn unsafe_modes(sysfs: &Sysfs) -> Vec<Finding> {
         on.then(|| Finding::warning(TOPIC, meaning, format!("echo N | sudo tee /sys/{path}")))
     })
     .collect()
-}
-
-/// Linux denies DSA devices to vfio-pci (INTEL-SA-01084).
-fn dsa(sysfs: &Sysfs) -> Option<Finding> {
-    const TOPIC: &str = "DSA";
-    let devices: Vec<String> = sysfs
-        .functions()
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|address| catalogue::is_dsa(sysfs.id(*address)))
-        .map(|address| address.to_string())
-        .collect();
-    if devices.is_empty() {
-        return None;
-    }
-    let found = devices.join(", ");
-    if read(&sysfs.path("module/vfio_pci/parameters/disable_denylist")).as_deref() == Some("Y") {
-        return Some(Finding::good(TOPIC, format!("{found}; vfio-pci takes them")));
-    }
-    Some(Finding::warning(
-        TOPIC,
-        format!("{found}; Linux denies them to vfio-pci, because their users can disturb each other (INTEL-SA-01084)"),
-        "only if every user of the machine is trusted: sudo modprobe -r vfio-pci; sudo modprobe vfio-pci disable_denylist=1",
-    ))
 }

@@ -3,6 +3,7 @@
 //! Everything is read, nothing is changed. [`examine`] gives facts as data; printing them is up to the caller.
 
 mod bus;
+mod copy_engines;
 mod memory;
 mod processor;
 
@@ -43,7 +44,7 @@ pub struct Finding {
     pub state: State,
     /// What there is.
     pub found: String,
-    /// What mends it, when something is to be mended: a command, or words where there is none.
+    /// What mends it, when something is to be mended, or what comes next: a command, or words where there is none.
     pub fix: Option<String>,
 }
 
@@ -71,6 +72,7 @@ pub fn examine(sysfs: &Sysfs) -> Vec<Finding> {
     let mut findings = bus::examine(sysfs);
     findings.extend(memory::examine(sysfs));
     findings.extend(processor::examine(sysfs));
+    findings.extend(copy_engines::examine(sysfs));
     findings
 }
 

@@ -35,7 +35,8 @@ fn text(findings: &[Finding]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{:<7}  {topic:<width$}  {found}", state.word());
         if let Some(fix) = fix {
-            let _ = writeln!(text, "{:7}  {:width$}  mend it: {fix}", "", "");
+            let word = if *state == State::Good { "what comes next" } else { "mend it" };
+            let _ = writeln!(text, "{:7}  {:width$}  {word}: {fix}", "", "");
         }
     }
     let bad = findings.iter().filter(|finding| finding.state == State::Bad).count();
