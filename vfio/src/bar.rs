@@ -283,9 +283,12 @@ impl drivers::bus::Bar for Bar {
                 }
             }
             Place::Rest(offset) => {
-                for (word, at) in block.iter().zip((offset..).step_by(8)) {
-                    self.rest_store(at, &word.to_le_bytes());
+                let mut bytes = [0; 64];
+                for (part, word) in bytes.chunks_exact_mut(8).zip(block) {
+                    part.copy_from_slice(&word.to_le_bytes());
                 }
+                // One message to whoever plays the device; the kernel makes several accesses of it.
+                self.rest_store(offset, &bytes);
             }
             Place::Outside => {}
         }

@@ -4,15 +4,17 @@
 //! wrong offset on either side shows. It implements [`drivers::bus::PciFunction`], so a driver cannot tell it
 //! from hardware. It reaches only memory that was mapped for it; any other access is refused and
 //! recorded as an IOMMU fault. And it can lie on purpose: see [`virtio_net::Fault`],
-//! [`ixgbe::Fault`] and [`ioat::Fault`].
+//! [`ixgbe::Fault`], [`ioat::Fault`] and [`dsa::Fault`].
 
 pub mod card;
 mod clock;
+pub mod dsa;
 mod fault;
 mod interrupt;
 pub mod ioat;
 pub mod ixgbe;
 mod memory;
+pub mod plan;
 mod random;
 pub mod virtio_net;
 pub mod wire;

@@ -61,6 +61,17 @@ impl Work {
     }
 }
 
+/// How 64 bytes are written at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BlockWrite {
+    /// A posted write (MOVDIR64B): nobody waits for an answer.
+    Posted,
+    /// A deferrable memory write (ENQCMD): the answer says whether they were taken.
+    Deferrable,
+    /// The bus does not tell which of the two it is, and carries the answer.
+    Either,
+}
+
 /// The device side of a card.
 pub trait Chip: Send + 'static {
     /// What the bus has to know. Never changes.
@@ -69,6 +80,13 @@ pub trait Chip: Send + 'static {
     fn load(&mut self, bus: &mut Bus, bar: u8, offset: u32, bytes: u32) -> u64;
     /// Writes a register.
     fn store(&mut self, bus: &mut Bus, bar: u8, offset: u32, bytes: u32, value: u64);
+    /// Writes 64 bytes at an offset that is a multiple of 64, in one transaction. `false` when they were not taken and are to be written again later.
+    fn store_block(&mut self, bus: &mut Bus, bar: u8, offset: u32, block: &[u64; 8], _write: BlockWrite) -> bool {
+        for (index, word) in (0_u32..).zip(block) {
+            self.store(bus, bar, offset.wrapping_add(8 * index), 8, *word);
+        }
+        true
+    }
     /// Reads an aligned word of extended configuration space (from 0x100 on), when the chip has one there.
     fn load_config(&mut self, _bus: &mut Bus, _offset: u16) -> Option<u32> {
         None

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bus::Bus;
-use super::chip::{Chip, Layout, Work};
+use super::chip::{BlockWrite, Chip, Layout, Work};
 use super::config_space::ConfigSpace;
 use super::errands::Errands;
 use super::options::Options;
@@ -14,11 +14,23 @@ use crate::wire::Wire;
 /// Where extended configuration space begins.
 const EXTENDED: usize = 0x100;
 
+/// Posted writes that may be under way to the chip; who posts one more waits until it has them.
+const POSTED: usize = 1024;
+
+/// 64 bytes that were written at once.
+struct Posted {
+    bar: u8,
+    offset: u32,
+    block: [u64; 8],
+}
+
 /// What is behind the lock.
 pub(super) struct Core<C> {
     pub(super) chip: C,
     pub(super) bus: Bus,
     pub(super) space: ConfigSpace,
+    /// Empty: memory for the posted writes that come next.
+    spare: Vec<Posted>,
 }
 
 impl<C: Chip> Core<C> {
@@ -87,6 +99,10 @@ pub(super) struct Shared<C> {
     /// By base address register.
     pub(super) windows: [Option<Arc<Registers>>; 6],
     core: Mutex<Core<C>>,
+    /// What was written at once and has not arrived yet, in order. Its lock is never held for long; whoever takes the card's lock first delivers.
+    posted: Mutex<Vec<Posted>>,
+    /// There is some.
+    has_posted: AtomicBool,
     /// Threads that want the lock: a polling device gives way to them.
     waiting: AtomicU32,
     /// The card was pulled out.
@@ -103,7 +119,9 @@ impl<C: Chip> Shared<C> {
         Ok(Self {
             name: options.name.as_str().into(),
             windows: bus.windows.clone(),
-            core: Mutex::new(Core { chip, bus, space }),
+            core: Mutex::new(Core { chip, bus, space, spare: Vec::new() }),
+            posted: Mutex::new(Vec::new()),
+            has_posted: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
             layout,
             options,
@@ -113,14 +131,39 @@ impl<C: Chip> Shared<C> {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Core<C>> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.deliver(&mut core);
         core
     }
 
-    /// For the thread that polls, which nobody has to give way to.
-    fn lock_to_poll(&self) -> MutexGuard<'_, Core<C>> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    /// For the thread that polls, which nobody has to give way to. Says whether posted writes have arrived.
+    fn lock_to_poll(&self) -> (MutexGuard<'_, Core<C>>, bool) {
+        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let delivered = self.deliver(&mut core);
+        (core, delivered)
+    }
+
+    /// Posted writes arrive.
+    fn deliver(&self, core: &mut Core<C>) -> bool {
+        if !self.has_posted.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut arrived = std::mem::take(&mut core.spare);
+        {
+            let mut posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::swap(&mut *posted, &mut arrived);
+            self.has_posted.store(false, Ordering::Relaxed);
+        }
+        let Core { chip, bus, .. } = core;
+        bus.begin_access();
+        for Posted { bar, offset, block } in arrived.drain(..) {
+            if !bus.is_gone() {
+                chip.store_block(bus, bar, offset, &block, BlockWrite::Posted);
+            }
+        }
+        core.spare = arrived;
+        true
     }
 
     #[inline]
@@ -143,8 +186,9 @@ impl<C: Chip> Shared<C> {
             return Work::default();
         }
         let (mut work, errands) = {
-            let mut core = self.lock_to_poll();
-            let work = core.poll(wire, budget);
+            let (mut core, delivered) = self.lock_to_poll();
+            let mut work = core.poll(wire, budget);
+            work.other |= delivered;
             (work, core.bus.errands())
         };
         work.other |= errands.is_some();
@@ -184,5 +228,36 @@ impl<C: Chip> Shared<C> {
             bus.quick_errands()
         };
         self.run(errands);
+    }
+
+    /// The driver writes 64 bytes at once, and does not wait.
+    pub(super) fn post_block(&self, bar: u8, offset: u32, block: &[u64; 8]) {
+        while !self.is_gone() {
+            {
+                let mut posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
+                if posted.len() < POSTED {
+                    posted.push(Posted { bar, offset, block: *block });
+                    self.has_posted.store(true, Ordering::Release);
+                    return;
+                }
+            }
+            drop(self.lock());
+        }
+    }
+
+    /// The driver writes 64 bytes at once, and wants to know whether they were taken.
+    pub(super) fn store_block(&self, bar: u8, offset: u32, block: &[u64; 8], write: BlockWrite) -> bool {
+        if self.is_gone() {
+            return false;
+        }
+        let (taken, errands) = {
+            let mut core = self.lock();
+            let Core { chip, bus, .. } = &mut *core;
+            bus.begin_access();
+            let taken = chip.store_block(bus, bar, offset, block, write);
+            (taken, bus.quick_errands())
+        };
+        self.run(errands);
+        taken
     }
 }

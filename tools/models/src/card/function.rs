@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use drivers::bus::{Bar, BusError, PciFunction, PciId, Width};
 use hugemem::{IovaRange, Region};
 
-use super::chip::Chip;
+use super::chip::{BlockWrite, Chip};
 use super::core::Shared;
 use super::device::Control;
 use super::registers::Registers;
@@ -240,10 +240,26 @@ impl<C: Chip> Bar for Window<C> {
         }
     }
 
+    /// The chip gets them at its next poll, or before the next access that calls it.
     fn store_block(&self, offset: u32, block: &[u64; 8]) {
+        if !self.answers(offset, 64) {
+            return;
+        }
+        if self.open(offset, 8).is_none() {
+            self.shared.post_block(self.bar, offset, block);
+            return;
+        }
         for (index, word) in (0_u32..).zip(block) {
             self.store(offset.wrapping_add(8 * index), *word);
         }
+    }
+
+    fn can_enqueue(&self) -> bool {
+        true
+    }
+
+    fn enqueue_block(&self, offset: u32, block: &[u64; 8]) -> bool {
+        self.answers(offset, 64) && self.shared.store_block(self.bar, offset, block, BlockWrite::Deferrable)
     }
 
     /// A store is enough: to a shared page it releases what was written before, and elsewhere it goes through a lock.

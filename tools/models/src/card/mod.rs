@@ -7,7 +7,8 @@
 //! # Registers
 //!
 //! Pages of registers without side effects are shared memory ([`WindowLayout::shared`]): driver and chip look at the same words, without lock
-//! and without call. Any other access takes the card's lock and calls the chip.
+//! and without call. Any other access takes the card's lock and calls the chip, but for 64 bytes that are written at once: they are posted, in order
+//! with all other accesses, so that a driver does not wait while the chip moves bytes.
 //!
 //! # Memory
 //!
@@ -43,7 +44,7 @@ mod running;
 mod serve;
 
 pub use bus::{Bus, Dma};
-pub use chip::{Chip, Layout, WindowLayout, Work};
+pub use chip::{BlockWrite, Chip, Layout, WindowLayout, Work};
 pub use device::{Control, Device, new};
 pub use function::{Function, Window};
 pub use options::{Options, Time};

@@ -9,7 +9,7 @@ use drivers::bus::BusError;
 use vfio::user::UserError;
 use vfio::user::server::{self, CONFIG, DmaMap, Errno, InterruptKind, MessageDma, Region, Server, Stop};
 
-use super::chip::{Chip, WindowLayout};
+use super::chip::{BlockWrite, Chip, WindowLayout};
 use super::config_space;
 use super::core::Shared;
 use super::device::{Control, Device};
@@ -152,6 +152,12 @@ impl<C: Chip> Socket<C> {
         found.map(|window| window.bar).ok_or(Errno::INVAL)
     }
 
+    /// The word at `offset` is on a shared page.
+    fn is_open(&self, bar: u8, offset: u32) -> bool {
+        let registers = self.shared.windows.get(usize::from(bar)).and_then(Option::as_ref);
+        registers.is_some_and(|registers| registers.is_open(offset, 8))
+    }
+
     fn load(&self, bar: u8, offset: u32, bytes: u32) -> u64 {
         match self.shared.windows.get(usize::from(bar)).and_then(Option::as_ref) {
             Some(registers) if registers.is_open(offset, bytes) => registers.load(offset, bytes),
@@ -179,6 +185,16 @@ impl<C: Chip> Socket<C> {
         let vector = u16::try_from(vector).map_err(|_| Errno::INVAL)?;
         if kind == InterruptKind::Msix && vector < self.shared.layout.vectors { Ok(vector) } else { Err(Errno::INVAL) }
     }
+}
+
+/// 64 bytes that were written at once, and where.
+fn block(offset: u64, bytes: &[u8]) -> Option<(u32, [u64; 8])> {
+    let at = u32::try_from(offset).ok().filter(|at| at.is_multiple_of(64) && bytes.len() == 64)?;
+    let mut block = [0; 8];
+    for (word, part) in block.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = part.try_into().map_or(0, u64::from_le_bytes);
+    }
+    Some((at, block))
 }
 
 /// The accesses that a driver's processor would make of one of `len` bytes: whole registers, at most 8 bytes, or 4 of something longer.
@@ -242,6 +258,10 @@ impl<C: Chip> server::Device for Socket<C> {
             table.copy_from_slice(bytes);
         } else {
             let bar = self.window(region)?;
+            if let Some((at, block)) = block(offset, bytes).filter(|(at, _)| !self.is_open(bar, *at)) {
+                let taken = self.shared.store_block(bar, at, &block, BlockWrite::Either);
+                return if taken { Ok(()) } else { Err(Errno::AGAIN) };
+            }
             let mut rest = bytes;
             for (at, len) in accesses(offset, bytes.len()) {
                 let (part, behind) = rest.split_at(len);

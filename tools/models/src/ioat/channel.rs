@@ -13,12 +13,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::Tricks;
 use super::engine::Job;
 use super::errors::Errors;
 use super::fault::Fault;
 use super::interrupts::Interrupts;
 use super::pci::PciErrors;
-use super::plan::Tricks;
 use super::registers::{REGISTERS, block, merge};
 use super::report::Held;
 use crate::card::{Bus, Hint};

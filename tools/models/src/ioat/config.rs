@@ -1,6 +1,6 @@
 //! What the engine is to be.
 
-use super::plan::Planned;
+use super::Planned;
 
 /// Which chip of the family.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use super::Fate;
 use super::channel::{Channel, State, Surroundings};
 use super::descriptor::{self, Control, Descriptor, Operation};
 use super::errors::Errors;
 use super::fault::Fault;
-use super::plan::Fate;
 use super::report::Held;
 use crate::card::{Dma, Hint};
 use crate::memory::Access;

@@ -1,8 +1,7 @@
 //! Ways in which the engine can lie, each with a name.
 
 use super::errors::Errors;
-use super::plan::When;
-pub use crate::fault::UnknownFault;
+use crate::plan::{Lie, When};
 
 crate::fault::named_faults! {
     /// Completions are written a millisecond after the copies.
@@ -116,10 +115,11 @@ crate::fault::named_faults! {
 /// Descriptors before a fault that needs some strikes, unless asked otherwise.
 const HONEST: u64 = 5;
 
-impl Fault {
-    /// The error that halts the channel, if it is one of those.
-    #[must_use]
-    pub fn error(self) -> Option<Errors> {
+impl Lie for Fault {
+    type Error = Errors;
+
+    /// The error that halts the channel.
+    fn error(self) -> Option<Errors> {
         Some(match self {
             Self::ErrorSourceAddress => Errors::SOURCE_ADDRESS,
             Self::ErrorTargetAddress => Errors::TARGET_ADDRESS,
@@ -145,9 +145,7 @@ impl Fault {
         })
     }
 
-    /// When it strikes unless asked otherwise: from the start, after some honest descriptors, or once after those.
-    #[must_use]
-    pub fn usually(self) -> When {
+    fn usually(self) -> When {
         match self {
             Self::SuspendStuck
             | Self::ResetNeverDone

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::Tricks;
 use super::fault::Fault;
-use super::plan::Tricks;
 use crate::card::Bus;
 
 /// INTRCTRL: the master enable, which a read takes away; something wants attention; both; each channel has its own vector.

@@ -22,7 +22,6 @@ mod errors;
 mod fault;
 mod interrupts;
 mod pci;
-mod plan;
 mod registers;
 mod report;
 
@@ -37,7 +36,6 @@ use self::channel::{Channel, Surroundings};
 use self::engine::Turn;
 use self::interrupts::Interrupts;
 use self::pci::PciErrors;
-use self::plan::Tricks;
 use self::registers::{MSIX, REGISTERS, block};
 use crate::card::{Bus, Chip, Layout, WindowLayout, Work};
 use crate::wire::Wire;
@@ -45,8 +43,13 @@ use crate::wire::Wire;
 pub use self::channel::State;
 pub use self::config::{Config, Doorbells, Kind};
 pub use self::errors::Errors;
-pub use self::fault::{Fault, UnknownFault};
-pub use self::plan::{FaultError, Planned, When};
+pub use self::fault::Fault;
+pub use crate::plan::{FaultError, When};
+
+/// A fault, and when and where it strikes.
+pub type Planned = crate::plan::Planned<Fault>;
+type Tricks = crate::plan::Tricks<Fault>;
+type Fate = crate::plan::Fate<Fault>;
 
 /// Most bytes that a channel moves in one poll.
 const BYTES_A_POLL: u64 = 256 << 10;

@@ -3,6 +3,7 @@
 use drivers::copy_engine::{CopyDevice, CopyEngine, CopyFailure, CopyOutcome, EngineState};
 use drivers::ioat::Record;
 use models::ioat::{Fault, Planned, When};
+use models::plan::Lie;
 
 use crate::bench::{Bench, TURN, chip};
 use crate::common::Watchdog;

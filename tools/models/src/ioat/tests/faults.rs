@@ -8,6 +8,7 @@ use super::mini::{ACTIVE, COMPLETE, DATA, HALTED, IDLE, INTERRUPT, Mini, RING, S
 use crate::DmaFault;
 use crate::ioat::{Config, Errors, Fault, Planned, State, When};
 use crate::memory::Access;
+use crate::plan::Lie;
 
 const SECOND: u64 = 1;
 

@@ -1,11 +1,21 @@
-//! When the engine lies, and in which ways together.
+//! When a copy engine lies, and in which ways together.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::errors::Errors;
-use super::fault::{Fault, UnknownFault};
-use crate::Random;
+use crate::{Random, UnknownFault};
+
+/// The ways in which one kind of engine can lie.
+pub trait Lie: Copy + Eq + fmt::Debug + fmt::Display + FromStr<Err = UnknownFault> {
+    /// What is reported of a descriptor that does not succeed.
+    type Error;
+
+    /// The error that it ends a descriptor with, if it is one of those.
+    fn error(self) -> Option<Self::Error>;
+
+    /// When it strikes unless asked otherwise: from the start, after some honest descriptors, or once after those.
+    fn usually(self) -> When;
+}
 
 /// At which descriptors a fault strikes; the first one since the fault was set is 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,27 +36,27 @@ pub enum When {
 }
 
 /// A fault, and when and where it strikes. Parses from `NAME`, `NAME@17` (once, at that descriptor), `NAME@17+` (from there on), `NAME@every:8`,
-/// `NAME@random:SEED:CHANCE` (of 256), each with `#CHANNEL` behind it or for all channels.
+/// `NAME@random:SEED:CHANCE` (of 256), each with `#CHANNEL` behind it or for all channels. What is a channel here is a work queue elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Planned {
+pub struct Planned<F> {
     /// The fault.
-    pub fault: Fault,
+    pub fault: F,
     /// At which descriptors.
     pub when: When,
     /// On which channel; `None` is on all, whose descriptors count together.
     pub channel: Option<u8>,
 }
 
-impl From<Fault> for Planned {
-    fn from(fault: Fault) -> Self {
+impl<F: Lie> From<F> for Planned<F> {
+    fn from(fault: F) -> Self {
         Self { fault, when: fault.usually(), channel: None }
     }
 }
 
-impl Planned {
+impl<F> Planned<F> {
     /// A fault that strikes as `when` says, on any channel.
     #[must_use]
-    pub fn new(fault: Fault, when: When) -> Self {
+    pub fn new(fault: F, when: When) -> Self {
         Self { fault, when, channel: None }
     }
 
@@ -57,7 +67,7 @@ impl Planned {
     }
 }
 
-impl fmt::Display for Planned {
+impl<F: fmt::Display> fmt::Display for Planned<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.when {
             When::Once(at) => write!(f, "{}@{at}", self.fault)?,
@@ -77,12 +87,12 @@ pub enum FaultError {
     Name(#[from] UnknownFault),
     /// The rest is wrong.
     #[error(
-        "`{0}` does not say when: give NAME, NAME@17, NAME@17+, NAME@every:8 or NAME@random:SEED:CHANCE, and #CHANNEL"
+        "`{0}` does not say when: give NAME, NAME@17, NAME@17+, NAME@every:8 or NAME@random:SEED:CHANCE, and #NUMBER of a channel or queue"
     )]
     When(String),
 }
 
-impl FromStr for Planned {
+impl<F: Lie> FromStr for Planned<F> {
     type Err = FaultError;
 
     fn from_str(text: &str) -> Result<Self, FaultError> {
@@ -93,7 +103,7 @@ impl FromStr for Planned {
             None => (text, None),
         };
         let (name, when) = rest.split_once('@').map_or((rest, None), |(name, when)| (name, Some(when)));
-        let fault: Fault = name.parse()?;
+        let fault: F = name.parse()?;
         let when = match when {
             None => fault.usually(),
             Some(when) => {
@@ -115,14 +125,14 @@ impl FromStr for Planned {
 
 /// A planned fault and where it is in its plan.
 #[derive(Debug)]
-struct Running {
-    planned: Planned,
+struct Running<F> {
+    planned: Planned<F>,
     /// Descriptors of its channel so far.
     seen: u64,
     random: Random,
 }
 
-impl Running {
+impl<F> Running<F> {
     fn concerns(&self, channel: u8) -> bool {
         self.planned.channel.is_none_or(|own| own == channel)
     }
@@ -149,63 +159,62 @@ impl Running {
 }
 
 /// What is to become of one descriptor, when it is not the truth.
-#[derive(Clone, Default, Debug)]
-pub(super) struct Fate {
-    faults: Vec<Fault>,
+#[derive(Clone, Debug)]
+pub(crate) struct Fate<F> {
+    faults: Vec<F>,
 }
 
-impl Fate {
-    pub(super) fn has(&self, fault: Fault) -> bool {
+impl<F: Lie> Fate<F> {
+    pub(crate) fn has(&self, fault: F) -> bool {
         self.faults.contains(&fault)
     }
 
     /// The error that strikes at this descriptor, if any.
-    pub(super) fn error(&self) -> Option<(Fault, Errors)> {
+    pub(crate) fn error(&self) -> Option<(F, F::Error)> {
         self.faults.iter().find_map(|fault| Some((*fault, fault.error()?)))
     }
 }
 
 /// All faults that are planned.
-#[derive(Debug, Default)]
-pub(super) struct Tricks {
-    running: Vec<Running>,
+#[derive(Debug)]
+pub(crate) struct Tricks<F> {
+    running: Vec<Running<F>>,
 }
 
-impl Tricks {
-    pub(super) fn new(faults: &[Planned]) -> Self {
+impl<F: Lie> Tricks<F> {
+    pub(crate) fn new(faults: &[Planned<F>]) -> Self {
         let random = |when| if let When::Random { seed, .. } = when { seed } else { 1 };
         let start =
-            |planned: &Planned| Running { planned: *planned, seen: 0, random: Random::new(random(planned.when)) };
+            |planned: &Planned<F>| Running { planned: *planned, seen: 0, random: Random::new(random(planned.when)) };
         Self { running: faults.iter().map(start).collect() }
     }
 
     /// Always tells the truth.
     #[inline]
-    pub(super) fn is_honest(&self) -> bool {
+    pub(crate) fn is_honest(&self) -> bool {
         self.running.is_empty()
     }
 
     /// A descriptor begins.
     #[inline]
-    pub(super) fn descriptor(&mut self, channel: u8) -> Option<Fate> {
+    pub(crate) fn descriptor(&mut self, channel: u8) -> Option<Fate<F>> {
         if self.running.is_empty() {
             return None;
         }
         let struck = self.running.iter_mut().filter(|running| running.concerns(channel));
-        let faults: Vec<Fault> =
-            struck.filter_map(|running| running.strikes().then_some(running.planned.fault)).collect();
+        let faults: Vec<F> = struck.filter_map(|running| running.strikes().then_some(running.planned.fault)).collect();
         (!faults.is_empty()).then_some(Fate { faults })
     }
 
     /// Lies in this way now, on this channel.
-    pub(super) fn is_on(&self, fault: Fault, channel: u8) -> bool {
+    pub(crate) fn is_on(&self, fault: F, channel: u8) -> bool {
         let lies =
-            |running: &Running| running.planned.fault == fault && running.concerns(channel) && running.has_begun();
+            |running: &Running<F>| running.planned.fault == fault && running.concerns(channel) && running.has_begun();
         self.running.iter().any(lies)
     }
 
     /// Lies in this way now, on some channel.
-    pub(super) fn is(&self, fault: Fault) -> bool {
+    pub(crate) fn is(&self, fault: F) -> bool {
         self.running.iter().any(|running| running.planned.fault == fault && running.has_begun())
     }
 }
@@ -213,7 +222,10 @@ impl Tricks {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::*;
+    use crate::ioat::Fault;
+
+    type Planned = super::Planned<Fault>;
+    type Tricks = super::Tricks<Fault>;
 
     #[test]
     fn every_fault_reads_back_from_its_name_and_plan() {
