@@ -106,6 +106,36 @@ impl Region {
         page_size: usize,
         backing: alloc::boxed::Box<dyn Backing>,
     ) -> Self {
+        Self::wrap(base, len, iova, page_size, backing, 0)
+    }
+
+    /// Shows memory that others use to devices: they reach it at `iova`, and nothing of it is ever handed out.
+    ///
+    /// # Safety
+    /// For as long as `backing` lives, the `len` bytes at `base` must be mapped, readable and writable, and whoever uses them must bear with their
+    /// being read and written by devices at any time. `base` and `iova` are aligned to `page_size`, which is a power of two of
+    /// at least 4096 and divides `len`.
+    #[expect(unsafe_code, reason = "only the caller knows whose memory it is")]
+    #[must_use]
+    pub unsafe fn window(
+        base: NonNull<u8>,
+        len: usize,
+        iova: Iova,
+        page_size: usize,
+        backing: alloc::boxed::Box<dyn Backing>,
+    ) -> Self {
+        Self::wrap(base, len, iova, page_size, backing, len)
+    }
+
+    /// A region whose first `used` bytes are handed out already.
+    fn wrap(
+        base: NonNull<u8>,
+        len: usize,
+        iova: Iova,
+        page_size: usize,
+        backing: alloc::boxed::Box<dyn Backing>,
+        used: usize,
+    ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -115,7 +145,7 @@ impl Region {
                 iova,
                 page_size,
                 id,
-                used: AtomicUsize::new(0),
+                used: AtomicUsize::new(used),
                 pieces: AtomicUsize::new(0),
                 backing,
             }),
@@ -279,6 +309,21 @@ mod tests {
         assert_eq!(region.remaining(), PAGE - 80);
         let refused = region.array::<AtomicU16>(PAGE, 2).unwrap_err();
         assert_eq!(refused, OutOfMemory { wanted: 2 * PAGE, left: PAGE - 80 });
+    }
+
+    #[test]
+    #[expect(unsafe_code, reason = "a window needs a promise")]
+    fn nothing_of_a_window_is_handed_out() {
+        struct Kept(#[expect(dead_code, reason = "held for its memory")] Region);
+        impl Backing for Kept {}
+        let region = Region::on_heap(2 * PAGE, Iova::new(0x10_0000)).unwrap();
+        let base = NonNull::new(region.as_ptr()).unwrap();
+        let kept = alloc::boxed::Box::new(Kept(region.clone()));
+        // SAFETY: nobody uses the memory, which the backing keeps.
+        let window = unsafe { Region::window(base, 2 * PAGE, Iova::new(0x20_0000), PAGE, kept) };
+        assert_eq!((window.remaining(), window.len(), window.iova().raw()), (0, 2 * PAGE, 0x20_0000));
+        assert!(window.array::<AtomicU16>(1, 2).is_err());
+        assert_eq!(region.remaining(), 2 * PAGE);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
-use hugemem::Foreign;
+use hugemem::{Foreign, Iova};
 
 use super::error::GuestError;
 
@@ -29,6 +29,8 @@ const MOST: usize = 4096;
 static FAULTS: AtomicU64 = AtomicU64::new(0);
 /// Mappings registered now that are lost.
 static LOST: AtomicU32 = AtomicU32::new(0);
+/// Entries that were ever in use, from the first on.
+static HIGHEST: AtomicUsize = AtomicUsize::new(0);
 static ENTRIES: [Entry; MOST] = [const { Entry::new() }; MOST];
 /// What handled the signal before.
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
@@ -54,6 +56,25 @@ pub fn lost() -> u32 {
 #[must_use]
 pub fn is_lost(piece: &Foreign) -> bool {
     find(piece.address().addr().get()).is_some_and(|(entry, _)| entry.lost.load(Ordering::Acquire))
+}
+
+/// Where the byte at `address` lies for the device of that number, when its mapping was made reachable for that: the place of the mapping in the
+/// table, and the address. Looks at place `hint` first. Whoever asks sees to it that the mapping is there.
+#[inline]
+pub(super) fn reached(address: usize, device: u32, hint: usize) -> Option<(usize, Iova)> {
+    let here = |entry: &Entry| {
+        let words = entry.read()?;
+        let offset = address.wrapping_sub(words.start);
+        (offset < words.len).then_some(offset as u64)
+    };
+    let hinted = ENTRIES.get(hint).and_then(here).map(|offset| (hint, offset));
+    let (place, offset) = hinted.or_else(|| {
+        let used = ENTRIES.iter().take(HIGHEST.load(Ordering::Relaxed)).enumerate();
+        used.filter_map(|(place, entry)| Some((place, here(entry)?))).next()
+    })?;
+    let entry = ENTRIES.get(place)?;
+    let reached = entry.device.load(Ordering::Acquire) == device && device != 0;
+    reached.then(|| (place, Iova::new(entry.iova.load(Ordering::Relaxed).wrapping_add(offset))))
 }
 
 /// The entry of the mapping that has `address`, and its words.
@@ -83,6 +104,9 @@ struct Entry {
     /// Eventfd to write to, or -1.
     wake: AtomicI32,
     lost: AtomicBool,
+    /// The device that reaches the mapping by itself, or 0, and where that has its first byte.
+    device: AtomicU32,
+    iova: AtomicU64,
 }
 
 impl Entry {
@@ -94,6 +118,8 @@ impl Entry {
             len: AtomicUsize::new(0),
             wake: AtomicI32::new(-1),
             lost: AtomicBool::new(false),
+            device: AtomicU32::new(0),
+            iova: AtomicU64::new(0),
         }
     }
 
@@ -134,8 +160,17 @@ impl Registration {
         entry.len.store(len, Ordering::Relaxed);
         entry.wake.store(wake.as_ref().map_or(-1, |wake| wake.as_raw_fd()), Ordering::Relaxed);
         entry.lost.store(false, Ordering::Relaxed);
+        entry.device.store(0, Ordering::Relaxed);
+        HIGHEST.fetch_max(index + 1, Ordering::Relaxed);
         entry.version.fetch_add(1, Ordering::Release);
         Ok(Self { index, _wake: wake })
+    }
+
+    /// The device of that number reaches the mapping by itself, at `iova`. To be said before anybody else knows the mapping.
+    pub(super) fn set_reached(&self, device: u32, iova: Iova) {
+        let Some(entry) = ENTRIES.get(self.index) else { return };
+        entry.iova.store(iova.raw(), Ordering::Relaxed);
+        entry.device.store(device, Ordering::Release);
     }
 
     /// A fault hit the mapping.

@@ -3,17 +3,19 @@
 #![expect(unsafe_code, reason = "files become memory")]
 
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use hugemem::{Backing, Region};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 use super::error::GuestError;
 use super::fault::Registration;
 use super::file::Extent;
+use super::reach::{Attachment, Reach};
 
 /// Bytes of which pages are got with one system call.
 const POPULATED_AT_ONCE: usize = 64 << 20;
@@ -34,28 +36,52 @@ pub struct MapOptions {
     pub prefault: bool,
     /// An eventfd of ours that is written to when the memory is taken away, so that its session wakes up.
     pub wake: Option<Arc<OwnedFd>>,
+    /// A device that is to reach the regions of the memory by itself. Where it cannot, that is logged, and the memory is used without it.
+    pub reach: Option<Arc<dyn Reach>>,
 }
 
 /// A range of a memory file, mapped for reading and writing. Unmapped when dropped.
 ///
 /// Invariant: the range is mapped and registered for fault containment for as long as this exists.
 pub(super) struct Mapping {
+    /// A device that reaches it. Goes first.
+    attachment: Option<Attachment>,
     /// Goes before the range does.
     registration: Registration,
-    range: Range,
+    range: Arc<Range>,
 }
 
 impl Mapping {
     /// Maps `extent` of `file`, which was checked.
     pub(super) fn new(file: impl AsFd, extent: Extent, options: &MapOptions) -> Result<Self, GuestError> {
-        let range = Range::map(file, extent)?;
+        let range = Arc::new(Range::map(file, extent)?);
         // SAFETY: the range was just mapped; it goes after its registration, and is only used by copies and atomics.
         let registration = unsafe { Registration::new(range.base, range.len, options.wake.clone()) }?;
-        let mapping = Self { registration, range };
+        let mapping = Self { attachment: None, registration, range };
         if options.prefault {
             mapping.populate()?;
         }
         Ok(mapping)
+    }
+
+    /// Lets `reach` reach the mapping by itself; `file` is what is mapped, from `start` on.
+    pub(super) fn attach(&mut self, reach: &Arc<dyn Reach>, file: OwnedFd, start: u64) -> Result<(), String> {
+        let (base, len) = (self.base(), self.len());
+        let shown = Box::new(Shown { file, start, range: Arc::clone(&self.range) });
+        let window = |iova| {
+            // SAFETY: the range is mapped for as long as the backing has it, in whole pages; whoever uses it bears with all that a guest does to
+            // it, and so with what a device does.
+            unsafe { Region::window(base, len, iova, rustix::param::page_size(), shown) }
+        };
+        let window = reach.attach(len, Box::new(window))?;
+        self.registration.set_reached(reach.id(), window.iova());
+        self.attachment = Some(Attachment { reach: Arc::clone(reach), window });
+        Ok(())
+    }
+
+    /// A device reaches it by itself.
+    pub(super) fn is_reached(&self) -> bool {
+        self.attachment.is_some()
     }
 
     /// Its first byte.
@@ -123,6 +149,20 @@ struct Range {
     len: usize,
     /// Goes after the range did.
     _share: Share,
+}
+
+/// What keeps a window of a mapping, and says which file that is.
+struct Shown {
+    file: OwnedFd,
+    start: u64,
+    range: Arc<Range>,
+}
+
+impl Backing for Shown {
+    fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        debug_assert!(self.range.len > 0, "a mapping is never empty");
+        Some((self.file.as_fd(), self.start))
+    }
 }
 
 /// So many of the bytes that may be mapped.

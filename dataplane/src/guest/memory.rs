@@ -97,7 +97,13 @@ impl Memory {
     pub fn with(&self, spec: RegionSpec, file: OwnedFd, options: &MapOptions) -> Result<Arc<Self>, GuestError> {
         self.check(spec)?;
         let extent = file::check(&file, spec.offset, spec.size)?;
-        let mapping = Arc::new(Mapping::new(&file, extent, options)?);
+        let mut mapping = Mapping::new(&file, extent, options)?;
+        if let Some(reach) = &options.reach
+            && let Err(reason) = mapping.attach(reach, file, extent.start)
+        {
+            tracing::warn!("{} MiB of guest memory are copied from and to by the CPU: {reason}", spec.size >> 20);
+        }
+        let mapping = Arc::new(mapping);
         let base = first(&mapping, extent);
         let mut regions = self.regions.clone();
         regions.push(Region { guest: spec.guest, size: spec.size, base, user: spec.user, mapping });
@@ -129,6 +135,12 @@ impl Memory {
     #[must_use]
     pub fn region_count(&self) -> usize {
         self.regions.len()
+    }
+
+    /// How many of its regions a device reaches by itself.
+    #[must_use]
+    pub fn reached_count(&self) -> usize {
+        self.regions.iter().filter(|region| region.mapping.is_reached()).count()
     }
 
     /// A fault hit one of its mappings: the guest is to be let go.

@@ -14,6 +14,8 @@
 //!   zeroes, [`Memory::is_lost`] says so, the session is woken, and [`faults`] counts. See `fault.rs`.
 //! - Addresses from the guest are looked up once; a [`Piece`] keeps what was found.
 //!
+//! A device may reach the memory, too ([`Reach`]), and copies can be left to it ([`Transfer`]).
+//!
 //! It does not know rings or messages, and it sends nothing: a missing translation is a [`BadAddress::Miss`] for the session to ask for.
 
 mod address;
@@ -26,6 +28,7 @@ mod iotlb;
 mod mapping;
 mod memory;
 mod piece;
+mod reach;
 mod words;
 
 pub use address::{Access, GuestAddress};
@@ -36,6 +39,7 @@ pub use iotlb::{Iotlb, Permission, Translation};
 pub use mapping::MapOptions;
 pub use memory::{MAXIMUM_REGIONS, Memory, RegionSpec};
 pub use piece::{Piece, copy_foreign, read_foreign};
+pub use reach::{Finder, Reach, Transfer};
 pub use words::Words;
 
 #[cfg(test)]

@@ -47,6 +47,12 @@ impl<'m> Piece<'m> {
         self.len == 0
     }
 
+    /// Address of its first byte here.
+    #[inline(always)]
+    pub(super) fn pointer(&self) -> NonNull<u8> {
+        self.pointer
+    }
+
     /// Guest-physical address of its first byte: what a [`DirtyLog`](super::DirtyLog) is told.
     #[inline(always)]
     #[must_use]

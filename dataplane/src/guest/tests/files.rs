@@ -102,7 +102,7 @@ fn a_region_may_start_and_end_inside_of_pages() {
 fn prefaulting_gets_all_pages_and_changes_none() {
     let file = file(3 << 20);
     std::os::unix::fs::FileExt::write_all_at(&file, &[7], 5000).unwrap();
-    let options = MapOptions { prefault: true, wake: None };
+    let options = MapOptions { prefault: true, wake: None, reach: None };
     let memory = Memory::empty().with(spec(0, 3 << 20), handle(&file), &options).unwrap();
     assert_eq!(rustix::fs::fstat(&file).unwrap().st_blocks, (3 << 20) / 512);
     memory

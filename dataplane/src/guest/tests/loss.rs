@@ -90,7 +90,7 @@ fn part_of_a_file_that_goes_takes_the_whole_mapping_and_wakes_the_session() {
     let file = crate::guest::testing::file(SIZE.into());
     file.write_all_at(&[5; 4096], 0).unwrap();
     let wake = Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
-    let options = MapOptions { prefault: true, wake: Some(Arc::clone(&wake)) };
+    let options = MapOptions { prefault: true, wake: Some(Arc::clone(&wake)), reach: None };
     let memory = Memory::empty().with(spec(0, SIZE.into()), handle(&file), &options).unwrap();
     let words = memory.words::<AtomicU64>(GuestAddress(0), 512, Access::Write).unwrap();
     let last = memory.words::<AtomicU64>(GuestAddress(u64::from(SIZE) - 8), 1, Access::Write).unwrap();
@@ -224,7 +224,7 @@ fn a_descriptor_to_wake_with_stays_open_as_long_as_it_may_be_used() {
     let wake: Arc<OwnedFd> =
         Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
     let (_, file) = memory(4096);
-    let options = MapOptions { prefault: false, wake: Some(Arc::clone(&wake)) };
+    let options = MapOptions { prefault: false, wake: Some(Arc::clone(&wake)), reach: None };
     let memory = Memory::empty().with(spec(0, 4096), handle(&file), &options).unwrap();
     drop(options);
     assert_eq!(Arc::strong_count(&wake), 2);

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use crate::guest::testing::{file, handle, memory, spec};
 use crate::guest::*;
 
-const OPTIONS: MapOptions = MapOptions { prefault: false, wake: None };
+const OPTIONS: MapOptions = MapOptions { prefault: false, wake: None, reach: None };
 
 /// Lengths and guest-physical addresses of the pieces of a range.
 fn pieces(memory: &Memory, at: u64, len: u32, access: Access) -> Result<Vec<(u64, u32)>, BadAddress> {
