@@ -35,6 +35,7 @@ use std::time::Duration;
 use hugemem::PageChoice;
 
 use crate::control::MetricsAddress;
+use crate::copy::{DmaName, Threshold};
 use crate::network;
 use crate::port::{MemoryOptions, NamedSpec};
 
@@ -106,6 +107,10 @@ pub struct Config {
     pub control_group: Option<String>,
     /// Where to serve metrics.
     pub metrics: Option<MetricsAddress>,
+    /// The device that copies to virtual machines.
+    pub dma: Option<DmaName>,
+    /// From which length on, where ports say nothing.
+    pub dma_threshold: Threshold,
     /// Report in JSON.
     pub json: bool,
 }
@@ -130,6 +135,8 @@ impl Config {
             control: ControlSocket::None,
             control_group: None,
             metrics: None,
+            dma: None,
+            dma_threshold: Threshold::Auto,
             json: false,
         }
     }

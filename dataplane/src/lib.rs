@@ -10,6 +10,7 @@ mod checksum;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod copy;
 pub mod engine;
 pub mod flow;
 pub mod forwarder;

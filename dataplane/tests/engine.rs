@@ -187,7 +187,7 @@ impl OneWay {
     fn transmitter(&self, large: bool) -> Transmitter {
         let link = Arc::clone(&self.link);
         let tx = Sink { link, next: 0, kept: Vec::with_capacity(32), counters: Counters::default(), large };
-        Transmitter { id: self.to, tx: Box::new(tx), pool: large.then(|| pool(30)) }
+        Transmitter { id: self.to, tx: Box::new(tx), pool: large.then(|| pool(30)), desk: None }
     }
 
     fn lane(&self, receiver: Receiver) -> Lane {

@@ -94,6 +94,8 @@ impl Settings {
             control_group: self.control_group,
             metrics: self.metrics,
             duration: self.seconds.map(Duration::from_secs),
+            dma: self.dma,
+            dma_threshold: self.dma_threshold.unwrap_or_default(),
             json: self.json.unwrap_or(false),
         })
     }
@@ -110,7 +112,7 @@ impl Settings {
             PageChoice::Size4K => "4K",
             _ => "the default",
         };
-        let stays: [(&'static str, bool, String); 14] = [
+        let stays: [(&'static str, bool, String); 16] = [
             ("cores", differs(self.cores.as_ref(), &running.cores), running.cores.to_string()),
             ("memory", differs(self.memory, ByteSize(running.memory)), ByteSize(running.memory).to_string()),
             ("huge-page-size", differs(self.huge_page_size, PageSize(running.page)), page(running.page).to_owned()),
@@ -131,6 +133,8 @@ impl Settings {
                 self.control_group.is_some() && self.control_group != running.control_group,
                 said(running.control_group.as_ref()),
             ),
+            ("dma", self.dma.is_some() && self.dma != running.dma, said(running.dma.as_ref())),
+            ("dma-threshold", differs(self.dma_threshold, running.dma_threshold), running.dma_threshold.to_string()),
             ("metrics", self.metrics.is_some() && self.metrics != running.metrics, "another address".to_owned()),
             (
                 "seconds",

@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::{ByteSize, ControlSocket, CoreList, PageSize, Poll, Scheduler};
 use crate::control::MetricsAddress;
+use crate::copy::{DmaName, Threshold};
 use crate::port::NamedSpec;
 
 /// What the user said. `None` and an empty list mean that nothing was said.
@@ -47,6 +48,12 @@ pub struct Settings {
     pub hold_milliseconds: Option<u64>,
     /// Most flows in the table of the switch.
     pub flows: Option<u32>,
+    /// The device that copies large frames to virtual machines: a PCI address, `vfio-user=SOCKET`, a work queue such as `/dev/dsa/wq0.0`, or `cpu`.
+    #[schemars(with = "Option<String>")]
+    pub dma: Option<DmaName>,
+    /// From which length on frames are left to it, where ports say nothing else: bytes, `auto`, or `off`.
+    #[schemars(with = "Option<String>")]
+    pub dma_threshold: Option<Threshold>,
     /// Report in JSON.
     pub json: Option<bool>,
 }
@@ -72,6 +79,8 @@ impl Settings {
             seconds: self.seconds.or(below.seconds),
             hold_milliseconds: self.hold_milliseconds.or(below.hold_milliseconds),
             flows: self.flows.or(below.flows),
+            dma: self.dma.or(below.dma),
+            dma_threshold: self.dma_threshold.or(below.dma_threshold),
             json: self.json.or(below.json),
         }
     }
@@ -94,6 +103,8 @@ impl Settings {
             "seconds" => self.seconds.is_some(),
             "hold-milliseconds" => self.hold_milliseconds.is_some(),
             "flows" => self.flows.is_some(),
+            "dma" => self.dma.is_some(),
+            "dma-threshold" => self.dma_threshold.is_some(),
             "json" => self.json.is_some(),
             _ => false,
         }

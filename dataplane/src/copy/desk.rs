@@ -11,7 +11,7 @@ pub const JOBS: u32 = 256;
 
 /// What became of a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// It is done.
     Copied,
     /// It is not, and no device will touch its memory any more.
@@ -35,7 +35,7 @@ struct Slot {
 ///
 /// Copies are known by counters that run freely. The queue never has more than [`JOBS`] between the first that it has not looked
 /// at and the last that it asked for, so a slot belongs to one copy at a time.
-pub struct Desk {
+pub struct CopyDesk {
     slots: Box<[Slot]>,
     /// Counter of the next copy that is asked for. The queue's.
     asked: Line<AtomicU32>,
@@ -62,7 +62,7 @@ struct Counters {
 
 /// What a queue had copied so far.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct DeskCounts {
+pub struct CopyCounts {
     /// Copies that a device did.
     pub copies: u64,
     /// Their bytes.
@@ -73,11 +73,24 @@ pub struct DeskCounts {
     pub crowded: u64,
 }
 
+impl CopyCounts {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            copies: self.copies + other.copies,
+            bytes: self.bytes + other.bytes,
+            failed: self.failed + other.failed,
+            crowded: self.crowded + other.crowded,
+        }
+    }
+}
+
 /// A cache line of its own.
 #[repr(align(128))]
 struct Line<T>(T);
 
-impl Desk {
+impl CopyDesk {
     /// A desk for a queue that wants frames of `threshold` bytes or more to be copied by the device of that number.
     #[must_use]
     pub fn new(device: u32, threshold: u32) -> Self {
@@ -111,7 +124,7 @@ impl Desk {
         self.open.load(Ordering::Relaxed).then(|| self.threshold.load(Ordering::Relaxed))
     }
 
-    /// The queue's: writes a copy, which nobody sees before [`Desk::ask`].
+    /// The queue's: writes a copy, which nobody sees before [`CopyDesk::ask`].
     #[inline]
     pub(crate) fn write(&self, job: u32, source: Iova, target: Iova, length: u32) {
         let Some(slot) = self.slot(job) else { return };
@@ -156,10 +169,10 @@ impl Desk {
 
     /// What was done so far.
     #[must_use]
-    pub fn counts(&self) -> DeskCounts {
+    pub fn counts(&self) -> CopyCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Counters { copies, bytes, failed, crowded } = &self.counters;
-        DeskCounts { copies: read(copies), bytes: read(bytes), failed: read(failed), crowded: read(crowded) }
+        CopyCounts { copies: read(copies), bytes: read(bytes), failed: read(failed), crowded: read(crowded) }
     }
 
     /// The copier's: whether copies wait.
@@ -211,9 +224,9 @@ fn add(counter: &AtomicU64, more: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
 }
 
-impl fmt::Debug for Desk {
+impl fmt::Debug for CopyDesk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Desk")
+        f.debug_struct("CopyDesk")
             .field("device", &self.device)
             .field("open", &self.open)
             .field("threshold", &self.threshold)

@@ -97,7 +97,8 @@ impl Idle {
                     switching.sleep();
                 }
                 watch.bell.lie_down();
-                if !called() && !roster.switching.as_ref().is_some_and(|switching| switching.is_called()) {
+                let copier_called = roster.copier.as_ref().is_some_and(|copier| copier.is_called());
+                if !called() && !copier_called && !roster.switching.as_ref().is_some_and(|switching| switching.is_called()) {
                     self.sleep(watch, roster, underway);
                 }
                 watch.bell.get_up();

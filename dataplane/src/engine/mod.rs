@@ -58,6 +58,7 @@ use hugemem::PacketPool;
 use crate::bell::Bell;
 use crate::clock::CycleClock;
 use crate::config::EngineConfig;
+use crate::copy::{Copier, CopyDesk};
 use crate::port::Wake;
 use command::{COMMANDS, Desk};
 use idle::Watch;
@@ -128,6 +129,8 @@ pub struct Transmitter {
     /// Buffers for what is made of packets before they can be sent there: whole ones, and segments. They must lie in memory that the queue's
     /// device reaches. Without them, packets that need them are dropped as `no_buffer` and `no_offload`.
     pub pool: Option<PacketPool>,
+    /// Where the queue leaves copies for a device, if it does.
+    pub desk: Option<Arc<CopyDesk>>,
 }
 
 /// What an engine gets to work on. No queue may be with it twice, and every lane's and outlet's transmit queue must be among `senders` or with the engine
@@ -144,6 +147,8 @@ pub struct Load {
     pub outlets: Vec<Outlet>,
     /// The switch. An engine has one at most, and keeps its first.
     pub switching: Option<Box<Switching>>,
+    /// What has copies done by a device. An engine has one at most, and keeps its first.
+    pub copier: Option<Box<Copier>>,
 }
 
 /// One engine, and what it begins with.
@@ -188,6 +193,8 @@ pub struct Finished {
     pub transmitters: Vec<Transmitter>,
     /// Its switch, when it has ended.
     pub switching: Option<Box<Switching>>,
+    /// Its copier, when it has ended.
+    pub copier: Option<Box<Copier>>,
     /// What it said when it panicked.
     pub panic: Option<Box<str>>,
     /// Packets were still underway on a transmit queue when time ran out.

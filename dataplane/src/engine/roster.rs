@@ -9,6 +9,7 @@ use super::sender::Sender;
 use super::source::Source;
 use super::switching::Switching;
 use super::{Finished, Load};
+use crate::copy::Copier;
 
 /// Each millisecond what was used fades by one part in so many (as a power of two): half of it is forgotten after 11 ms.
 const FADING: u32 = 4;
@@ -79,6 +80,7 @@ pub(super) struct Roster {
     pub(super) inputs: Vec<Input>,
     pub(super) outlets: Vec<Outlet>,
     pub(super) switching: Option<Box<Switching>>,
+    pub(super) copier: Option<Box<Copier>>,
     pub(super) accounts: Vec<Account>,
     /// What is to be delivered in this round.
     pub(super) pending: Vec<Pending>,
@@ -98,6 +100,7 @@ impl Roster {
             inputs: Vec::with_capacity(inputs),
             outlets: Vec::with_capacity(outlets),
             switching: None,
+            copier: None,
             accounts: Vec::with_capacity(2 * lanes + inputs + outlets),
             pending: Vec::with_capacity(lanes + outlets),
             waiting: Vec::with_capacity(outlets),
@@ -107,8 +110,8 @@ impl Roster {
 
     /// What `load` has, in a roster with room for what `counts` says in addition.
     pub(super) fn of(load: Load, counts: Counts) -> Self {
-        let Load { lanes, senders, inputs, outlets, switching } = load;
-        let mut given = Self { lanes, senders, inputs, outlets, switching, ..Self::default() };
+        let Load { lanes, senders, inputs, outlets, switching, copier } = load;
+        let mut given = Self { lanes, senders, inputs, outlets, switching, copier, ..Self::default() };
         let mut roster = Self::with_room(counts.plus(given.counts()));
         roster.absorb(&mut given);
         roster
@@ -142,6 +145,9 @@ impl Roster {
         self.outlets.append(&mut other.outlets);
         if other.switching.is_some() {
             std::mem::swap(&mut self.switching, &mut other.switching);
+        }
+        if other.copier.is_some() {
+            std::mem::swap(&mut self.copier, &mut other.copier);
         }
         for account in other.accounts.drain(..) {
             match self.accounts.iter_mut().find(|known| known.port == account.port) {
@@ -255,6 +261,20 @@ impl Roster {
         }
     }
 
+    /// Has the copier do its part, and gives back what came of it. Whether anything did, and whether copies are underway.
+    #[inline]
+    pub(super) fn copy(&mut self) -> (bool, bool) {
+        let Self { copier, senders, .. } = self;
+        let Some(copier) = copier else { return (false, false) };
+        let answered = copier.round(senders.len(), |place| senders.get(place)?.desk());
+        if answered {
+            senders.iter_mut().filter(|sender| sender.desk().is_some() && sender.is_underway()).for_each(|sender| {
+                sender.reclaim();
+            });
+        }
+        (answered, copier.underway() > 0)
+    }
+
     /// Publishes all counters.
     pub(super) fn publish(&self) {
         self.sources().for_each(Source::publish);
@@ -272,6 +292,9 @@ impl Roster {
         finished.transmitters.extend(self.senders.into_iter().map(Sender::into_transmitter));
         if self.switching.is_some() {
             finished.switching = self.switching;
+        }
+        if self.copier.is_some() {
+            finished.copier = self.copier;
         }
     }
 }

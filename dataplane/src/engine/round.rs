@@ -111,7 +111,14 @@ impl Pace {
 #[inline]
 pub(super) fn round(roster: &mut Roster, now: &mut u64, pace: &Pace) -> Round {
     let began = *now;
-    let round = if roster.long { scheduled(roster, now, pace) } else { straight(roster, now, pace) };
+    let mut round = if roster.long { scheduled(roster, now, pace) } else { straight(roster, now, pace) };
+    if roster.copier.is_some() {
+        let (moved, waiting) = roster.copy();
+        round |= Round { moved, waiting };
+        if moved && roster.lanes.is_empty() {
+            *now = cycles();
+        }
+    }
     // It has to be well below the limit to count as short again.
     let limit = if roster.long { pace.budget / 2 } else { pace.budget };
     roster.long = now.wrapping_sub(began) >= limit;

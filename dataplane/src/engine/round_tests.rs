@@ -91,7 +91,7 @@ impl Field {
                 let mut lane =
                     Roster { lanes: vec![Lane::new(receiver, id, 32, Arc::clone(&cells[0]))], ..Roster::default() };
                 let tx = Costly { port: to, cycles: clock.cycles_in(*cost), log: Arc::clone(&log) };
-                let transmitter = Transmitter { id, tx: Box::new(tx), pool: None };
+                let transmitter = Transmitter { id, tx: Box::new(tx), pool: None, desk: None };
                 let mut sender = Sender::new(transmitter, Arc::clone(&cells[1]));
                 if scheduler == Scheduler::Off {
                     sender.unslice();

@@ -9,6 +9,7 @@ use hugemem::Batch;
 use super::Transmitter;
 use super::adapt::{Adapter, Backlog, Gives};
 use super::plan::QueueId;
+use crate::copy::CopyDesk;
 use crate::stats::{PortCells, QueueStatistics};
 
 /// Packets in the first slice, before it is known what they cost; most that a slice grows to, and fewest that it shrinks to.
@@ -20,6 +21,8 @@ const SMALLEST_SLICE: usize = 1;
 pub struct Sender {
     id: QueueId,
     tx: Box<dyn TxQueue>,
+    /// Where the queue leaves copies for a device.
+    desk: Option<Arc<CopyDesk>>,
     adapter: Adapter,
     /// The queue may have packets that it holds back or has not reclaimed.
     underway: bool,
@@ -37,13 +40,14 @@ impl Sender {
     /// A sender on the queue of `transmitter`. It counts on from what is published in `cells`, the cells of the port that it sends to.
     #[must_use]
     pub fn new(transmitter: Transmitter, cells: Arc<PortCells>) -> Self {
-        let Transmitter { id, tx, pool } = transmitter;
+        let Transmitter { id, tx, pool, desk } = transmitter;
         let published = cells.tx.get(id.queue).map(|cell| cell.read()).unwrap_or_default();
         Self {
             base: published.since(&QueueStatistics { counters: tx.counters(), ..QueueStatistics::default() }),
             adapter: Adapter::new(tx.takes_foreign(), pool),
             id,
             tx,
+            desk,
             underway: false,
             slice: FIRST_SLICE,
             leaving: false,
@@ -128,6 +132,11 @@ impl Sender {
         self.underway
     }
 
+    #[inline]
+    pub(super) fn desk(&self) -> Option<&Arc<CopyDesk>> {
+        self.desk.as_ref()
+    }
+
     pub(super) fn publish(&self) {
         if let Some(cell) = self.cells.tx.get(self.id.queue) {
             // Drops that the engine decided on are counted here, those of the queue there.
@@ -137,7 +146,12 @@ impl Sender {
     }
 
     pub(super) fn into_transmitter(self) -> Transmitter {
-        Transmitter { id: self.id, tx: self.tx, pool: self.adapter.into_pool() }
+        if let Some(desk) = &self.desk {
+            // Nobody takes copies any more. What was not begun with is done by the CPU.
+            desk.set_open(false);
+            desk.refuse();
+        }
+        Transmitter { id: self.id, tx: self.tx, pool: self.adapter.into_pool(), desk: self.desk }
     }
 }
 

@@ -142,6 +142,7 @@ fn drain(roster: &mut Roster, clock: CycleClock) -> bool {
         for sender in senders {
             left |= sender.reclaim();
         }
+        roster.copy();
         now = cycles();
         if !left {
             break true;

@@ -43,6 +43,8 @@ impl Forwarder {
     /// Starts an engine on a core that has none. What it was to have is back in the stations if it does not start.
     pub(super) fn start_engine(&mut self, core: usize, bell: Arc<Bell>, load: Load) -> Result<usize, EngineError> {
         let number = self.free_number();
+        let copier = self.copying().and_then(|copying| copying.copier(&bell)).map(Box::new);
+        let load = Load { copier, ..load };
         let engine = Engine { number, core, config: self.config.engine, load, clock: self.clock, bell };
         match engine.start() {
             Ok(running) => {
@@ -80,6 +82,9 @@ impl Forwarder {
 
     /// Puts queues into their stations.
     pub(super) fn put_back(&mut self, finished: Finished) {
+        if let (Some(copier), Some(copying)) = (finished.copier, self.copying()) {
+            copying.take_back(*copier);
+        }
         for receiver in finished.receivers {
             if let Some(station) = self.stations.iter_mut().find(|station| station.id == receiver.id.port) {
                 station.receivers.insert(receiver.id.queue, receiver);

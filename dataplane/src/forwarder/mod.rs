@@ -16,10 +16,12 @@
 //! wants is made so by [`apply`], all or nothing.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::clock::CycleClock;
 use crate::config::{Config, CoreList, EngineConfig};
+use crate::copy::{CopyError, Copying};
 use crate::engine::EngineError;
 use crate::port::{GeneratorReport, MemoryOptions, NamedSpec, Opener, Port, PortError, Supply};
 use crate::stats::{PortStatistics, QueueStatistics, Statistics};
@@ -60,6 +62,9 @@ pub enum ForwarderError {
     /// The switch failed, or was asked for what it cannot do.
     #[error(transparent)]
     Switch(#[from] VswitchError),
+    /// The copy engine cannot be used.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// An engine could not be started, or does not do as it is told.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -214,7 +219,20 @@ impl Forwarder {
     /// # Errors
     /// When a port cannot be opened, or an engine or the switch not be started. All ports are stopped then.
     pub fn run(config: &Config) -> Result<(Self, Vec<String>), ForwarderError> {
-        let mut opener = Opener::new(config.memory());
+        let open = |name| Copying::open(name, config.cores.len(), config.dma_threshold);
+        let copying = config.dma.as_ref().map(open).transpose()?;
+        Self::run_with(config, copying)
+    }
+
+    /// As [`Forwarder::run`], with a copy engine that is open.
+    ///
+    /// # Errors
+    /// As [`Forwarder::run`].
+    pub fn run_with(
+        config: &Config,
+        copying: Option<Arc<Copying>>,
+    ) -> Result<(Self, Vec<String>), ForwarderError> {
+        let mut opener = Opener::new(config.memory()).with_copying(copying);
         let ports = opener.open(&config.ports, &config.pairs)?;
         let mut notices: Vec<String> = ports.iter().flat_map(|port| port.notices.clone()).collect();
         let mut forwarder = Self::empty(config.clone(), opener);
@@ -306,6 +324,12 @@ impl Forwarder {
             Some(Join { ports, cores })
         };
         self.bonds.iter().filter_map(join).collect()
+    }
+
+    /// The device that copies to virtual machines, if there is one.
+    #[must_use]
+    pub fn copying(&self) -> Option<&Arc<Copying>> {
+        self.opener.copying()
     }
 
     /// The rate of the cycle counter, to convert what [`Statistics`] counts in cycles.

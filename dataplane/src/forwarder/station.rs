@@ -79,10 +79,10 @@ impl Station {
     }
 
     fn put(&mut self, queues: Vec<PortQueue>) {
-        for (queue, PortQueue { rx, tx, wake }) in queues.into_iter().enumerate() {
+        for (queue, PortQueue { rx, tx, wake, desk }) in queues.into_iter().enumerate() {
             let id = QueueId { port: self.id, queue };
             self.receivers.insert(queue, Receiver { id, rx, wake });
-            self.transmitters.insert(queue, Transmitter { id, tx, pool: None });
+            self.transmitters.insert(queue, Transmitter { id, tx, pool: None, desk });
         }
     }
 
@@ -91,7 +91,7 @@ impl Station {
         let mut transmitters = std::mem::take(&mut self.transmitters);
         let receivers = std::mem::take(&mut self.receivers);
         let pair = |(queue, Receiver { rx, wake, .. })| {
-            transmitters.remove(&queue).map(|Transmitter { tx, .. }| PortQueue { rx, tx, wake })
+            transmitters.remove(&queue).map(|Transmitter { tx, desk, .. }| PortQueue { rx, tx, wake, desk })
         };
         receivers.into_iter().filter_map(pair).collect()
     }

@@ -39,7 +39,7 @@ pub use iotlb::{Iotlb, Permission, Translation};
 pub use mapping::MapOptions;
 pub use memory::{MAXIMUM_REGIONS, Memory, RegionSpec};
 pub use piece::{Piece, copy_foreign, read_foreign};
-pub use reach::{Finder, Reach, Transfer};
+pub use reach::{Finder, Reach, Transfer, copy_windows};
 pub use words::Words;
 
 #[cfg(test)]

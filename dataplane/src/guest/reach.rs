@@ -140,3 +140,17 @@ impl fmt::Debug for Transfer {
         f.debug_struct("Transfer").field("guest", &self.guest()).field("len", &self.len).finish_non_exhaustive()
     }
 }
+
+/// Copies bytes from window to window, each with the offset of the first, as a device would: what is written meanwhile is mixed up. Gives `false`
+/// when either end leaves its window.
+pub fn copy_windows(source: (&Region, usize), target: (&Region, usize), length: u32) -> bool {
+    let length = length as usize;
+    let fits = |(window, offset): (&Region, usize)| offset.checked_add(length).is_some_and(|end| end <= window.len());
+    if !fits(source) || !fits(target) {
+        return false;
+    }
+    let (from, to) = (source.0.as_ptr().wrapping_add(source.1), target.0.as_ptr().wrapping_add(target.1));
+    // SAFETY: both ranges lie in regions, as just seen, which keep them mapped; nobody has borrowed what devices copy.
+    unsafe { copy::copy(from, to, length) };
+    true
+}

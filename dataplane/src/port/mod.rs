@@ -12,9 +12,12 @@
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use drivers::nic::{LinkStatus, MacAddress, NicError, Offloads, RxQueue, TxQueue};
 use hugemem::Region;
+
+use crate::copy::CopyDesk;
 
 pub mod generator;
 pub mod nic;
@@ -103,6 +106,8 @@ pub struct PortQueue {
     pub tx: Box<dyn TxQueue>,
     /// What to wait for while the receive half is armed; `None` when it can only be polled.
     pub wake: Option<Wake>,
+    /// Where the transmit half leaves copies for a device, if it does.
+    pub desk: Option<Arc<CopyDesk>>,
 }
 
 impl fmt::Debug for PortQueue {

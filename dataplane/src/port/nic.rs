@@ -172,6 +172,7 @@ where
             rx: Box::new(Lodger { queue: Some(rx), index, home: Arc::clone(&self.rx) }),
             tx: Box::new(Lodger { queue: Some(tx), index, home: Arc::clone(&self.tx) }),
             wake: interrupt.map(self.wake),
+            desk: None,
         });
         let queues = queues.collect();
         let mut notices = Vec::new();

@@ -79,5 +79,5 @@ pub(super) fn everything_sent() -> Offloads {
 /// A queue pair of a null port.
 #[must_use]
 pub fn queue() -> PortQueue {
-    PortQueue { rx: Box::new(NullRx), tx: Box::new(NullTx::default()), wake: None }
+    PortQueue { rx: Box::new(NullRx), tx: Box::new(NullTx::default()), wake: None, desk: None }
 }

@@ -9,6 +9,7 @@ use drivers::bus::PciAddress;
 use drivers::nic::{FlowControl, MacAddress};
 
 use super::PortKind;
+use crate::copy::Threshold;
 
 mod named;
 mod parse;
@@ -171,7 +172,7 @@ pub struct GeneratorSpec {
     pub queues: Option<u16>,
 }
 
-/// `vhost-user=SOCKET[,queues=N][,client=on|off][,prefault=on|off][,mtu=N]`
+/// `vhost-user=SOCKET[,queues=N][,client=on|off][,prefault=on|off][,mtu=N][,dma-threshold=BYTES|auto|off]`
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VhostUserSpec {
     /// The Unix socket. The path has no comma.
@@ -185,13 +186,15 @@ pub struct VhostUserSpec {
     pub prefault: bool,
     /// Largest payload of a frame in bytes, which the virtual machine is told; `None` leaves that to it.
     pub mtu: Option<u16>,
+    /// From which length on frames to it are copied by the copy engine, where there is one; `None` leaves it at what holds for all.
+    pub dma_threshold: Option<Threshold>,
 }
 
 impl VhostUserSpec {
     /// A port on `socket` with everything else at its default.
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into(), queues: 1, client: true, prefault: false, mtu: None }
+        Self { socket: socket.into(), queues: 1, client: true, prefault: false, mtu: None, dma_threshold: None }
     }
 }
 

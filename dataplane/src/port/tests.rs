@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 use super::*;
+use crate::copy::{SMALLEST_THRESHOLD, Threshold};
 use drivers::nic::FlowControl;
 use proptest::prelude::*;
 
@@ -76,7 +77,7 @@ fn what_is_no_spec_is_refused_with_what_would_be_right() {
         (
             "vhost-user=/x,server=on",
             "port `vhost-user=/x,server=on`: unknown key `server`; vhost-user takes queues=N, client=on|off, \
-             prefault=on|off and mtu=BYTES"
+             prefault=on|off, mtu=BYTES and dma-threshold=BYTES|auto|off"
                 .into(),
         ),
         (
@@ -200,9 +201,14 @@ fn any_spec() -> impl Strategy<Value = PortSpec> {
         PortSpec::Generator(GeneratorSpec { rate, size, count, flows, queues })
     });
     let mtu = || prop::option::of(68_u16..=9710);
-    let vhost_user = (path(), any_queues(), any::<bool>(), any::<bool>(), mtu());
-    let vhost_user = vhost_user.prop_map(|(socket, queues, client, prefault, mtu)| {
-        PortSpec::VhostUser(VhostUserSpec { socket, queues, client, prefault, mtu })
+    let threshold = prop_oneof![
+        Just(Threshold::Auto),
+        Just(Threshold::Off),
+        (SMALLEST_THRESHOLD..=65_550).prop_map(Threshold::Bytes)
+    ];
+    let vhost_user = (path(), any_queues(), any::<bool>(), any::<bool>(), mtu(), prop::option::of(threshold));
+    let vhost_user = vhost_user.prop_map(|(socket, queues, client, prefault, mtu, dma_threshold)| {
+        PortSpec::VhostUser(VhostUserSpec { socket, queues, client, prefault, mtu, dma_threshold })
     });
     let ring = prop::sample::select(vec![RingChoice::Auto, RingChoice::Split, RingChoice::Packed]);
     let virtio_user = (path(), prop::option::of(any_queues()), any::<bool>(), ring, prop::option::of(mac()), mtu());

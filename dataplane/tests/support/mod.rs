@@ -219,7 +219,7 @@ fn queue(behaviour: Behaviour, script: &Arc<Script>) -> PortQueue {
     let rx = ScriptedRx { script: Arc::clone(script), taken: 0, pool: pool(64), counters: Counters::default() };
     let tx = ScriptedTx { behaviour, counters: Counters::default() };
     let wake = (behaviour == Behaviour::Wakes).then(|| Wake::event(script.wake.try_clone().unwrap()));
-    PortQueue { rx: Box::new(rx), tx: Box::new(tx), wake }
+    PortQueue { rx: Box::new(rx), tx: Box::new(tx), wake, desk: None }
 }
 
 /// A port that does as `behaviour` says, and the test's side of it.

@@ -268,7 +268,7 @@ impl Port {
 
     fn transmitter(&self, takes_foreign: bool, pool: Option<PacketPool>) -> Transmitter {
         let tx = SinkQueue { sink: Arc::clone(&self.sink), takes_foreign, counters: Counters::default() };
-        Transmitter { id: self.id(), tx: Box::new(tx), pool }
+        Transmitter { id: self.id(), tx: Box::new(tx), pool, desk: None }
     }
 
     fn sender(&self, transmitter: Transmitter) -> Sender {

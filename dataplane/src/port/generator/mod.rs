@@ -128,7 +128,7 @@ pub fn open(spec: &GeneratorSpec, clock: CycleClock, pools: Vec<PacketPool>) -> 
         let (sent, received) = (Arc::new(SourceCounters::default()), Arc::new(SinkCounters::default()));
         let source = Source::new(spec, share, clock, pool, Arc::clone(&sent));
         let sink = Sink::new(clock, Arc::clone(&flows), Arc::clone(&received));
-        queues.push(PortQueue { rx: Box::new(source), tx: Box::new(sink), wake: None });
+        queues.push(PortQueue { rx: Box::new(source), tx: Box::new(sink), wake: None, desk: None });
         counters.push((sent, received));
     }
     (queues, GeneratorControl { spec: spec.clone(), queues: counters })

@@ -1,6 +1,7 @@
 //! What the ports that are open have: names, things and memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use hugemem::{Iova, IovaSpace, MemoryRequest, PacketPool, PageChoice, Region};
 
@@ -8,6 +9,7 @@ use super::super::{NamedSpec, Port, PortControl, PortError, size};
 use super::opening::{self, Opening, Peer};
 use super::{BUFFER_ROOM, MAKING_BUFFERS, MemoryOptions, close, names};
 use crate::clock::CycleClock;
+use crate::copy::Copying;
 
 /// Whose packets those are that the switch makes and copies. No port has such a name.
 pub(crate) const SWITCH: &str = "the switch";
@@ -41,6 +43,8 @@ pub struct Opener {
     held: Vec<Held>,
     /// What each port has for itself alone, by name.
     claims: BTreeMap<String, Vec<String>>,
+    /// What copies to virtual machines, if a device does.
+    copying: Option<Arc<Copying>>,
 }
 
 impl Opener {
@@ -53,7 +57,19 @@ impl Opener {
             clock: CycleClock::calibrate(),
             held: Vec::new(),
             claims: BTreeMap::new(),
+            copying: None,
         }
+    }
+
+    /// As it is, with a device that copies to the virtual machines whose ports are opened from now on.
+    #[must_use]
+    pub fn with_copying(self, copying: Option<Arc<Copying>>) -> Self {
+        Self { copying, ..self }
+    }
+
+    /// What copies to virtual machines, if a device does.
+    pub(crate) fn copying(&self) -> Option<&Arc<Copying>> {
+        self.copying.as_ref()
     }
 
     /// Opens the ports that `specs` name, in that order, before any other. Those whose places are in `pairs` are taken for
@@ -178,6 +194,7 @@ impl Opener {
             notice = said;
         }
         for opening in openings {
+            opening.copying.clone_from(&self.copying);
             if let Some(packets) = &packets {
                 opening.take_pools(packets)?;
             }

@@ -1,5 +1,7 @@
 //! A port on its way to being open.
 
+use std::sync::Arc;
+
 use drivers::nic::Offloads;
 use hugemem::{HEADROOM, IovaRange, PacketPool, Region};
 
@@ -11,6 +13,7 @@ use super::super::{
 };
 use super::{ALIGNMENT, BUFFER_ROOM, MAKING_BUFFERS, RECEIVING_BUFFERS};
 use crate::clock::CycleClock;
+use crate::copy::Copying;
 
 /// What is known of the other side: a port, or the switch.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +96,8 @@ pub(crate) struct Opening<'a> {
     pub(super) reach: Vec<Region>,
     /// Memory for its device's rings.
     pub(super) rings: Option<Region>,
+    /// What copies to virtual machines, if a device does.
+    pub(super) copying: Option<Arc<Copying>>,
 }
 
 enum Resource {
@@ -117,7 +122,7 @@ impl<'a> Opening<'a> {
             PortSpec::Pcap(pcap) => (Resource::Pcap(pcap::load(&name, pcap)?), queues),
             PortSpec::Null | PortSpec::Generator(_) | PortSpec::VhostUser(_) => (Resource::Nothing, queues),
         };
-        Ok(Self { name, spec, resource, queues, pools: Vec::new(), reach: Vec::new(), rings: None })
+        Ok(Self { name, spec, resource, queues, pools: Vec::new(), reach: Vec::new(), rings: None, copying: None })
     }
 
     /// The device, if it is one.
@@ -160,7 +165,7 @@ impl<'a> Opening<'a> {
 
     /// The last phase: makes a port of it.
     pub(crate) fn start(self, clock: CycleClock) -> Result<Port, PortError> {
-        let Self { name, spec, resource, queues, pools, reach, rings } = self;
+        let Self { name, spec, resource, queues, pools, reach, rings, copying } = self;
         let kind = spec.kind();
         let port = |queues: Vec<PortQueue>, control: Box<dyn PortControl>| Port {
             name: name.clone(),
@@ -193,7 +198,7 @@ impl<'a> Opening<'a> {
                 let (queues, control) = generator::open(spec, clock, pools);
                 port(queues, Box::new(control))
             }
-            (_, PortSpec::VhostUser(spec)) => vhost_user::open(&name, spec)?,
+            (_, PortSpec::VhostUser(spec)) => vhost_user::open_with(&name, spec, copying.as_deref())?,
             _ => {
                 let queues = (0..queues).map(|_| null::queue()).collect();
                 port(queues, Box::new(null::NullControl))

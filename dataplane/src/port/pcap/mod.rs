@@ -83,7 +83,7 @@ pub fn open(
             Some(writer) => Box::new(PcapTx::new(Arc::clone(writer))),
             None => Box::new(NullTx::default()),
         };
-        PortQueue { rx: Box::new(rx), tx, wake: None }
+        PortQueue { rx: Box::new(rx), tx, wake: None, desk: None }
     });
     let queues = queues.collect();
     Ok((queues, PcapControl { name: name.into(), spec: spec.clone(), frames, exhausted, writer }))

@@ -181,14 +181,17 @@ fn pci(spec: &str, device: PciName, rest: Option<&str>) -> Result<PortSpec, Spec
 }
 
 fn vhost_user(spec: &str, socket: &str, rest: Option<&str>) -> Result<PortSpec, SpecError> {
-    const LIST: &str = "queues=N, client=on|off, prefault=on|off and mtu=BYTES";
-    let keys = Keys::new(spec, rest, "vhost-user", &["queues", "client", "prefault", "mtu"], LIST)?;
+    const LIST: &str = "queues=N, client=on|off, prefault=on|off, mtu=BYTES and dma-threshold=BYTES|auto|off";
+    let allowed = &["queues", "client", "prefault", "mtu", "dma-threshold"];
+    let keys = Keys::new(spec, rest, "vhost-user", allowed, LIST)?;
     Ok(PortSpec::VhostUser(VhostUserSpec {
         socket: socket.into(),
         queues: keys.queues()?.unwrap_or(1),
         client: keys.switch("client")?.unwrap_or(true),
         prefault: keys.switch("prefault")?.unwrap_or(false),
         mtu: keys.mtu()?,
+        dma_threshold: keys
+            .take("dma-threshold", "auto, off, or bytes from 256 to 65550", |value| value.parse().ok())?,
     }))
 }
 

@@ -156,8 +156,11 @@ impl fmt::Display for VhostUserSpec {
         if self.prefault {
             f.write_str(",prefault=on")?;
         }
-        match self.mtu {
-            Some(mtu) => write!(f, ",mtu={mtu}"),
+        if let Some(mtu) = self.mtu {
+            write!(f, ",mtu={mtu}")?;
+        }
+        match self.dma_threshold {
+            Some(threshold) => write!(f, ",dma-threshold={threshold}"),
             None => Ok(()),
         }
     }

@@ -83,6 +83,7 @@ impl Tap {
             rx: Box::new(TapRx::new(Arc::clone(file), pool, Arc::clone(&failure))),
             tx: Box::new(TapTx::new(Arc::clone(file), self.cuts_udp)),
             wake: Some(Wake::level(Arc::clone(file))),
+            desk: None,
         });
         let queues = queues.collect();
         (queues, TapControl { tap: self, failure })

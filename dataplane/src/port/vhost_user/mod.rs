@@ -21,4 +21,4 @@ mod queue;
 mod ring;
 mod session;
 
-pub use session::{arguments, open};
+pub use session::{arguments, open, open_with};

@@ -99,7 +99,7 @@ impl Vm {
         let region = Region::on_heap(SLOTS * 256 + 4096, Iova::new(0)).unwrap();
         let pool = region.packets_with_foreign(SLOTS, SLOT_ROOM, PIECES).unwrap();
         let (rx, from_vm) = receive_queue(pool, Arc::clone(&attention));
-        let (tx, to_vm) = transmit_queue(attention);
+        let (tx, to_vm) = transmit_queue(attention, None);
         let all = GuestAddress(0);
         Self {
             words: memory.words(all, MEMORY as usize / 8, Access::Write).unwrap(),

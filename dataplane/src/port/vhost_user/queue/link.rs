@@ -108,6 +108,13 @@ impl Link {
         }
     }
 
+    /// Notes that `len` bytes from `at` (guest-physical) on were written to.
+    pub(super) fn marked(&self, at: GuestAddress, len: u32) {
+        if let Some(RingLog { log, .. }) = &self.log {
+            log.mark(at, len);
+        }
+    }
+
     #[cold]
     fn log_ring(&self, ring: &mut impl Ring) {
         let Some(RingLog { log, used }) = &self.log else { return };

@@ -12,6 +12,7 @@
 
 mod control;
 mod gate;
+mod late;
 mod link;
 mod offload;
 mod receive;
@@ -28,6 +29,7 @@ use hugemem::PacketPool;
 
 use super::notify::Call;
 use super::ring::{Addresses, Base, Format, RingFault, inflight::Inflight};
+use crate::copy::CopyDesk;
 use crate::guest::{DirtyLog, Memory};
 
 pub(super) use control::Vring;
@@ -112,9 +114,9 @@ pub(super) fn receive_queue(pool: PacketPool, attention: Arc<OwnedFd>) -> (VmRx,
     (VmRx::new(Arc::clone(&shared)), Vring::Receive(shared))
 }
 
-/// The queue that sends to the VM (its even vring). `attention` as for [`receive_queue`].
-pub(super) fn transmit_queue(attention: Arc<OwnedFd>) -> (VmTx, Vring) {
-    let shared = transmit::Shared::new(transmit::Transmitter::new(), attention);
+/// The queue that sends to the VM (its even vring). `attention` as for [`receive_queue`]; large frames are left on `desk`, if there is one.
+pub(super) fn transmit_queue(attention: Arc<OwnedFd>, desk: Option<Arc<CopyDesk>>) -> (VmTx, Vring) {
+    let shared = transmit::Shared::new(transmit::Transmitter::new(desk), attention);
     (VmTx::new(Arc::clone(&shared)), Vring::Transmit(shared))
 }
 

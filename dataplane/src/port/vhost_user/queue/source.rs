@@ -19,8 +19,10 @@ impl<'f> Source<'f> {
         Self { bytes: header, segments: frame.segments(), foreign: frame.foreign(), offset: 0 }
     }
 
-    /// Fills `piece`, or what of it the rest of the frame fills.
-    pub(super) fn fill(&mut self, mut piece: Piece<'_>) {
+    /// Fills `piece`, or what of it the rest of the frame fills. Bytes of a foreign piece, from an offset on, that `later` takes for a piece of the
+    /// target are left out.
+    #[inline(always)]
+    pub(super) fn fill(&mut self, mut piece: Piece<'_>, mut later: impl FnMut(&Foreign, u32, Piece<'_>) -> bool) {
         while !piece.is_empty() {
             let count = if let Some(bytes) = self.own() {
                 let count = piece.copy_out(bytes);
@@ -29,7 +31,11 @@ impl<'f> Source<'f> {
                 u32::try_from(count).unwrap_or(u32::MAX)
             } else {
                 let Some(foreign) = self.foreign.first() else { return };
-                let count = copy_foreign(foreign, self.offset, piece);
+                let count = if later(foreign, self.offset, piece) {
+                    (foreign.len() - self.offset).min(piece.len())
+                } else {
+                    copy_foreign(foreign, self.offset, piece)
+                };
                 self.offset += count;
                 if self.offset >= foreign.len() {
                     self.foreign = self.foreign.get(1..).unwrap_or_default();

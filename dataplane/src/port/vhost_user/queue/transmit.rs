@@ -4,6 +4,8 @@
 //! available: the one copy on the way from VM to VM. When too few are available, frames stay in the batch.
 //!
 //! What was copied while memory turned to zeroes under the copy is not shown to the driver.
+//!
+//! Large frames from other VMs may be left to a copy engine, when there is one (see [`late`](super::late)).
 
 #![expect(unsafe_code, reason = "the engine is let through the gate")]
 
@@ -15,9 +17,11 @@ use drivers::virtio::Features;
 use drivers::virtio::header::{PLAIN, Sender};
 use hugemem::{Batch, Checksum, Packet};
 
+use super::late::Late;
 use super::link::{self, AnyRing, Link, Queue, Work, each};
 use super::offload;
 use super::source::Source;
+use crate::copy::CopyDesk;
 use crate::guest::{self, Access, GuestAddress, Memory, Piece};
 use crate::port::vhost_user::ring::{Chain, Chains, Element, MOST_CHAINS, Ring, RingFault};
 
@@ -44,6 +48,8 @@ pub(crate) struct Transmitter {
     foreseen: usize,
     /// Bytes written into each of the chains that the last frame took.
     written: Box<[u32]>,
+    /// Frames that are left to a copy engine, and what waits behind them.
+    late: Late,
 }
 
 /// Why a frame did not go into the ring.
@@ -68,8 +74,9 @@ struct Progress {
 
 #[expect(clippy::cast_possible_truncation, reason = "lengths of frames and headers")]
 impl Transmitter {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(desk: Option<Arc<CopyDesk>>) -> Self {
         Self {
+            late: Late::new(desk),
             sender: offload::sender(Features::empty()),
             mergeable: false,
             most: MOST_CHAINS,
@@ -87,6 +94,10 @@ impl Transmitter {
         batch: &mut Batch,
         counters: &mut Counters,
     ) -> usize {
+        if !self.late.is_empty() {
+            self.late.collect(ring, link);
+            self.late.settle(counters);
+        }
         if !link.live {
             return hold(link, batch, counters);
         }
@@ -96,6 +107,7 @@ impl Transmitter {
         while done < batch.len() {
             let looked = ring.look(&link.memory, limit, chains);
             let frames = batch.as_mut_slice().get_mut(done..).unwrap_or_default();
+            self.late.begin(done);
             let progress = self.deliver(ring, link, chains, frames, counters);
             ring.take(chains, progress.chains);
             done += progress.frames;
@@ -110,12 +122,14 @@ impl Transmitter {
             // The next frame may need more than one.
             limit = if progress.frames == 0 { MOST_CHAINS } else { (batch.len() - done).max(1) };
         }
+        // Of what waited for nothing.
+        self.late.collect(ring, link);
         link.publish(ring);
         if done < batch.len() {
             // The driver may sleep on its full ring, for a signal whose wish was not seen when it was made.
             link.settle(ring);
         }
-        hugemem::recycle(batch.drain_front(done));
+        self.late.ask(batch.drain_front(done));
         done
     }
 
@@ -132,7 +146,9 @@ impl Transmitter {
         let memory = &*link.memory;
         let mut progress = Progress::default();
         let mut bytes = 0;
-        let mut dropped = 0;
+        // Frames that are not counted as sent, or not yet.
+        let mut uncounted = 0;
+        let limit = self.late.threshold();
         let (asked, coming) = (chains.as_slice(), chains.with_ahead());
         let mut foreseen = self.foreseen.min(coming.len());
         for frame in frames {
@@ -148,6 +164,9 @@ impl Transmitter {
             let next = asked.get(progress.chains);
             let target = next.and_then(|chain| whole(memory, chain));
             let outcome = match (next, target) {
+                _ if length >= limit || !self.late.is_empty() => {
+                    self.send_in_turn(link, chains, progress.chains, frame, progress.frames, length >= limit)
+                }
                 (Some(chain), Some(target)) if self.sender.is_plain(frame) && fits(target, frame) => {
                     send_plain(link, target, frame).map(|written| {
                         ring.give_back(chain.id, chain.descriptors, written);
@@ -164,11 +183,15 @@ impl Transmitter {
             match outcome {
                 Ok(used) => {
                     progress.chains += used;
-                    bytes += length as u64;
+                    if self.late.is_empty() {
+                        bytes += length as u64;
+                    } else {
+                        uncounted += 1;
+                    }
                 }
                 Err(Refusal::Drop(reason)) => {
                     counters.drop_packets(reason, 1);
-                    dropped += 1;
+                    uncounted += 1;
                 }
                 Err(Refusal::Short) => break,
                 Err(Refusal::Fault(fault)) => {
@@ -179,7 +202,7 @@ impl Transmitter {
             progress.frames += 1;
         }
         self.foreseen = foreseen.saturating_sub(progress.chains);
-        counters.packets += progress.frames as u64 - dropped;
+        counters.packets += progress.frames as u64 - uncounted;
         counters.bytes += bytes;
         progress
     }
@@ -198,11 +221,45 @@ impl Transmitter {
                 }
                 1
             }
-            _ => self.scatter(link, chains, first, header, frame)?,
+            _ => self.scatter(link, chains, first, header, frame, false)?,
         };
         if guest::lost() != 0 {
             survived(&link.memory, frame)?;
         }
+        Ok(used)
+    }
+
+    /// Sends a frame that is left to a copy engine, if there is room for that, or that has to wait for one in front of it. `number` is its place among the
+    /// frames that are delivered. Otherwise as [`Self::send`], but that its chains are given back in their turn.
+    #[inline(never)]
+    fn send_in_turn(
+        &mut self,
+        link: &Link,
+        chains: &Chains,
+        first: usize,
+        frame: &mut Packet,
+        number: usize,
+        large: bool,
+    ) -> Result<usize, Refusal> {
+        if self.late.is_full() {
+            return Err(Refusal::Short);
+        }
+        let jobs = self.late.planned();
+        let used = if large && self.late.suits(frame) {
+            let header = self.header(frame)?;
+            let sent = self.scatter(link, chains, first, header, frame, true);
+            let sent = sent.and_then(|used| {
+                if guest::lost() != 0 {
+                    survived(&link.memory, frame)?;
+                }
+                Ok(used)
+            });
+            sent.inspect_err(|_| self.late.forget(jobs))?
+        } else {
+            self.send(link, chains, first, frame)?
+        };
+        let taken = chains.as_slice().iter().skip(first).take(used);
+        self.late.push(taken.zip(&self.written).map(|(chain, written)| (*chain, *written)), jobs, frame.len(), number);
         Ok(used)
     }
 
@@ -217,7 +274,7 @@ impl Transmitter {
         Ok(header)
     }
 
-    /// Writes one frame into as many chains as it takes, in whatever pieces they are.
+    /// Writes one frame into as many chains as it takes, in whatever pieces they are. Long pieces may be left to a copy engine.
     fn scatter(
         &mut self,
         link: &Link,
@@ -225,6 +282,7 @@ impl Transmitter {
         first: usize,
         mut header: [u8; PLAIN],
         frame: &Packet,
+        may_be_late: bool,
     ) -> Result<usize, Refusal> {
         let mut left = PLAIN + frame.len();
         let available = chains.as_slice().get(first..).unwrap_or_default();
@@ -253,6 +311,7 @@ impl Transmitter {
         header[BUFFERS] = low;
         header[BUFFERS + 1] = high;
         let mut source = Source::new(&header, frame);
+        let late = &mut self.late;
         for (chain, place) in available.iter().zip(&mut self.written).take(needed.into()) {
             let before = left;
             for Element { address, len } in chains.writable(chain).iter().copied() {
@@ -261,7 +320,7 @@ impl Transmitter {
                     continue;
                 }
                 let outcome = link.memory.pieces(GuestAddress(address), len, Access::Write, |piece| {
-                    source.fill(piece);
+                    source.fill(piece, |from, offset, to| may_be_late && late.plan(from, offset, to));
                     link.wrote(piece, piece.len());
                 });
                 outcome.map_err(|reason| Refusal::Fault(RingFault::address(reason, address, len)))?;
@@ -360,24 +419,29 @@ impl Work for Transmitter {
         self.foreseen = 0;
     }
 
-    fn collect<R: Ring>(&mut self, _: &mut R, _: &mut Link) {}
-
-    fn underway(&self) -> usize {
-        0
+    fn collect<R: Ring>(&mut self, ring: &mut R, link: &mut Link) {
+        self.late.collect(ring, link);
     }
 
-    // Nothing that goes to the VM refers to its memory for longer than a call.
-    fn keep(&mut self, _: Arc<Memory>) {}
+    fn underway(&self) -> usize {
+        self.late.chains()
+    }
+
+    fn keep(&mut self, memory: Arc<Memory>) {
+        self.late.keep(memory);
+    }
 
     fn let_go(&mut self) -> Vec<Arc<Memory>> {
-        Vec::new()
+        self.late.let_go()
     }
 
     fn keeps(&self) -> bool {
-        false
+        self.late.keeps()
     }
 
-    fn abandon(&mut self) {}
+    fn abandon(&mut self) {
+        self.late.abandon();
+    }
 
     fn is_armed(&self) -> bool {
         false
@@ -420,14 +484,21 @@ impl TxQueue for VmTx {
         self.shared.offloads()
     }
 
-    /// Nothing is underway: frames are delivered when they are taken. But a late wish for a signal is seen here.
+    /// What is underway are frames that are left to a copy engine, and what waits behind them. A late wish for a signal is seen here, too.
     fn reclaim(&mut self) -> usize {
         // SAFETY: this is the gate's one engine, here with an exclusive borrow.
         let Some(mut queue) = (unsafe { self.shared.gate.try_enter() }) else { return 1 };
-        let Queue { ring, link, .. } = &mut *queue;
-        let Some(ring) = ring else { return 0 };
-        each!(ring, ring => link.settle(ring));
-        usize::from(link.owes())
+        let Queue { ring, link, work, .. } = &mut *queue;
+        if let Some(ring) = ring {
+            each!(ring, ring => {
+                work.late.collect(ring, link);
+                link.settle(ring);
+            });
+        } else {
+            work.late.sweep();
+        }
+        work.late.settle(&mut self.counters);
+        work.late.len() + usize::from(link.owes())
     }
 
     fn counters(&self) -> Counters {

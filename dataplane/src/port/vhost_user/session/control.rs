@@ -14,6 +14,8 @@ use super::announce::Announcer;
 use super::device::{Device, attention};
 use super::endpoint::Endpoint;
 use super::{features, thread};
+use crate::copy::{Copying, CopyDesk, CopyCounts};
+use crate::guest::MapOptions;
 use crate::port::vhost_user::notify::{Kick, Notifier};
 use crate::port::vhost_user::queue::{PIECES, SLOT_ROOM, SLOTS, receive_queue, transmit_queue};
 use crate::port::{Port, PortControl, PortError, PortKind, PortQueue, VhostUserSpec, state_word};
@@ -26,33 +28,46 @@ const MTU: u16 = 1500;
 /// # Errors
 /// When the system refuses a socket, thread, eventfd or memory, with what to do about it.
 pub fn open(name: &str, spec: &VhostUserSpec) -> Result<Port, PortError> {
+    open_with(name, spec, None)
+}
+
+/// As [`open`]; large copies to the VM are left to `copying`, if that is there and `spec` does not forbid it.
+///
+/// # Errors
+/// When the system refuses a socket, thread, eventfd or memory, with what to do about it.
+pub fn open_with(name: &str, spec: &VhostUserSpec, copying: Option<&Copying>) -> Result<Port, PortError> {
     let failed = |reason: String| PortError::VhostUser { port: name.into(), reason };
     let endpoint = Endpoint::open(&spec.socket, spec.client).map_err(failed)?;
     let attention = attention().map_err(|errno| failed(format!("cannot make an eventfd: {errno}")))?;
     let notifier = Notifier::new().map_err(|error| failed(error.to_string()))?;
     let memory = |source| PortError::Pool { port: name.into(), source };
-    let (mut halves, mut vrings, mut kicks) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut halves, mut vrings, mut kicks, mut desks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..spec.queues.max(1) {
         let (rx, from_vm) = receive_queue(pool().map_err(memory)?, Arc::clone(&attention));
-        let (tx, to_vm) = transmit_queue(Arc::clone(&attention));
+        let desk = copying.and_then(|copying| copying.desk(spec.dma_threshold));
+        let (tx, to_vm) = transmit_queue(Arc::clone(&attention), desk.clone());
         let kick = Kick::new().map_err(|error| failed(error.to_string()))?;
-        halves.push((rx, tx, kick.wake()));
+        halves.push((rx, tx, kick.wake(), desk.clone()));
+        desks.extend(desk);
         vrings.extend([to_vm, from_vm]);
         kicks.push(kick);
     }
     let mtu = spec.mtu.unwrap_or(MTU);
-    let device = Arc::new(Device::new(name, vrings, kicks, notifier, attention, spec.prefault, mtu));
+    // Also a VM that nothing is copied to by a device may send to one that is.
+    let reach = copying.map(Copying::reach);
+    let options = MapOptions { prefault: spec.prefault, wake: Some(Arc::clone(&attention)), reach };
+    let device = Arc::new(Device::new(name, vrings, kicks, notifier, attention, options, mtu));
 
     let mut queues = Vec::with_capacity(halves.len());
-    for (rx, tx, wake) in halves {
+    for (rx, tx, wake, desk) in halves {
         let rx: Box<dyn RxQueue> = if queues.is_empty() {
             Box::new(Announcer::new(rx, Arc::clone(&device.announcement)).map_err(memory)?)
         } else {
             Box::new(rx)
         };
-        queues.push(PortQueue { rx, tx: Box::new(tx), wake: Some(wake) });
+        queues.push(PortQueue { rx, tx: Box::new(tx), wake: Some(wake), desk });
     }
-    let mut control = VhostUserControl { device, spec: spec.clone(), thread: None };
+    let mut control = VhostUserControl { device, spec: spec.clone(), desks, thread: None };
     control.start(endpoint)?;
     Ok(Port {
         name: name.into(),
@@ -75,6 +90,8 @@ fn pool() -> Result<PacketPool, hugemem::OutOfMemory> {
 pub(super) struct VhostUserControl {
     device: Arc<Device>,
     spec: VhostUserSpec,
+    /// Where its queues leave copies for a device.
+    desks: Vec<Arc<CopyDesk>>,
     /// There until the port is stopped.
     thread: Option<JoinHandle<()>>,
 }
@@ -161,6 +178,9 @@ impl PortControl for VhostUserControl {
             let words: Vec<String> = protocol.iter_names().map(|(name, _)| name.to_ascii_lowercase()).collect();
             text += &format!(" protocol {}", words.join(" "));
         }
+        if let Some(desk) = self.desks.first() {
+            text += &format!(" dma {}", desk.threshold().map_or_else(|| "off".to_owned(), |bytes| bytes.to_string()));
+        }
         if let (None, Some(ended)) = (status.peer, status.ended) {
             text += &format!(" last \"{ended}\"");
         }
@@ -177,6 +197,7 @@ impl PortControl for VhostUserControl {
         let counters = &self.device.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let regions = self.device.status().regions as u64;
+        let copies = self.desks.iter().map(|desk| desk.counts()).fold(CopyCounts::default(), CopyCounts::plus);
         vec![
             ("vm_connects", read(&counters.connects)),
             ("vm_disconnects_closed", read(&counters.closed)),
@@ -190,6 +211,11 @@ impl PortControl for VhostUserControl {
             ("vm_announcements", read(&counters.announcements)),
             ("vm_leaked_mappings", read(&counters.leaks)),
             ("vm_memory_regions", regions),
+            ("vm_dma_regions", self.device.status().reached as u64),
+            ("vm_dma_copies", copies.copies),
+            ("vm_dma_bytes", copies.bytes),
+            ("vm_dma_failed_copies", copies.failed),
+            ("vm_dma_crowded_frames", copies.crowded),
         ]
     }
 

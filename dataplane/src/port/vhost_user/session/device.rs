@@ -56,6 +56,8 @@ pub(super) struct Status {
     pub(super) mtu: Option<u16>,
     /// Regions of the memory table.
     pub(super) regions: usize,
+    /// Those of them that a copy engine reaches.
+    pub(super) reached: usize,
     /// Why the last session ended.
     pub(super) ended: Option<String>,
 }
@@ -95,7 +97,7 @@ impl Device {
         kicks: Vec<Kick>,
         notifier: Arc<Notifier>,
         attention: Arc<OwnedFd>,
-        prefault: bool,
+        options: MapOptions,
         mtu: u16,
     ) -> Self {
         Self {
@@ -103,7 +105,7 @@ impl Device {
             vrings,
             kicks: kicks.into_iter().map(Mutex::new).collect(),
             notifier,
-            options: MapOptions { prefault, wake: Some(Arc::clone(&attention)) },
+            options,
             attention,
             mtu,
             announcement: Arc::default(),

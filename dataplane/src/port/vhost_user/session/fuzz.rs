@@ -17,6 +17,7 @@ use super::device::{Device, attention};
 use super::features;
 use super::state::Session;
 use super::wire::Assembler;
+use crate::guest::MapOptions;
 use crate::port::vhost_user::fuzz::Input;
 use crate::port::vhost_user::notify::{Kick, Notifier};
 use crate::port::vhost_user::queue::{PIECES, SLOT_ROOM, SLOTS, VmRx, VmTx, receive_queue, transmit_queue};
@@ -53,10 +54,10 @@ impl Port {
         let region = Region::on_heap(SLOTS * 256 + 4096, Iova::new(0)).unwrap();
         let pool = region.packets_with_foreign(SLOTS, SLOT_ROOM, PIECES).unwrap();
         let (rx, from_vm) = receive_queue(pool, Arc::clone(&attention));
-        let (tx, to_vm) = transmit_queue(Arc::clone(&attention));
+        let (tx, to_vm) = transmit_queue(Arc::clone(&attention), None);
         let (notifier, kicks) = (Notifier::new().unwrap(), vec![Kick::new().unwrap()]);
         let vrings = vec![to_vm, from_vm];
-        let device = Device::new("fuzz", vrings, kicks, notifier, attention, false, 1500);
+        let device = Device::new("fuzz", vrings, kicks, notifier, attention, MapOptions::default(), 1500);
         let memory = File::from(rustix::fs::memfd_create("fuzz", MemfdFlags::CLOEXEC).unwrap());
         memory.set_len(MEMORY).unwrap();
         Self { device, rx, tx, memory, batch: Batch::new(32) }

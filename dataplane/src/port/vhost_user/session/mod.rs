@@ -32,4 +32,4 @@ mod wire;
 
 pub use arguments::arguments;
 use breach::Breach;
-pub use control::open;
+pub use control::{open, open_with};

@@ -306,6 +306,7 @@ impl<'d> Session<'d> {
         status.protocol = self.protocol.bits();
         status.mtu = self.mtu;
         status.regions = self.memory.region_count();
+        status.reached = self.memory.reached_count();
         status.active.clear();
         status.active.extend(self.rings.iter().map(RingState::is_active));
     }

@@ -160,7 +160,7 @@ fn a_queue_behind_an_iommu_waits_for_translations() {
     // The rings are known, at the same addresses as the frontend's; buffers are not.
     let user = driver.addresses().descriptors;
     map(user, user, 1 << 16);
-    let (mut queue, vring) = transmit_queue(attention());
+    let (mut queue, vring) = transmit_queue(attention(), None);
     vring.enable(true).unwrap();
     vring.start(RingConfig { memory: Arc::clone(&translated), ..config(&driver, USUAL) }).unwrap();
     let (mut from, _) = pair(USUAL);

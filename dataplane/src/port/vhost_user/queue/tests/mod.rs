@@ -12,6 +12,7 @@ use crate::port::vhost_user::ring::testing::{BUFFER, Driver, WRITE};
 mod changes;
 mod faults;
 mod frames;
+mod late;
 
 /// Descriptors of the rings, and buffers of their guests.
 const SIZE: u16 = 256;
@@ -68,7 +69,7 @@ fn from_vm(driver: Driver, features: Features) -> From {
 
 fn to_vm(driver: Driver, features: Features) -> To {
     let attention = attention();
-    let (queue, vring) = transmit_queue(Arc::clone(&attention));
+    let (queue, vring) = transmit_queue(Arc::clone(&attention), None);
     vring.enable(true).unwrap();
     vring.start(config(&driver, features)).unwrap();
     Half { queue, vring, driver, attention }
