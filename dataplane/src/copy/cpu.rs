@@ -10,12 +10,10 @@ use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 use drivers::DeviceError;
-use drivers::copy_engine::{CopyDone, CopyEngine, CopyFailure, CopyJob, CopyOutcome, EngineState};
+use drivers::copy_engine::{CopyDevice, CopyDone, CopyEngine, CopyFailure, CopyJob, CopyOutcome, EngineState, Started};
 use hugemem::{Iova, Region};
 use rtrb::{Consumer, Producer, RingBuffer};
 
-use super::copier::Channel;
-use super::device::{Device, typed};
 use crate::guest;
 
 /// Copies that a channel can have underway.
@@ -52,11 +50,18 @@ impl Cpu {
     }
 }
 
-impl Device for Cpu {
-    fn start(&mut self) -> Result<Vec<Box<dyn Channel>>, DeviceError> {
+impl CopyDevice for Cpu {
+    type Engine = CpuChannel;
+    type Interrupt = ();
+
+    fn name(&self) -> &str {
+        "cpu"
+    }
+
+    fn start(&mut self) -> Result<Vec<Started<Self>>, DeviceError> {
         self.halt();
         self.stop = Arc::default();
-        let mut channels: Vec<Box<dyn Channel>> = Vec::new();
+        let mut channels = Vec::new();
         for number in 0..self.channels {
             let (jobs, their_jobs) = RingBuffer::new(DEPTH);
             let (their_done, done) = RingBuffer::new(DEPTH);
@@ -73,18 +78,18 @@ impl Device for Cpu {
                 device: "cpu".into(),
                 reason: format!("cannot start a thread that copies: {error}"),
             })?;
-            channels.push(Box::new(CpuChannel { jobs, done, sleeps, underway: 0, thread: thread.thread().clone() }));
+            let channel = CpuChannel { jobs, done, sleeps, underway: 0, thread: thread.thread().clone() };
+            channels.push((channel, None));
             self.threads.push(thread);
         }
         Ok(channels)
     }
 
-    fn stop(&mut self, channels: Vec<Box<dyn Channel>>, back: &mut Vec<CopyDone>) -> Result<(), DeviceError> {
+    fn stop(&mut self, channels: Vec<CpuChannel>, back: &mut Vec<CopyDone>) -> Result<(), DeviceError> {
         self.halt();
-        for mut channel in typed::<CpuChannel>(channels) {
+        for mut channel in channels {
             back.reserve(channel.underway);
             channel.complete(back);
-            // What the thread had not begun with is in its end of the ring, and gone with it.
             debug_assert_eq!(channel.underway, 0, "a thread empties its ring before it ends");
         }
         Ok(())
@@ -100,12 +105,8 @@ impl Device for Cpu {
         Ok(())
     }
 
-    fn check(&self) -> Result<(), DeviceError> {
+    fn check(&mut self) -> Result<(), DeviceError> {
         Ok(())
-    }
-
-    fn describe(&self) -> String {
-        format!("CPU, {} threads", self.channels)
     }
 }
 
@@ -116,7 +117,7 @@ impl Drop for Cpu {
 }
 
 /// The end of a thread that gives it work.
-struct CpuChannel {
+pub(super) struct CpuChannel {
     jobs: Producer<CopyJob>,
     done: Consumer<CopyDone>,
     /// The thread sleeps, or is about to.
@@ -216,8 +217,7 @@ impl Worker {
         let windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..BURST {
             let Ok(job) = self.jobs.pop() else { break };
-            let outcome =
-                if stopping { CopyOutcome::Failed(CopyFailure::Unproven) } else { copy(&windows, &job) };
+            let outcome = if stopping { CopyOutcome::Failed(CopyFailure::Unproven) } else { copy(&windows, &job) };
             // There is a place for each job that was pushed.
             let _ = self.done.push(CopyDone { token: job.token(), outcome });
         }

@@ -57,7 +57,7 @@ fn run(shared: &Shared) {
 fn mend(shared: &Shared, again: bool) -> Result<(), String> {
     if !again {
         shared.failures.fetch_add(1, Ordering::Relaxed);
-        let reason = lock(&shared.hardware).device.as_ref().and_then(|device| device.check().err());
+        let reason = lock(&shared.hardware).device.as_mut().and_then(|device| device.check().err());
         let reason = reason.map_or_else(|| "a channel failed".to_owned(), |error| error.to_string());
         tracing::error!("{}: {reason}; the CPU copies until it is started anew", shared.name);
     }
@@ -114,7 +114,8 @@ fn halt(shared: &Shared, hardware: &mut Hardware, channels: Vec<Box<dyn Channel>
     }
     for (number, seat) in lock(&shared.seats).iter_mut().enumerate() {
         let fresh = Fresh { done: of_seat(&back, number), gone, channel: None };
-        let _ = seat.send(fresh).inspect_err(|_| tracing::warn!("an engine does not take in what became of its copies"));
+        let _ =
+            seat.send(fresh).inspect_err(|_| tracing::warn!("an engine does not take in what became of its copies"));
     }
 }
 

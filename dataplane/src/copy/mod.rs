@@ -30,7 +30,7 @@ use drivers::DeviceError;
 
 pub use copier::Copier;
 pub(crate) use desk::Answer;
-pub use desk::{CopyDesk, CopyCounts, JOBS};
+pub use desk::{CopyCounts, CopyDesk, JOBS};
 pub use name::{DmaName, NotDmaName, NotThreshold, SMALLEST_THRESHOLD, Threshold};
 pub use owner::{CopyState, Copying};
 

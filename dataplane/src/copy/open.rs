@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drivers::bus::{BusError, PciFunction, PciId};
+use drivers::dsa::{self, Dsa};
 use drivers::ioat::{self, Ioat};
-use hugemem::{IovaSpace, MemoryRequest, PageChoice};
+use hugemem::{IovaSpace, MemoryRequest, PageChoice, Region};
 use vfio::{Interface, SystemClock, user};
 
+use super::CopyError;
 use super::cpu::Cpu;
-use super::device::Device;
+use super::device::Described;
 use super::name::{DmaName, Threshold};
 use super::owner::{Copying, Opened};
-use super::CopyError;
 
 /// Copies that may be underway on a channel.
 const DEPTH: u16 = 512;
@@ -29,11 +30,12 @@ impl Copying {
         let place = name.clone();
         let title = format!("copy engine {name}");
         match place {
-            DmaName::Address(address) => Self::over(title, wanted, default, move || {
-                vfio::Function::open(address, Interface::Auto)
-            }),
+            DmaName::Address(address) => {
+                Self::over(title, wanted, default, move || vfio::Function::open(address, Interface::Auto))
+            }
             DmaName::Socket(path) => Self::over(title, wanted, default, move || {
-                let options = user::Options { name: Some(format!("vfio-user={}", path.display())), ..user::Options::default() };
+                let options =
+                    user::Options { name: Some(format!("vfio-user={}", path.display())), ..user::Options::default() };
                 user::Function::connect(&path, options)
             }),
             DmaName::WorkQueue(path) => Err(CopyError::NoDriver {
@@ -44,8 +46,9 @@ impl Copying {
                 title,
                 default,
                 Box::new(move || {
-                    let device: Box<dyn Device> = Box::new(Cpu::new(wanted.into()));
-                    Ok(Opened { device, space: IovaSpace::unlimited() })
+                    let about = format!("CPU, {wanted} threads");
+                    let device = Described { device: Cpu::new(wanted.into()), about };
+                    Ok(Opened { device: Box::new(device), space: IovaSpace::unlimited() })
                 }),
             ),
         }
@@ -75,17 +78,27 @@ fn drive<F: PciFunction>(function: F, engines: u8) -> Result<Opened, CopyError> 
     let mut space = IovaSpace::new(&ranges);
     let clock = Arc::new(SystemClock::new());
     let id @ PciId { vendor, device, .. } = function.id();
+    let channels = engines.max(1);
+    let mut memory = |bytes| -> Result<Region, CopyError> {
+        Ok(MemoryRequest { bytes, page: PageChoice::Auto, node: None }.allocate(&mut space)?.region)
+    };
     if ioat::matches(id) {
-        let config = ioat::Config { channels: engines.max(1), depth: DEPTH, interrupts: false, patience: PATIENCE };
-        let request = MemoryRequest { bytes: config.ring_memory(), page: PageChoice::Auto, node: None };
-        let rings = request.allocate(&mut space)?.region;
-        let device = Ioat::open(function, clock, &rings, config)?;
-        return Ok(Opened { device: Box::new(device), space });
+        let config = ioat::Config { channels, depth: DEPTH, patience: PATIENCE, ..ioat::Config::default() };
+        let device = Ioat::open(function, clock, &memory(config.ring_memory())?, config)?;
+        let about = device.summary().to_string();
+        return Ok(Opened { device: Box::new(Described { device, about }), space });
+    }
+    if dsa::matches(id) {
+        let config = dsa::Config { channels, depth: DEPTH, patience: PATIENCE, ..dsa::Config::default() };
+        let device = Dsa::open(function, clock, &memory(config.ring_memory())?, config)?;
+        let about = device.summary().to_string();
+        return Ok(Opened { device: Box::new(Described { device, about }), space });
     }
     Err(CopyError::NoDriver {
         name: function.name().to_owned(),
         reason: format!(
-            "it is {vendor:04x}:{device:04x}, and there are drivers for Intel I/OAT (8086:0b00, 2021, 6f20 and kin) only"
+            "it is {vendor:04x}:{device:04x}, and there are drivers for Intel I/OAT (8086:0b00, 2021, 6f20 and kin) and DSA (8086:0b25, \
+             11fb) only"
         ),
     })
 }

@@ -5,12 +5,11 @@
 use std::sync::{Arc, Mutex};
 
 use drivers::DeviceError;
-use drivers::copy_engine::{CopyDone, CopyEngine, CopyFailure, CopyJob, CopyOutcome, EngineState};
+use drivers::copy_engine::{CopyDevice, CopyDone, CopyEngine, CopyFailure, CopyJob, CopyOutcome, EngineState, Started};
 use hugemem::{IovaSpace, Region};
 
-use super::copier::Channel;
 use super::cpu::copy;
-use super::device::{Device, typed};
+use super::device::Described;
 use super::name::Threshold;
 use super::owner::{Copying, Opened};
 
@@ -50,8 +49,8 @@ pub(crate) fn scripted(script: &Arc<Mutex<Script>>, bytes: u32) -> Arc<Copying> 
             return Err(DeviceError::Device { device, reason }.into());
         }
         script.lock().unwrap().windows.clear();
-        let device: Box<dyn Device> = Box::new(Scripted(Arc::clone(&script)));
-        Ok(Opened { device, space: IovaSpace::unlimited() })
+        let device = Described { device: Scripted(Arc::clone(&script)), about: "follows a script".into() };
+        Ok(Opened { device: Box::new(device), space: IovaSpace::unlimited() })
     };
     let copying = Copying::start("scripted".into(), Threshold::Bytes(bytes), Box::new(open)).unwrap();
     // What was copied to find the break-even does not count.
@@ -61,21 +60,28 @@ pub(crate) fn scripted(script: &Arc<Mutex<Script>>, bytes: u32) -> Arc<Copying> 
 
 struct Scripted(Arc<Mutex<Script>>);
 
-impl Device for Scripted {
-    fn start(&mut self) -> Result<Vec<Box<dyn Channel>>, DeviceError> {
+impl CopyDevice for Scripted {
+    type Engine = Followed;
+    type Interrupt = ();
+
+    fn name(&self) -> &str {
+        "scripted"
+    }
+
+    fn start(&mut self) -> Result<Vec<Started<Self>>, DeviceError> {
         let mut script = self.0.lock().unwrap();
         if script.absent {
             return Err(DeviceError::Device { device: "scripted".into(), reason: "it is away".into() });
         }
         script.broken = false;
-        Ok(vec![Box::new(Followed { script: Arc::clone(&self.0), jobs: Vec::new() })])
+        Ok(vec![(Followed { script: Arc::clone(&self.0), jobs: Vec::new() }, None)])
     }
 
-    fn stop(&mut self, channels: Vec<Box<dyn Channel>>, back: &mut Vec<CopyDone>) -> Result<(), DeviceError> {
+    fn stop(&mut self, engines: Vec<Followed>, back: &mut Vec<CopyDone>) -> Result<(), DeviceError> {
         self.0.lock().unwrap().stops += 1;
-        for channel in typed::<Followed>(channels) {
+        for engine in engines {
             let unproven = CopyOutcome::Failed(CopyFailure::Unproven);
-            back.extend(channel.jobs.iter().map(|(_, job)| CopyDone { token: job.token(), outcome: unproven }));
+            back.extend(engine.jobs.iter().map(|(_, job)| CopyDone { token: job.token(), outcome: unproven }));
         }
         Ok(())
     }
@@ -90,12 +96,8 @@ impl Device for Scripted {
         Ok(())
     }
 
-    fn check(&self) -> Result<(), DeviceError> {
+    fn check(&mut self) -> Result<(), DeviceError> {
         Ok(())
-    }
-
-    fn describe(&self) -> String {
-        "follows a script".into()
     }
 }
 

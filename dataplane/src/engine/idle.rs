@@ -98,7 +98,10 @@ impl Idle {
                 }
                 watch.bell.lie_down();
                 let copier_called = roster.copier.as_ref().is_some_and(|copier| copier.is_called());
-                if !called() && !copier_called && !roster.switching.as_ref().is_some_and(|switching| switching.is_called()) {
+                if !called()
+                    && !copier_called
+                    && !roster.switching.as_ref().is_some_and(|switching| switching.is_called())
+                {
                     self.sleep(watch, roster, underway);
                 }
                 watch.bell.get_up();

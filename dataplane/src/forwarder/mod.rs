@@ -228,10 +228,7 @@ impl Forwarder {
     ///
     /// # Errors
     /// As [`Forwarder::run`].
-    pub fn run_with(
-        config: &Config,
-        copying: Option<Arc<Copying>>,
-    ) -> Result<(Self, Vec<String>), ForwarderError> {
+    pub fn run_with(config: &Config, copying: Option<Arc<Copying>>) -> Result<(Self, Vec<String>), ForwarderError> {
         let mut opener = Opener::new(config.memory()).with_copying(copying);
         let ports = opener.open(&config.ports, &config.pairs)?;
         let mut notices: Vec<String> = ports.iter().flat_map(|port| port.notices.clone()).collect();

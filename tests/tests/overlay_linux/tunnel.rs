@@ -108,7 +108,10 @@ impl Tunnel {
         ];
         let senders = vec![
             Sender::new(Transmitter { id: lan_id, tx: lan.tx, pool: Some(pool()?), desk: None }, Arc::clone(lan_cells)),
-            Sender::new(Transmitter { id: wire_id, tx: wire.tx, pool: Some(pool()?), desk: None }, Arc::clone(wire_cells)),
+            Sender::new(
+                Transmitter { id: wire_id, tx: wire.tx, pool: Some(pool()?), desk: None },
+                Arc::clone(wire_cells),
+            ),
         ];
         let core = CoreList::available()?.iter().next().context("no core")?;
         let load = Load { lanes, senders, ..Load::default() };

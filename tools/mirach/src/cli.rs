@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use dataplane::config::{ByteSize, ControlSocket, CoreList, PageSize, Poll, Scheduler};
 use dataplane::control::MetricsAddress;
+use dataplane::copy::{DmaName, Threshold};
 use dataplane::port::{MAXIMUM_FRAME, MINIMUM_FRAME, NamedSpec, PortName, PortSpec};
 
 use crate::embedded::Driver;
@@ -27,9 +28,10 @@ Ports:
                                 a network card bound to vfio-pci; 00:03.0 and the kernel's interface name work too;
                                 virtio cards take ring=auto|split|packed, ixgbe cards pause=on|off|rx|tx
   vfio-user=SOCKET[,...]        a card behind a socket, such as those of `mirach device`; keys as above, but vfio
-  vhost-user=SOCKET[,queues=N][,client=on|off][,prefault=on|off][,mtu=BYTES]
+  vhost-user=SOCKET[,queues=N][,client=on|off][,prefault=on|off][,mtu=BYTES][,dma-threshold=BYTES|auto|off]
                                 a virtual machine or container; the emulator listens and mirach connects, client=off
-                                turns that round; prefault=on takes all of its memory at once
+                                turns that round; prefault=on takes all of its memory at once; frames of dma-threshold
+                                bytes and more are copied to it by the device of --dma
   virtio-user=SOCKET[,queues=N][,server=on|off][,ring=auto|split|packed][,mac=ADDRESS][,mtu=BYTES]
                                 the other side of a vhost-user socket: a switch (OVS, VPP, DPDK) or another mirach
   tap=NAME[,queues=N]           a Linux tap interface
@@ -134,6 +136,14 @@ pub(crate) struct RunArguments {
     /// (least-cpu), or all in the order of arrival (off) [default: least-cpu]
     #[arg(long, value_name = "MODE")]
     pub(crate) scheduler: Option<Scheduler>,
+    /// Device that copies large frames from virtual machine to virtual machine: the PCI address of an Intel I/OAT or DSA,
+    /// vfio-user=SOCKET, or cpu for threads that copy [default: none, engines copy themselves]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) dma: Option<DmaName>,
+    /// From which length on frames are left to that device: bytes, auto (from where it costs an engine less, as measured
+    /// at the start) or off; ports may say something else with dma-threshold= [default: auto]
+    #[arg(long, value_name = "BYTES|auto|off")]
+    pub(crate) dma_threshold: Option<Threshold>,
     /// Unix socket on which the other commands ask and change this run, or none [default: /run/mirach/control.sock for root,
     /// $XDG_RUNTIME_DIR/mirach/control.sock for others]
     #[arg(long, value_name = "PATH")]

@@ -33,7 +33,7 @@ pub(crate) enum Meaning {
 }
 
 /// All suites, the quick ones first.
-pub(crate) const SUITES: [Suite; 23] = [
+pub(crate) const SUITES: [Suite; 24] = [
     Suite { name: "lint", about: "formatting, clippy", needs: &[Need::Targets], steps: lint },
     Suite {
         name: "unit",
@@ -116,6 +116,12 @@ pub(crate) const SUITES: [Suite; 23] = [
         about: "an engine under load makes no system call but signals, and takes no memory",
         needs: &[Need::Watch],
         steps: quiet_engine,
+    },
+    Suite {
+        name: "copy-order",
+        about: "frames between emulated machines, copied by a device that is late, fails, halts and vanishes",
+        needs: &[],
+        steps: copy_order,
     },
     Suite {
         name: "vhost-restart",
@@ -308,6 +314,10 @@ fn overlay_linux() -> Vec<Step> {
 
 fn quiet_engine() -> Vec<Step> {
     on_host("quiet_engine")
+}
+
+fn copy_order() -> Vec<Step> {
+    vec![step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "copy_order"])]
 }
 
 fn vhost_restart() -> Vec<Step> {

@@ -90,6 +90,8 @@ fn flags(arguments: RunArguments) -> Settings {
         flows: arguments.flows,
         seconds: arguments.seconds,
         hold_milliseconds: arguments.hold_milliseconds,
+        dma: arguments.dma,
+        dma_threshold: arguments.dma_threshold,
         json: arguments.json.then_some(true),
     }
 }

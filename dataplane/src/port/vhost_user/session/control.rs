@@ -14,7 +14,7 @@ use super::announce::Announcer;
 use super::device::{Device, attention};
 use super::endpoint::Endpoint;
 use super::{features, thread};
-use crate::copy::{Copying, CopyDesk, CopyCounts};
+use crate::copy::{CopyCounts, CopyDesk, Copying};
 use crate::guest::MapOptions;
 use crate::port::vhost_user::notify::{Kick, Notifier};
 use crate::port::vhost_user::queue::{PIECES, SLOT_ROOM, SLOTS, receive_queue, transmit_queue};

@@ -59,6 +59,7 @@ pub(super) fn announce(forwarder: &Mutex<Forwarder>, services: &Services, config
             "burst": config.engine.burst,
             "poll": config.engine.poll.to_string(),
             "scheduler": config.engine.scheduler.to_string(),
+            "copies": lock(forwarder).copying().map(|copying| copying.describe()),
             "control": control,
             "metrics": metrics,
         }));
@@ -68,6 +69,9 @@ pub(super) fn announce(forwarder: &Mutex<Forwarder>, services: &Services, config
         for line in vmm(port).into_iter().flatten() {
             output::line(&format!("  {line}"))?;
         }
+    }
+    if let Some(copying) = lock(forwarder).copying() {
+        output::line(&format!("copies: {}", copying.describe()))?;
     }
     for join in joins {
         output::line(&format!("forwarding: {join}, burst {}, poll {}", config.engine.burst, config.engine.poll))?;
