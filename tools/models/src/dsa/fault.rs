@@ -226,3 +226,16 @@ impl Lie for Fault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_fault() {
+        let page = include_str!("../../../../docs/data-streaming-accelerator.md");
+        for fault in Fault::ALL {
+            assert!(page.contains(&format!("| `{fault}` |")), "{fault}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use drivers::nic::MacAddress;
+use models::dsa;
 use models::ioat::{self, Planned};
 use models::ixgbe::{Doorbells, Fault, Kind as Ethernet, Module, Overrun};
 
@@ -40,6 +41,19 @@ Words on stdin:
   show                          prints what was counted and recorded
   quit                          ends; so do SIGINT and SIGTERM";
 
+const DSA_HELP: &str = "\
+When a fault strikes, counted in descriptors since it was set, of all queues or of the one named; a batch counts, and then its own:
+  NAME                          as suits it: from the start, from the sixth descriptor on, or once at that one
+  NAME@17, NAME@17+             once at that one; from that one on
+  NAME@every:8                  at each eighth
+  NAME@random:SEED:CHANCE       at random, CHANCE of 256
+Words on stdin:
+  fault PLAN[,PLAN]|none [CARD] the devices, or that one of them (from 0), misbehave in these ways together, or behave again
+  halt software|function [CARD] the device halts now, until it is reset by a command or as a PCI function
+  remove all [CARD]             pulls the devices out, or that one
+  show                          prints what was counted and recorded
+  quit                          ends; so do SIGINT and SIGTERM";
+
 #[derive(Args, Debug)]
 pub(crate) struct DeviceArguments {
     #[command(subcommand)]
@@ -54,6 +68,9 @@ pub(super) enum Kind {
     /// Intel I/OAT (QuickData, CBDMA): a copy engine
     #[command(after_help = IOAT_HELP)]
     Ioat(IoatArguments),
+    /// Intel DSA (Data Streaming Accelerator): a copy engine
+    #[command(after_help = DSA_HELP)]
+    Dsa(DsaArguments),
 }
 
 /// What all cards have in common.
@@ -94,6 +111,38 @@ pub(super) struct IoatArguments {
 fn ioat_kind(text: &str) -> Result<ioat::Kind, String> {
     let number = u16::from_str_radix(text.trim_start_matches("0x"), 16).ok();
     number.and_then(ioat::Kind::with_device).ok_or_else(|| "give 0b00, 2021, or one of 6f20 to 6f27".to_owned())
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DsaArguments {
+    #[command(flatten)]
+    pub(super) common: CommonArguments,
+    /// PCI device number of the chip: 0b25 (version 1.0) or 11fb (2.0)
+    #[arg(long, value_name = "NUMBER", default_value = "0b25", value_parser = dsa_version)]
+    pub(super) device: dsa::Version,
+    /// Work queues of each
+    #[arg(long, value_name = "1..16", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(super) queues: u8,
+    /// Engines of each, and groups
+    #[arg(long, value_name = "1..8", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub(super) engines: u8,
+    /// Entries of all queues together
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) entries: u16,
+    /// The longest copy of one descriptor, as a power of two
+    #[arg(long, value_name = "12..31", default_value_t = 31, value_parser = clap::value_parser!(u8).range(12..=31))]
+    pub(super) longest: u8,
+    /// Interrupts are named by handles that a command gives out, as in a guest of some hypervisors
+    #[arg(long)]
+    pub(super) interrupt_handles: bool,
+    /// How the devices misbehave, as often as wanted; a wrong name lists all
+    #[arg(long = "fault", value_name = "NAME[@WHEN][#QUEUE]")]
+    pub(super) faults: Vec<dsa::Planned>,
+}
+
+fn dsa_version(text: &str) -> Result<dsa::Version, String> {
+    let number = u16::from_str_radix(text.trim_start_matches("0x"), 16).ok();
+    number.and_then(dsa::Version::with_device).ok_or_else(|| "give 0b25 or 11fb".to_owned())
 }
 
 #[derive(Args, Debug)]

@@ -2,13 +2,11 @@
 
 use std::process::ExitCode;
 
-use models::card::{self, Control, Options};
-use models::ioat::{Config, Errors, Ioat, Planned};
-use models::wire::Null;
-use vfio::user::server::Server;
+use models::card::Control;
+use models::ioat::{Config, Errors, Ioat};
 
 use super::arguments::IoatArguments;
-use super::model::{Card, Facts, Model};
+use super::model::{Card, Facts, Model, engines, faults};
 
 /// Runs the engines.
 pub(super) fn execute(arguments: &IoatArguments) -> anyhow::Result<ExitCode> {
@@ -17,23 +15,15 @@ pub(super) fn execute(arguments: &IoatArguments) -> anyhow::Result<ExitCode> {
 
 /// Makes the engines and serves them.
 fn plug(arguments: &IoatArguments) -> anyhow::Result<Vec<Card<Ioat>>> {
-    let sockets = &arguments.common.sockets;
-    // All sockets first: what is most likely to fail costs nothing yet.
-    let servers = sockets.iter().map(Server::bind).collect::<Result<Vec<_>, _>>()?;
-    let mut cards = Vec::with_capacity(servers.len());
-    for (server, socket) in servers.into_iter().zip(sockets) {
-        let chip = Ioat::new(Config {
+    engines(&arguments.common.sockets, || {
+        Ioat::new(Config {
             kind: arguments.device,
             channels: arguments.channels,
             longest: arguments.longest,
             faults: arguments.faults.clone(),
             ..Config::default()
-        });
-        let name = socket.file_name().map_or_else(|| "ioat".into(), |name| name.to_string_lossy().into_owned());
-        let served = card::serve(server, Options::named(name), chip, Null)?;
-        cards.push(Card { socket: socket.clone(), control: served.control(), served, traffic: None });
-    }
-    Ok(cards)
+        })
+    })
 }
 
 impl Model for Ioat {
@@ -43,10 +33,8 @@ impl Model for Ioat {
     fn obey(control: &Control<Self>, verb: &str, object: &str) -> Result<(), String> {
         let wrong = || format!("`{verb} {object}` is not understood: {}", Self::HELP);
         match (verb, object) {
-            ("fault", "none") => control.with(|chip, _| chip.set_faults(&[])),
             ("fault", plans) => {
-                let plans = plans.split(',').map(|plan| plan.parse::<Planned>().map_err(|error| error.to_string()));
-                let plans = plans.collect::<Result<Vec<_>, _>>()?;
+                let plans = faults(plans)?;
                 control.with(|chip, _| chip.set_faults(&plans));
             }
             ("halt", channel) => {
@@ -85,6 +73,9 @@ impl Model for Ioat {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use models::card::{self, Options};
+    use models::wire::Null;
+
     use super::*;
 
     #[test]

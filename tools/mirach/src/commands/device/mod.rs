@@ -1,6 +1,7 @@
 //! `mirach device`: software cards on vfio-user sockets, for emulators and drivers to be plugged into.
 
 mod arguments;
+mod dsa;
 mod ioat;
 mod ixgbe;
 mod model;
@@ -35,6 +36,7 @@ pub(crate) fn execute(device: DeviceArguments) -> anyhow::Result<ExitCode> {
     match device.kind {
         Kind::Ixgbe(arguments) => ixgbe::execute(&arguments),
         Kind::Ioat(arguments) => ioat::execute(&arguments),
+        Kind::Dsa(arguments) => dsa::execute(&arguments),
     }
 }
 
