@@ -99,11 +99,13 @@ impl<B: Bar> Channel<B> {
     /// Looks what is done.
     #[inline(always)]
     fn look(&mut self) {
-        match self.queue.look(&self.report) {
-            Ok(true) => {
-                self.idle_since = None;
-                self.recovery.worked();
-            }
+        let before = self.queue.settled();
+        let outcome = self.queue.look(&self.report);
+        if self.queue.settled() != before {
+            self.recovery.worked();
+        }
+        match outcome {
+            Ok(true) => self.idle_since = None,
             Ok(false) => self.watch(),
             Err(cause) => return self.fail(cause),
         }

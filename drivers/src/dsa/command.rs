@@ -28,7 +28,7 @@ impl Command {
             Self::EnableQueue(_) => 6,
             Self::DisableQueue(_) => 7,
             Self::AbortQueue(_) => 9,
-            Self::RequestInterrupt(_) => 12,
+            Self::RequestInterrupt(_) => 13,
         }
     }
 

@@ -53,6 +53,6 @@ pub use engine::{Dsa, matches};
 pub use options::{Config, Summary, Version};
 pub use portal::Portal;
 pub use queue::{Queue, Shape};
-pub use report::{Cause, Record, Report};
+pub use report::{Cause, End, Record, Report};
 pub use software_error::SoftwareError;
 pub use status::Status;

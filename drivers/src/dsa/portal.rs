@@ -10,6 +10,13 @@ pub trait Portal {
     fn offer(&mut self, descriptors: &[[u64; 8]]) -> usize;
 }
 
+impl<P: Portal + ?Sized> Portal for alloc::boxed::Box<P> {
+    #[inline]
+    fn offer(&mut self, descriptors: &[[u64; 8]]) -> usize {
+        (**self).offer(descriptors)
+    }
+}
+
 /// A page of a register window.
 #[derive(Debug)]
 pub(super) struct Page<B> {

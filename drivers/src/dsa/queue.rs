@@ -57,6 +57,15 @@ struct Slot {
     failure: Option<CopyFailure>,
 }
 
+impl Slot {
+    /// Whether either end of the copy has bytes in the page of an address.
+    fn touches_page_of(&self, address: u64) -> bool {
+        const PAGE: u64 = !0xfff;
+        let last = u64::from(self.length).saturating_sub(1);
+        self.addresses.iter().any(|start| (start & PAGE..=start.saturating_add(last)).contains(&(address & PAGE)))
+    }
+}
+
 /// One thing that was put into the work queue: a copy, or several.
 #[derive(Clone, Copy, Default, Debug)]
 struct Entry {
@@ -68,6 +77,8 @@ struct Entry {
 #[derive(Debug)]
 pub struct Queue {
     shape: Shape,
+    /// Copies in a batch, at most, for the portal in use.
+    batch: u32,
     style: Style,
     descriptors: DmaArray<Descriptor>,
     records: DmaArray<CompletionRecord>,
@@ -108,6 +119,7 @@ impl Queue {
         let records = |alignment| memory.array::<CompletionRecord>(size, alignment);
         Ok(Self {
             shape: Shape { entries: shape.entries.clamp(1, shape.depth), batch: shape.batch.max(1), ..shape },
+            batch: shape.batch.max(1),
             style: Style { cache: shape.cache, interrupt: None },
             descriptors: memory.array::<Descriptor>(size, 64)?,
             records: records(64)?,
@@ -131,6 +143,11 @@ impl Queue {
     /// The interrupt that the last copy of each submission makes, by its handle.
     pub fn set_interrupt(&mut self, handle: Option<u16>) {
         self.style.interrupt = handle;
+    }
+
+    /// Whether copies travel as batches, where the shape allows them. Nothing may be underway.
+    pub fn set_batches(&mut self, batches: bool) {
+        self.batch = if batches { self.shape.batch } else { 1 };
     }
 
     /// Each submission makes an interrupt.
@@ -181,6 +198,13 @@ impl Queue {
     #[must_use]
     pub fn is_silent(&self) -> bool {
         self.issued != self.settled && self.record(self.settled).is_none_or(|record| Answer::read(record).is_none())
+    }
+
+    /// Copies that are settled, since the queue was made.
+    #[inline(always)]
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.settled
     }
 
     fn record(&self, position: u64) -> Option<&CompletionRecord> {
@@ -248,9 +272,7 @@ impl Queue {
         let had_reason = self.is_waiting() && self.entered - self.over < u64::from(self.shape.entries);
         while self.is_waiting() {
             let free = u64::from(self.shape.entries).saturating_sub(self.entered - self.over);
-            if free == 0
-                || !(if self.shape.batch == 1 { self.issue_single(portal, free) } else { self.issue_run(portal) })
-            {
+            if free == 0 || !(if self.batch == 1 { self.issue_single(portal, free) } else { self.issue_run(portal) }) {
                 break;
             }
         }
@@ -262,7 +284,7 @@ impl Queue {
     fn issue_run(&mut self, portal: &mut impl Portal) -> bool {
         let size = self.slots.len();
         let to_end = (size - place(self.issued, size)) as u64;
-        let count = (self.submitted - self.issued).min(to_end).min(self.shape.batch.into());
+        let count = (self.submitted - self.issued).min(to_end).min(self.batch.into());
         let block = if count == 1 {
             self.copy(self.issued, true)
         } else {
@@ -344,10 +366,8 @@ impl Queue {
         while self.settled != end {
             let Some(record) = self.record(self.settled) else { return Ok(()) };
             let Some(answer) = Answer::read(record) else { return Ok(()) };
-            let failure = match answer.status() {
-                Status::SUCCESS => None,
-                _ => Some(judge(answer, record, report)?),
-            };
+            let slot = self.slots.get(place(self.settled, self.slots.len())).copied().unwrap_or_default();
+            let failure = judge(answer, record, &slot, report)?;
             descriptor::clear(record);
             self.settle_as(failure);
         }
@@ -366,13 +386,16 @@ impl Queue {
     /// A batch is over. `whole`: all of its copies have said what became of them.
     fn judge_batch(&self, answer: Answer, count: u64, whole: bool, report: &Report) -> Result<(), Cause> {
         let status = answer.status();
+        if u64::from(answer.amount()) > count {
+            return Err(Cause::Lied);
+        }
         if status == Status::SUCCESS {
             return if whole { Ok(()) } else { Err(Cause::Lied) };
         }
         if whole && status == Status::BATCH_FAILED {
             return Ok(());
         }
-        if !status.can_end_batch() || u64::from(answer.amount()) > count {
+        if !status.can_end_batch() {
             return Err(Cause::Lied);
         }
         let address = self.batch_record(self.over).map_or(0, descriptor::fault_address);
@@ -381,20 +404,25 @@ impl Queue {
         Err(Cause::BatchFailed)
     }
 
-    /// The work queue has stopped: what said nothing failed for this reason. Without `credible` what it said does not count either.
-    pub fn stopped(&mut self, credible: bool, failure: CopyFailure, report: &Report) {
+    /// The work queue has stopped: what said nothing failed for this reason. Without `credible` what it said does not count either. Whether any copy was done.
+    pub fn stopped(&mut self, credible: bool, failure: CopyFailure, report: &Report) -> bool {
+        let mut worked = false;
         while self.settled != self.issued {
             let answer = self.record(self.settled).and_then(|record| Some((Answer::read(record)?, record)));
             let outcome = match answer.filter(|_| credible) {
                 None => Some(failure),
-                Some((answer, _)) if answer.status() == Status::SUCCESS => None,
-                Some((answer, record)) => Some(judge(answer, record, report).unwrap_or(CopyFailure::Unproven)),
+                Some((answer, record)) => {
+                    let slot = self.slots.get(place(self.settled, self.slots.len())).copied().unwrap_or_default();
+                    judge(answer, record, &slot, report).unwrap_or(Some(CopyFailure::Unproven))
+                }
             };
+            worked |= outcome.is_none();
             self.settle_as(outcome);
         }
         self.over = self.entered;
         self.suspect = false;
         self.records.iter().chain(self.batch_records.iter()).for_each(descriptor::clear);
+        worked
     }
 
     /// What waits for the work queue fails, for it takes nothing. Does nothing while the device has anything.
@@ -437,13 +465,35 @@ impl Queue {
     }
 }
 
+/// What became of a copy: `None` when it is done.
+#[inline(always)]
+fn judge(
+    answer: Answer,
+    record: &CompletionRecord,
+    slot: &Slot,
+    report: &Report,
+) -> Result<Option<CopyFailure>, Cause> {
+    // No copy can have moved more than it was to.
+    match answer.status() {
+        _ if answer.amount() > slot.length => Err(Cause::Lied),
+        Status::SUCCESS => Ok(None),
+        status => judge_failure(status, record, slot, report).map(Some),
+    }
+}
+
 /// What became of a copy that did not succeed.
 #[cold]
-fn judge(answer: Answer, record: &CompletionRecord, report: &Report) -> Result<CopyFailure, Cause> {
-    let status = answer.status();
+fn judge_failure(
+    status: Status,
+    record: &CompletionRecord,
+    slot: &Slot,
+    report: &Report,
+) -> Result<CopyFailure, Cause> {
     match status.verdict() {
         Verdict::Failed(failure) => {
-            report.copy_failed(status, if status.is_fault() { descriptor::fault_address(record) } else { 0 });
+            // An address that the copy has nothing to do with is nobody's fault, and not worth telling.
+            let address = descriptor::fault_address(record);
+            report.copy_failed(status, if slot.touches_page_of(address) { address } else { 0 });
             Ok(failure)
         }
         Verdict::Misconfigured => {

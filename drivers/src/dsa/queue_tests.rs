@@ -141,7 +141,8 @@ fn a_batch_with_copies_that_failed_costs_those_alone() {
 #[test]
 fn answers_that_cannot_be_true_are_not_believed() {
     type Lie = fn(&Queue, &Device);
-    let lies: [(Lie, Cause); 7] = [
+    let lies: [(Lie, Cause); 8] = [
+        (|queue, device| answer(queue, &copies(queue, &device.entries[0])[0], SUCCESS | 101 << 32), Cause::Lied),
         (|queue, device| answer(queue, &copies(queue, &device.entries[0])[0], 0x02), Cause::Lied),
         (|queue, device| answer(queue, &copies(queue, &device.entries[0])[0], u64::MAX), Cause::Lied),
         (|queue, device| answer(queue, &copies(queue, &device.entries[0])[0], 0x19), Cause::Misconfigured),

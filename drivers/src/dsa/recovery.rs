@@ -178,7 +178,10 @@ impl<B: Bar> Channel<B> {
             Some(Cause::BatchFailed | Cause::Misconfigured) => CopyFailure::Refused,
             _ => CopyFailure::Unproven,
         };
-        self.queue.stopped(self.recovery.is_credible(), failure, &self.report);
+        if self.queue.stopped(self.recovery.is_credible(), failure, &self.report) {
+            // Others were done behind the one that was not.
+            self.recovery.strikes = 1;
+        }
         if self.recovery.strikes >= STRIKES {
             return self.end(End::Hopeless, true);
         }

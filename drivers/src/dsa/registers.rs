@@ -95,6 +95,11 @@ pub(super) fn device_state(bar: &impl Bar) -> Option<DeviceState> {
     })
 }
 
+/// Of a device that halted: a command does not help.
+pub(super) fn wants_bus_reset(bar: &impl Bar) -> bool {
+    GENSTS.load(bar, 0) >> 2 & 3 != 0
+}
+
 impl<B: Bar> Registers<B> {
     /// Those of work queue `queue`, whose entry begins at `entry`.
     pub(super) fn new(bar: B, queue: u8, entry: u32) -> Self {

@@ -4,7 +4,7 @@ use alloc::string::ToString;
 use core::time::Duration;
 
 use super::command::{self, Command};
-use super::registers::{DeviceState, VERSION, device_state};
+use super::registers::{DeviceState, VERSION, device_state, wants_bus_reset};
 use crate::bus::{Bar, BusError, Clock, PciFunction, wait_until};
 use crate::error::DeviceError;
 use crate::stopped::Stopped;
@@ -80,7 +80,10 @@ pub(super) fn halt<F: PciFunction>(
     let reset = match device_state(bar) {
         None => Err(gone(function.name())),
         // It takes no commands then.
-        Some(DeviceState::Halted) => Err(timed_out(function.name(), "a device that halted (GENSTS)", Duration::ZERO)),
+        Some(DeviceState::Halted) if wants_bus_reset(bar) => Err(DeviceError::Device {
+            device: function.name().to_string(),
+            reason: "it halted, and needs a reset by the bus (GENSTS), which has none; restart the machine".to_string(),
+        }),
         Some(_) => {
             order(function.name(), bar, clock, Command::ResetDevice, limit).and_then(|_| match device_state(bar) {
                 Some(DeviceState::Disabled) => Ok(()),
