@@ -1,8 +1,6 @@
 //! Frames that the thread makes: answers to who asks for an address or pings a router, questions of its own, and news for senders whose packets did not get there.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use drivers::nic::MacAddress;
 
@@ -19,25 +17,7 @@ use crate::overlay::neighbour::{self, Purpose};
 use crate::switch::{PortSlot, Reason};
 
 /// Senders that are told, at one port, in a second; and as many at once.
-const TOLD_A_SECOND: u32 = 100;
-
-/// How often senders at each port were told lately.
-#[derive(Default)]
-pub(super) struct Answers {
-    told: HashMap<PortSlot, (Duration, u32)>,
-}
-
-impl Answers {
-    /// Whether one more may be told now.
-    fn may_tell(&mut self, port: PortSlot, now: Duration) -> bool {
-        let (since, count) = self.told.entry(port).or_insert((now, 0));
-        if *since + Duration::from_secs(1) <= now {
-            (*since, *count) = (now, 0);
-        }
-        *count += 1;
-        *count <= TOLD_A_SECOND
-    }
-}
+pub(super) const TOLD_A_SECOND: u32 = 100;
 
 /// Where an answer to a packet of this origin goes.
 fn back(from: PortSlot, domain: Domain) -> Action {
@@ -173,7 +153,7 @@ impl State {
     ) {
         let now = self.now();
         let (engine, from, domain) = (raised.engine, raised.from, raised.domain);
-        if self.answers.may_tell(from, now) {
+        if self.told.may(from, now) {
             let headers = parse(raised.packet().bytes(), raised.packet().len());
             match self.own.take() {
                 Some(mut answer) => {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::state::State;
+use crate::flow::FlowKey;
 use crate::network::topology::Limit;
 use crate::switch::Rate;
 
@@ -12,6 +13,9 @@ const BURST: u64 = 20;
 const LEAST_BYTES: u64 = 65_536 + 64;
 /// Least packets that may come at once.
 const LEAST_PACKETS: u64 = 8;
+
+/// New flows, a second, for which a slice that has as many as it may gives up older ones. Whoever makes more of them keeps the thread busy for all.
+pub(super) const DISPLACED_A_SECOND: u32 = 10_000;
 
 /// What one of `engines` engines lets through, so that all of them together let through what the limit says.
 fn rate(limit: &Limit, engines: u64) -> Rate {
@@ -58,6 +62,15 @@ impl State {
             self.writer.set_quota(*owner, Some(*quota));
         }
         self.quotas = quotas;
+    }
+
+    /// Whether no new flow can be made for packets of this key, because their slice has as many as it may and has made room for enough of them lately.
+    pub(super) fn is_over_quota(&mut self, key: &FlowKey) -> bool {
+        let network = self.brain.network_of(key).and_then(|number| self.brain.topology().networks.get(&number));
+        let Some(owner) = network.map(|network| network.owner) else { return false };
+        let full = self.quotas.get(&owner).is_some_and(|quota| self.writer.owned(owner) >= *quota);
+        let now = self.now();
+        full && !self.displaced.may(owner, now)
     }
 
     /// The engines that packets of each meter were seen at, a bit each.

@@ -30,6 +30,7 @@ mod flows;
 mod handle;
 mod layouts;
 mod limits;
+mod per_second;
 mod ports;
 pub mod report;
 mod state;

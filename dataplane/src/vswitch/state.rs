@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hugemem::PacketPool;
 
 use super::ageing::Ageing;
-use super::answers::Answers;
+use super::answers;
 use super::change::Changes;
 use super::counters::Counters;
 use super::engines::{Engine, Engines};
@@ -15,6 +15,8 @@ use super::error::VswitchError;
 use super::flows::Queries;
 use super::handle::Shared;
 use super::layouts;
+use super::limits;
+use super::per_second::PerSecond;
 use super::ports::Ports;
 use super::underlay::Underlay;
 use super::waiting::Waiting;
@@ -26,7 +28,7 @@ use crate::clock::cycles;
 use crate::flow::{Action, FlowIndex, FlowKey, FlowState, MOST_FLOWS, TableError, Writer};
 use crate::network::{Brain, Config};
 use crate::overlay::Template;
-use crate::switch::{Event, Layout, Pipeline, PipelineOptions, Rate};
+use crate::switch::{Event, Layout, Pipeline, PipelineOptions, PortSlot, Rate};
 
 /// Flows that a new table is made for; it grows.
 const FIRST_CAPACITY: u32 = 65_536;
@@ -68,7 +70,10 @@ pub(super) struct State {
     pub(super) walk: Walk,
     pub(super) changes: Changes,
     pub(super) ageing: Ageing,
-    pub(super) answers: Answers,
+    /// How often senders at each port were told something.
+    pub(super) told: PerSecond<PortSlot>,
+    /// How often each slice made room for a new flow among its own.
+    pub(super) displaced: PerSecond<u16>,
     pub(super) queries: Queries,
     pub(super) explainer: Explainer,
     pub(super) counters: Counters,
@@ -134,7 +139,8 @@ impl State {
             walk: Walk::default(),
             changes: Changes::default(),
             ageing: Ageing::default(),
-            answers: Answers::default(),
+            told: PerSecond::new(answers::TOLD_A_SECOND),
+            displaced: PerSecond::new(limits::DISPLACED_A_SECOND),
             queries: Queries::default(),
             explainer,
             counters: Counters::default(),

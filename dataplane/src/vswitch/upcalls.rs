@@ -46,12 +46,15 @@ impl State {
         if self.has_to_wait(&raised.key) {
             return self.wait(raised, Awaited::Change);
         }
+        let says_who = raised.key.network() == NetworkKind::Arp || raised.key.protocol() == protocol::ICMPV6;
+        if !says_who && self.is_over_quota(&raised.key) {
+            return raised.send(&mut self.engines, drop_for(Reason::SliceFull), None);
+        }
         self.counters.decided += 1;
         let now = self.now();
         let view = raised.packet().bytes();
         let headers = parse(view, raised.packet().len());
         let decision = self.brain.decide(&First { key: raised.key, headers: &headers, view, now });
-        let says_who = raised.key.network() == NetworkKind::Arp || raised.key.protocol() == protocol::ICMPV6;
         let key = raised.key;
         self.carry_out(raised, decision);
         if says_who {

@@ -1,10 +1,11 @@
 //! Quotas, rates, full tables, and what is forgotten.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::frames::*;
 use super::rig::*;
 use crate::switch::Reason;
+use crate::vswitch::per_second::PerSecond;
 
 const SLICES: &str = r#"
 slice = [{ name = "small", flows = 10 }]
@@ -41,6 +42,30 @@ fn a_slice_makes_room_among_its_own_flows() {
     let flows = |name: &str| statistics.slices.iter().find(|slice| slice.name == name).unwrap().flows;
     assert_eq!((flows("small"), flows("common")), (10, 5));
     assert!(statistics.control["evicted"] >= 50);
+}
+
+#[test]
+fn a_slice_that_is_full_does_not_keep_control_busy() {
+    let mut rig = Rig::configured(1, SLICES);
+    let often = 20;
+    let set = rig.handle.ask(move |state| {
+        state.displaced = PerSecond::new(often);
+        Ok(())
+    });
+    set.unwrap();
+    let [red, blue] = ["red1", "blue1"].map(|name| rig.slot(name));
+    let started = Instant::now();
+    for flow in 0..200 {
+        rig.send_at(0, red, &[&datagram(100 + flow)]);
+    }
+    let passed = rig.taken().len() as u64;
+    let most = 10 + u64::from(often) * (started.elapsed().as_secs() + 2);
+    assert!((10 + u64::from(often)..=most).contains(&passed), "{passed} of 200");
+    assert_eq!(rig.drops(Reason::SliceFull), 200 - passed);
+    let decided = rig.handle.statistics().unwrap().control["decided"];
+    assert_eq!(decided, passed, "what is dropped is not decided on");
+    rig.send_at(0, blue, &[&datagram(100)]);
+    assert_eq!(rig.reached(), ["blue2"], "others have nothing to do with it");
 }
 
 #[test]
