@@ -11,6 +11,8 @@ use super::{Check, Daemon, Station, Stream, mac};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Datagrams of a talk that may be on their way, unless it says otherwise: no queue on the way is ever full.
 const WINDOW: u64 = 128;
+/// Datagrams that may be on their way to one station, unless they may be lost: its ring has room for all.
+const ROOM: u64 = 224;
 /// Most datagrams of a talk at a time.
 const BURST: u64 = 16;
 /// Strays that are kept.
@@ -52,6 +54,14 @@ impl Talk {
         self.heard.iter_mut().for_each(|(_, check)| check.may_lose = true);
     }
 
+    /// Datagrams that may be sent now, when listeners have so many talks to hear.
+    fn free(&self, talks: &[u64]) -> u64 {
+        let most = self.heard.iter().filter_map(|(who, _)| talks.get(*who)).max().copied().unwrap_or(1);
+        let window = if self.can_lose() { self.window } else { self.window.min(ROOM / most.max(1)).max(1) };
+        let underway = self.sent.saturating_sub(self.settled());
+        window.saturating_sub(underway).min(self.limit.saturating_sub(self.sent))
+    }
+
     fn can_lose(&self) -> bool {
         self.heard.iter().any(|(_, check)| check.may_lose)
     }
@@ -69,6 +79,8 @@ pub struct Crowd {
     frame: Vec<u8>,
     /// The talk that is served first.
     first: usize,
+    /// How many talks each station hears.
+    heard: Vec<u64>,
 }
 
 impl Crowd {
@@ -103,16 +115,22 @@ impl Crowd {
     ///
     /// A datagram is not as it has to be.
     pub fn turn(&mut self, speaks: bool) -> Result<usize> {
-        let Self { stations, talks, strays, frame, first } = self;
+        let Self { stations, talks, strays, frame, first, heard } = self;
         let now = Instant::now();
+        heard.clear();
+        heard.resize(stations.len(), 0);
+        for (who, _) in talks.iter().flat_map(|talk| &talk.heard) {
+            if let Some(count) = heard.get_mut(*who) {
+                *count += 1;
+            }
+        }
         // Each time somebody else comes first, as a queue has little room.
         *first = if *first + 1 < talks.len() { *first + 1 } else { 0 };
         let middle = (*first).min(talks.len());
         let (later, sooner) = talks.split_at_mut(middle);
         for talk in sooner.iter_mut().chain(later).filter(|_| speaks) {
             let station = stations.get_mut(talk.from).context("no such station")?;
-            let free = talk.window.saturating_sub(talk.sent.saturating_sub(talk.settled()));
-            let mut burst = BURST.min(free).min(talk.limit.saturating_sub(talk.sent));
+            let mut burst = BURST.min(talk.free(heard));
             if let Some(pace) = talk.pace {
                 // What was missed while this thread did not run is made up for, as far as it is little.
                 if now.saturating_duration_since(talk.due) > pace * 1000 {

@@ -18,6 +18,8 @@ use crate::{binaries, leftovers, wait};
 
 /// For what takes milliseconds on a machine with nothing else to do.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Packets wait for so long for a machine that has no room, in milliseconds: as long as can be, as this machine may let the test wait for long, too.
+const HOLD: u32 = 500;
 
 /// Ports of a configuration, by their names.
 #[derive(Clone, Copy, Default, Debug)]
@@ -35,7 +37,7 @@ impl Ports<'_> {
         let machines = self.machines.iter().map(|name| machine(folder, name));
         let hosts = self.hosts.iter().map(|name| format!("tap={name},name={name}"));
         let specs: Vec<String> = machines.chain(hosts).map(|spec| format!("    {spec:?},\n")).collect();
-        format!("ports = [\n{}]\n{toml}", specs.concat())
+        format!("hold-milliseconds = {HOLD}\nports = [\n{}]\n{toml}", specs.concat())
     }
 }
 
@@ -126,6 +128,16 @@ impl Daemon {
     pub fn call(&self, method: &str, params: Value) -> Result<Value> {
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         client.call(method, params).with_context(|| method.to_owned())
+    }
+
+    /// Connects to its socket anew: who asks nothing for long gives its place to newcomers when there are many.
+    ///
+    /// # Errors
+    ///
+    /// It lets nobody in.
+    pub fn reconnect(&self) -> Result<()> {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Client::connect(&self.control())?;
+        Ok(())
     }
 
     /// Runs `mirach WORDS --control SOCKET` to its end.
@@ -280,12 +292,20 @@ impl Drop for Daemon {
             return;
         }
         if let Ok(statistics) = self.statistics() {
-            println!(
-                "  the switch counted {} and dropped {}",
-                statistics["sums"]["packets"], statistics["sums"]["drops"]
-            );
+            let counted = &statistics["sums"]["packets"];
+            println!("  the switch counted {counted} and dropped {}", some(&statistics["sums"]["drops"]));
+        }
+        let ports = self.call("port.stats", json!({}));
+        for port in ports.iter().filter_map(|answer| answer["ports"].as_array()).flatten() {
+            println!("  port {} counted {}", port["name"], some(&port["counters"]));
         }
     }
+}
+
+/// What is not 0.
+fn some(counters: &Value) -> Value {
+    let counters = counters.as_object().into_iter().flatten();
+    counters.filter(|(_, count)| **count != 0).map(|(name, count)| (name.clone(), count.clone())).collect()
 }
 
 fn machine(folder: &Path, name: &str) -> String {

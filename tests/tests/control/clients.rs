@@ -92,6 +92,7 @@ pub(crate) fn hostile() -> Result<()> {
         Ok(())
     })?;
     crowd.settle()?;
+    daemon.reconnect()?;
     let after = state(&daemon)?;
     ensure!(after == before, "something changed: {after} was {before}");
     lab::wait::until("all files closed", Duration::from_secs(30), || {

@@ -64,15 +64,19 @@ impl Holdings {
 /// Threads of a process. The one that answered our own last question ends a moment after its answer, which is waited for.
 fn threads(folder: &Path) -> Result<usize> {
     let deadline = Instant::now() + LINGER;
+    let mut before = Vec::new();
     loop {
         let tasks = std::fs::read_dir(folder)?.collect::<std::io::Result<Vec<_>>>()?;
-        // A thread that has ended meanwhile has no name any more.
-        let is_answering = |name: &str| name.trim_end() == "request";
-        let mut names = tasks.iter().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-        if !names.any(|name| is_answering(&name)) || Instant::now() >= deadline {
-            return Ok(tasks.len());
+        // One that has ended meanwhile has no name any more, and one that begins has its parent's: the second look has to be as the first.
+        let named = tasks.iter().filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        let mut names: Vec<String> = named.collect();
+        names.sort_unstable();
+        let answers = names.iter().any(|name| name.trim_end() == "request");
+        if (!answers && names == before) || Instant::now() >= deadline {
+            return Ok(names.len());
         }
-        std::thread::sleep(Duration::from_millis(1));
+        before = names;
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

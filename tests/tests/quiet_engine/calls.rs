@@ -22,14 +22,19 @@ pub(crate) const ENOUGH: u64 = 2000;
 
 /// The thread of the first engine of a process.
 pub(crate) fn engine(process: u32) -> Result<i32> {
+    thread(process, "engine-")
+}
+
+/// A thread of a process whose name begins so.
+pub(crate) fn thread(process: u32, name: &str) -> Result<i32> {
     for task in std::fs::read_dir(format!("/proc/{process}/task"))? {
         let folder = task?.path();
-        if std::fs::read_to_string(folder.join("comm"))?.starts_with("engine-") {
-            let name = folder.file_name().and_then(|name| name.to_str()).context("no number")?;
-            return Ok(name.parse()?);
+        if std::fs::read_to_string(folder.join("comm"))?.starts_with(name) {
+            let number = folder.file_name().and_then(|name| name.to_str()).context("no number")?;
+            return Ok(number.parse()?);
         }
     }
-    bail!("process {process} has no engine")
+    bail!("process {process} has no thread `{name}`")
 }
 
 /// Calls of a thread while something is done, with how often each was made. Signals by eventfd are `eventfd`.

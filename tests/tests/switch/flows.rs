@@ -89,13 +89,13 @@ pub(crate) fn two_engines() -> Result<()> {
 
 /// The sender chooses the pace.
 pub(crate) fn sustained() -> Result<()> {
-    const FLOWS: u32 = 50_000;
+    const FLOWS: u32 = 30_000;
     const EACH: u32 = 3;
     let (daemon, mut crowd) = scene(&[])?;
     let talk = crowd.talk(new_flows(1, FLOWS, 4, EACH)?, 0, &[1]);
     if let Some(talk) = crowd.talks.get_mut(talk) {
         talk.pace = Some(Duration::from_secs(1) / (10_000 * EACH));
-        talk.window = 512;
+        talk.window = u64::MAX;
     }
     pass(&mut crowd, FLOWS)?;
     must_have_waited(&daemon, FLOWS.into())?;

@@ -11,6 +11,7 @@ mod learning;
 mod limits;
 mod ports;
 mod routes;
+mod shares;
 mod slices;
 mod spoofing;
 mod tags;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
     suite.check("bits-a-second-are-limited", limits::bits);
     suite.check("broadcasts-are-limited", limits::broadcasts);
     suite.check("slices-come-change-and-go-under-load", slices::changed);
+    suite.check("slices-share-engine-time-as-they-are-told", shares::weighed);
     suite.check("a-slice-has-no-more-flows-than-its-quota", slices::quota);
     suite.check("first-packets-of-100000-flows-are-neither-lost-nor-reordered", flows::many);
     suite.check("first-packets-cross-from-engine-to-engine", flows::two_engines);

@@ -38,7 +38,7 @@ pub(crate) const DPDK: [&str; 5] =
 pub(crate) const OVS: [&str; 1] = ["openvswitch-switch-dpdk"];
 
 /// What looks on as the binary runs: its system calls, and traffic through it.
-pub(crate) const WATCH: [&str; 4] = ["iperf3", "iproute2", "iputils-ping", "strace"];
+pub(crate) const WATCH: [&str; 5] = ["binutils", "iperf3", "iproute2", "iputils-ping", "strace"];
 
 /// Those of `packages` that are not installed.
 pub(crate) fn missing_packages(packages: &[&'static str]) -> Result<Vec<&'static str>> {

@@ -33,7 +33,7 @@ pub(crate) enum Meaning {
 }
 
 /// All suites, the quick ones first.
-pub(crate) const SUITES: [Suite; 24] = [
+pub(crate) const SUITES: [Suite; 26] = [
     Suite { name: "lint", about: "formatting, clippy", needs: &[Need::Targets], steps: lint },
     Suite {
         name: "unit",
@@ -112,8 +112,20 @@ pub(crate) const SUITES: [Suite; 24] = [
         steps: overlay_linux,
     },
     Suite {
+        name: "switch",
+        about: "tenants, rules, routes, limits, slices and new flows between machines and hosts at the binary",
+        needs: &[Need::Watch],
+        steps: switch,
+    },
+    Suite {
+        name: "control",
+        about: "the control socket and the commands of the binary, files that are wrong, rights, captures",
+        needs: &[Need::Watch],
+        steps: control,
+    },
+    Suite {
         name: "quiet-engine",
-        about: "an engine under load makes no system call but signals, and takes no memory",
+        about: "an engine under load makes no system call but signals, and takes no lock and no memory",
         needs: &[Need::Watch],
         steps: quiet_engine,
     },
@@ -310,6 +322,14 @@ fn guest_ixgbe() -> Vec<Step> {
 
 fn overlay_linux() -> Vec<Step> {
     on_host("overlay_linux")
+}
+
+fn switch() -> Vec<Step> {
+    on_host("switch")
+}
+
+fn control() -> Vec<Step> {
+    on_host("control")
 }
 
 fn quiet_engine() -> Vec<Step> {
