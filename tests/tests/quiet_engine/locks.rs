@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks at how far it is.
 const WHILE: Duration = Duration::from_millis(100);
 /// Datagrams that have to pass, and instructions that have to be done meanwhile.
-const ENOUGH: u64 = 300;
+const ENOUGH: u64 = 150;
 const MANY: u64 = 60_000;
 /// Where the code of locks is, whoever wrote it.
 const LOCKS: [&str; 8] = [
@@ -62,7 +62,7 @@ impl Seen {
 
 /// Follows a thread until `enough` datagrams have passed. Nobody talks when that is none.
 fn look(scene: &mut Scene, thread: i32, enough: u64) -> Result<Seen> {
-    scene.may_lose();
+    scene.be_patient();
     let (before, started) = (scene.passed(), Instant::now());
     let (steps, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let mut passed = 0;

@@ -124,6 +124,8 @@ pub(crate) struct Scene {
     subject: Subject,
     crowd: Crowd,
     changes: AtomicU16,
+    /// A thread is followed.
+    slow: bool,
 }
 
 impl Scene {
@@ -143,7 +145,7 @@ impl Scene {
 
     fn with(load: Load, subject: Subject, mut crowd: Crowd) -> Result<Self> {
         load.talk(&mut crowd)?;
-        Ok(Self { load, subject, crowd, changes: AtomicU16::new(100) })
+        Ok(Self { load, subject, crowd, changes: AtomicU16::new(100), slow: false })
     }
 
     /// The process that has the engine.
@@ -164,8 +166,9 @@ impl Scene {
         Ok(())
     }
 
-    /// From here on datagrams may be lost: who follows the engine slows it down, and what waits for long is dropped.
-    pub(crate) fn may_lose(&mut self) {
+    /// From here on somebody follows a thread, which slows it down: datagrams that wait for long are dropped, and changes that wait for long refused.
+    pub(crate) fn be_patient(&mut self) {
+        self.slow = true;
         for talk in &mut self.crowd.talks {
             talk.may_lose();
             // Nobody knows what was lost last.
@@ -180,14 +183,17 @@ impl Scene {
 
     /// Goes on for a while.
     pub(crate) fn talk(&mut self, time: Duration) -> Result<()> {
-        let Self { load, subject, crowd, changes } = self;
+        let Self { load, subject, crowd, changes, slow } = self;
         if *load != Load::Changes {
             return crowd.run(time);
         }
         let until = Instant::now() + time;
         crowd.busy(|| {
             while Instant::now() < until {
-                subject.change(changes.fetch_add(1, Ordering::Relaxed) % 5000 + 100)?;
+                let changed = subject.change(changes.fetch_add(1, Ordering::Relaxed) % 5000 + 100);
+                if !*slow {
+                    changed?;
+                }
             }
             Ok(())
         })
