@@ -114,6 +114,15 @@ impl<'m> Piece<'m> {
         len
     }
 
+    /// Copies its first bytes over those of `to`, as many as both have; gives how many.
+    #[inline]
+    pub fn copy_to(&self, to: Piece<'_>) -> u32 {
+        let len = self.len.min(to.len);
+        // SAFETY: both pieces have `len` bytes, as the invariant says. Should they overlap, bytes are mixed up and nothing else.
+        unsafe { copy::copy(self.pointer.as_ptr(), to.pointer.as_ptr(), len as usize) };
+        len
+    }
+
     /// The piece as something that a packet can carry away.
     ///
     /// # Safety

@@ -17,6 +17,7 @@ pub(crate) use switch::{
     SubscribeArguments, TopArguments, UnsetArguments, WhyArguments,
 };
 
+use crate::commands::bench::ladder::{Mode, SUBCOMMAND};
 use crate::commands::device::DeviceArguments;
 
 /// Lengths of frames.
@@ -241,7 +242,10 @@ pub(crate) struct DemoArguments {
 }
 
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArguments {
+    #[command(subcommand)]
+    pub(crate) what: Option<BenchCommand>,
     /// Port to measure [default: the forwarder's own floor, and each driver on a card model]
     #[arg(long, value_name = "SPEC", conflicts_with = "driver")]
     pub(crate) port: Option<PortSpec>,
@@ -263,6 +267,40 @@ pub(crate) struct BenchArguments {
     #[arg(long, value_name = "CORE")]
     pub(crate) core: Option<usize>,
     /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum BenchCommand {
+    /// Measure the same traffic between two emulated virtual machines through the kernel, through a helper process, and directly:
+    /// throughput, round trips and cycles of the host, as multiples of the first
+    Ladder(LadderArguments),
+    /// The process in the middle of the ladder
+    #[command(name = SUBCOMMAND, hide = true)]
+    LadderProcess {
+        /// Core to run on
+        core: usize,
+        /// Looks at empty rings before it sleeps
+        patience: u32,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LadderArguments {
+    /// Modes to measure [default: all; kernel needs root]
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
+    pub(crate) mode: Vec<Mode>,
+    /// How long to measure each length, and round trips, in each mode
+    #[arg(long, value_name = "N", default_value_t = 2.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Draw a picture (SVG)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Write what is printed for people into a file, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) table: Option<PathBuf>,
+    /// Print one JSON object a line: one for each mode, then a summary
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -56,10 +56,15 @@ impl Folder {
     /// The forwarder's ports for so many machines, two by two.
     pub(crate) fn ports(&self, count: u16) -> anyhow::Result<Vec<NamedSpec>> {
         let port = |index| {
-            let spec = VhostUserSpec { client: false, ..VhostUserSpec::new(socket(&self.0, index)) };
+            let spec = VhostUserSpec { client: false, ..VhostUserSpec::new(self.socket(index)) };
             Ok(NamedSpec { name: Some(format!("vm{index}").parse()?), spec: PortSpec::VhostUser(spec) })
         };
         (0..count).map(port).collect()
+    }
+
+    /// The socket of machine `index`.
+    pub(crate) fn socket(&self, index: u16) -> PathBuf {
+        self.0.join(format!("vm{index}.sock"))
     }
 }
 
@@ -68,10 +73,6 @@ impl Drop for Folder {
         // What cannot be removed is small.
         let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-fn socket(folder: &Path, index: u16) -> PathBuf {
-    folder.join(format!("vm{index}.sock"))
 }
 
 /// What the threads of all machines look at.
@@ -124,7 +125,7 @@ impl Machines {
             signals: Arc::default(),
         };
         for index in 0..count {
-            let machine = started.machine(&socket(&folder.0, index), index, frame_bytes, core);
+            let machine = started.machine(&folder.socket(index), index, frame_bytes, core);
             started.machines.push(machine.with_context(|| format!("virtual machine {index}"))?);
         }
         Ok(started)

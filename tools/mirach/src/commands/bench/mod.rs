@@ -7,6 +7,7 @@
 //! that cost. Each number is the median of several short runs, which take turns over all bursts.
 
 mod bed;
+pub(crate) mod ladder;
 mod measure;
 
 use std::process::ExitCode;
@@ -21,7 +22,7 @@ use serde_json::json;
 
 use self::bed::{Bed, Case};
 use self::measure::{Cost, Meter};
-use crate::cli::BenchArguments;
+use crate::cli::{BenchArguments, BenchCommand};
 use crate::embedded::Driver;
 use crate::output;
 use crate::report::round;
@@ -32,6 +33,11 @@ const RUNS: usize = 5;
 
 /// Runs the command.
 pub(crate) fn execute(arguments: BenchArguments) -> anyhow::Result<ExitCode> {
+    match arguments.what {
+        Some(BenchCommand::Ladder(arguments)) => return ladder::execute(&arguments),
+        Some(BenchCommand::LadderProcess { core, patience }) => return ladder::serve(core, patience),
+        None => {}
+    }
     let available = CoreList::available().context("cannot ask which cores there are")?;
     let core = match arguments.core {
         Some(core) if !available.contains(core) => {
