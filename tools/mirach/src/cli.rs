@@ -288,9 +288,12 @@ pub(crate) enum BenchCommand {
 
 #[derive(Args, Debug)]
 pub(crate) struct LadderArguments {
-    /// Modes to measure [default: all; kernel needs root]
+    /// Modes to measure [default: all, dma with --dma alone; kernel needs root]
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
     pub(crate) mode: Vec<Mode>,
+    /// DMA engine for the last mode: a PCI address, vfio-user=SOCKET, an idxd work queue such as /dev/dsa/wq0.0, or cpu for a thread
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) dma: Option<DmaName>,
     /// How long to measure each length, and round trips, in each mode
     #[arg(long, value_name = "N", default_value_t = 2.0, value_parser = seconds)]
     pub(crate) seconds: f64,

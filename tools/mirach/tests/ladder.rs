@@ -126,11 +126,11 @@ fn all_modes_are_measured_and_nothing_is_left() {
     let (run, before) = (Run::new(), interfaces());
     let (picture, table) = (run.file("ladder.svg"), run.file("ladder.txt"));
     let files = ["--svg", picture.to_str().unwrap(), "--table", table.to_str().unwrap()];
-    let output = run.run(&[&["--json", "--seconds", "0.1"][..], &files].concat());
+    let output = run.run(&[&["--json", "--seconds", "0.1", "--dma", "cpu"][..], &files].concat());
     assert!(output.status.success(), "{}", errors(&output));
     let objects = objects(&output);
-    assert_eq!(objects.len(), 4);
-    for (rung, mode) in objects.iter().zip(["kernel", "helper", "direct"]) {
+    assert_eq!(objects.len(), 5);
+    for (rung, mode) in objects.iter().zip(["kernel", "helper", "direct", "dma"]) {
         assert_rung(rung, mode);
         for of in rung["throughput"].as_array().unwrap() {
             let same = mode == "kernel";
@@ -141,12 +141,12 @@ fn all_modes_are_measured_and_nothing_is_left() {
     }
     let summary = objects.last().unwrap();
     assert_eq!(summary["type"], "ladder");
-    assert_eq!(summary["rungs"], serde_json::json!(["kernel", "helper", "direct"]));
+    assert_eq!(summary["rungs"], serde_json::json!(["kernel", "helper", "direct", "dma"]));
     assert_eq!(summary["paper"], serde_json::json!({"throughput": 19.0, "latency": 7.0, "cycles_per_byte": 16.0}));
     let picture = fs::read_to_string(picture).unwrap();
     assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
     let table = fs::read_to_string(table).unwrap();
-    for word in ["kernel", "helper", "direct", "64 KiB", "19 x", "Every frame arrived"] {
+    for word in ["kernel", "helper", "direct", "dma", "64 KiB", "19 x", "Every frame arrived"] {
         assert!(table.contains(word), "{word}: {table}");
     }
     run.assert_clean(&before);
@@ -154,10 +154,11 @@ fn all_modes_are_measured_and_nothing_is_left() {
 
 fn an_interrupted_run_ends_soon_and_leaves_nothing() {
     // In each mode, while its packets are on their way.
-    for mode in ["kernel", "helper", "direct"] {
+    for mode in ["kernel", "helper", "direct", "dma"] {
         let (run, before) = (Run::new(), interfaces());
         let table = run.file("ladder.txt");
-        let child = run.start(&["--mode", mode, "--seconds", "600", "--table", table.to_str().unwrap()]);
+        let child =
+            run.start(&["--mode", mode, "--dma", "cpu", "--seconds", "600", "--table", table.to_str().unwrap()]);
         let process = Pid::from_child(&child);
         wait_for_load(&child);
         let signalled = Instant::now();
@@ -215,6 +216,8 @@ fn what_cannot_be_done_is_said_before_anything_is_measured() {
     assert!(errors(&output).contains("there is no folder /nonexistent"), "{}", errors(&output));
     let output = run.run(&["--mode", "direct", "--svg", run.file("x.svg").to_str().unwrap()]);
     assert!(errors(&output).contains("kernel mode"), "{}", errors(&output));
+    let output = run.run(&["--mode", "dma"]);
+    assert!(errors(&output).contains("needs --dma DEVICE"), "{}", errors(&output));
     assert_eq!(run.run(&["--mode", "boat"]).status.code(), Some(2));
     run.assert_clean(&before);
 }

@@ -1,7 +1,9 @@
-//! Direct mode: one engine of the forwarder serves the virtio rings of both machines, as `mirach run` does for any virtual machine.
+//! Direct mode: one engine of the forwarder serves the virtio rings of both machines, as `mirach run` does for any virtual machine. With a DMA engine
+//! beside it, that is dma mode.
 
 use anyhow::{Context, anyhow};
-use dataplane::config::{CoreList, EngineConfig, Poll};
+use dataplane::config::{Config, CoreList, EngineConfig, Poll};
+use dataplane::copy::DmaName;
 use dataplane::forwarder::{Forwarder, Health};
 use dataplane::port::virtio_user::Device;
 use dataplane::port::{MemoryOptions, PortControl, PortQueue, VirtioUserSpec};
@@ -16,11 +18,12 @@ use crate::machines::Folder;
 const RINGS: usize = 4 << 20;
 
 /// Builds it.
-pub(super) fn open(cores: &Cores) -> anyhow::Result<Bed> {
+pub(super) fn open(cores: &Cores, dma: Option<&DmaName>) -> anyhow::Result<Bed> {
     let folder = Folder::new()?;
-    let config = EngineConfig { poll: Poll::Adaptive, ..EngineConfig::default() };
-    let engine = CoreList::new([cores.host(0)]).context("no core to run on")?;
-    let (forwarder, _) = Forwarder::open(config, &engine, &folder.ports(2)?, &MemoryOptions::default())?;
+    let engine = EngineConfig { poll: Poll::Adaptive, ..EngineConfig::default() };
+    let core = CoreList::new([cores.host(0)]).context("no core to run on")?;
+    let config = Config::joined(engine, &core, &folder.ports(2)?, &MemoryOptions::default());
+    let (forwarder, _) = Forwarder::run(&Config { dma: dma.cloned(), ..config })?;
     let (mut cards, mut controls) = (Vec::new(), Vec::new());
     for index in 0..2 {
         let (card, control) = attach(&folder, index).with_context(|| format!("virtual machine {index}"))?;
@@ -67,7 +70,7 @@ impl Host for Direct {
 
     fn stop(mut self: Box<Self>, cards: [Card; 2]) -> anyhow::Result<()> {
         for (control, Card { rx, tx, .. }) in self.controls.iter_mut().zip(cards) {
-            control.stop(vec![PortQueue { rx, tx, wake: None }])?;
+            control.stop(vec![PortQueue { rx, tx, wake: None, desk: None }])?;
         }
         match self.forwarder.stop().problems.into_iter().next() {
             Some(problem) => Err(problem.into()),

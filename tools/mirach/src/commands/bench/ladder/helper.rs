@@ -55,7 +55,7 @@ pub(super) fn open(cores: &Cores) -> anyhow::Result<Bed> {
         let MachineMemory { sources, receiving, .. } = MachineMemory::new(&mut space)?;
         let tx = PipeTx(shared.writer(0, duplicate(bell.as_fd())?)?);
         let rx = PipeRx::new(shared.reader(1)?, receiving);
-        let queue = PortQueue { rx: Box::new(rx), tx: Box::new(tx), wake: Some(Wake::event(wake)) };
+        let queue = PortQueue { rx: Box::new(rx), tx: Box::new(tx), wake: Some(Wake::event(wake)), desk: None };
         // The process comes first when there are few cores.
         let (monitor, card) = Monitor::start(index, cores.host(index + 1), queue, sources)?;
         monitors.push(monitor);

@@ -31,10 +31,11 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, ensure};
 use clap::ValueEnum;
 use dataplane::clock::CycleClock;
+use dataplane::copy::DmaName;
 
 use self::frame::Size;
 use self::load::{Interrupted, Load};
-use self::modes::{Bed, Cores, pin};
+use self::modes::{Bed, Cores, NEEDS_DMA, pin};
 use self::report::{Ladder, Rung};
 use crate::cli::LadderArguments;
 use crate::output;
@@ -49,7 +50,13 @@ const TICK: Duration = Duration::from_millis(200);
 /// Runs the command.
 pub(crate) fn execute(arguments: &LadderArguments) -> anyhow::Result<ExitCode> {
     let signals = Signals::block().context("cannot block SIGINT and SIGTERM")?;
-    let modes = if arguments.mode.is_empty() { Mode::value_variants() } else { &arguments.mode };
+    let dma = arguments.dma.as_ref();
+    let chosen = |mode: &Mode| match arguments.mode.as_slice() {
+        [] => *mode != Mode::Dma || dma.is_some(),
+        modes => modes.contains(mode),
+    };
+    let modes: Vec<Mode> = Mode::value_variants().iter().copied().filter(chosen).collect();
+    ensure!(dma.is_some() || !modes.contains(&Mode::Dma), NEEDS_DMA);
     ensure!(
         arguments.svg.is_none() || modes.contains(&Mode::Kernel),
         "the picture shows multiples of kernel mode; leave --svg out, or measure that mode, too"
@@ -61,12 +68,12 @@ pub(crate) fn execute(arguments: &LadderArguments) -> anyhow::Result<ExitCode> {
     }
     let cores = Cores::available()?;
     let mut ladder = Ladder { clock: CycleClock::calibrate(), cores: cores.clone(), rungs: Vec::new() };
-    for mode in Mode::value_variants().iter().filter(|mode| modes.contains(mode)) {
+    for mode in modes {
         if !arguments.json {
             output::line(&format!("{mode}: {}", mode.path()))?;
         }
         let time = Duration::from_secs_f64(arguments.seconds);
-        ladder.rungs.push(climb(*mode, &cores, time, ladder.clock, &signals)?);
+        ladder.rungs.push(climb(mode, dma, &cores, time, ladder.clock, &signals)?);
         if let (true, Some(rung)) = (arguments.json, ladder.rungs.last()) {
             output::json(&ladder.rung(rung))?;
         }
@@ -90,8 +97,15 @@ pub(crate) fn execute(arguments: &LadderArguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Measures one rung, with each measurement taking `time`.
-fn climb(mode: Mode, cores: &Cores, time: Duration, clock: CycleClock, signals: &Signals) -> anyhow::Result<Rung> {
-    let Bed { cards, host } = mode.open(cores)?;
+fn climb(
+    mode: Mode,
+    dma: Option<&DmaName>,
+    cores: &Cores,
+    time: Duration,
+    clock: CycleClock,
+    signals: &Signals,
+) -> anyhow::Result<Rung> {
+    let Bed { cards, host } = mode.open(cores, dma)?;
     let (host, stop) = (Mutex::new(host), AtomicBool::new(false));
     let mut load = Load { cards, host: &host, stop: &stop, time, clock };
     let (measured, problem) = std::thread::scope(|scope| {

@@ -4,10 +4,14 @@ use std::fmt;
 
 use anyhow::Context;
 use dataplane::config::CoreList;
+use dataplane::copy::DmaName;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::card::Card;
 use super::{direct, helper, kernel};
+
+/// What the last rung asks for.
+pub(super) const NEEDS_DMA: &str = "dma mode needs --dma DEVICE, such as a PCI address; `mirach devices` lists DMA engines, and cpu stands for a thread";
 
 /// How packets get from one machine to the other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -18,6 +22,8 @@ pub(crate) enum Mode {
     Helper,
     /// One engine, which serves the rings of both machines itself
     Direct,
+    /// The same, and a DMA engine for large copies
+    Dma,
 }
 
 impl Mode {
@@ -27,6 +33,7 @@ impl Mode {
             Self::Kernel => "kernel",
             Self::Helper => "helper",
             Self::Direct => "direct",
+            Self::Dma => "dma",
         }
     }
 
@@ -36,6 +43,7 @@ impl Mode {
             Self::Kernel => "before 2.0",
             Self::Helper => "2.0",
             Self::Direct => "2.1",
+            Self::Dma => "2.2",
         }
     }
 
@@ -45,18 +53,20 @@ impl Mode {
             Self::Kernel => "vm - monitor - TAP - bridge - TAP - monitor - vm",
             Self::Helper => "vm - monitor - shared memory - process - shared memory - monitor - vm",
             Self::Direct => "vm - engine - vm",
+            Self::Dma => "vm - engine and DMA engine - vm",
         }
     }
 
-    /// Builds it.
+    /// Builds it; `dma` is the DMA engine for the mode that has one.
     ///
     /// # Errors
     /// What is missing, and what mends it.
-    pub(super) fn open(self, cores: &Cores) -> anyhow::Result<Bed> {
+    pub(super) fn open(self, cores: &Cores, dma: Option<&DmaName>) -> anyhow::Result<Bed> {
         match self {
             Self::Kernel => kernel::open(cores),
             Self::Helper => helper::open(cores),
-            Self::Direct => direct::open(cores),
+            Self::Direct => direct::open(cores, None),
+            Self::Dma => direct::open(cores, Some(dma.context(NEEDS_DMA)?)),
         }
     }
 }

@@ -137,6 +137,7 @@ const fn colour(mode: Mode) -> &'static str {
         Mode::Kernel => "#8a8f98",
         Mode::Helper => "#7fb0de",
         Mode::Direct => "#1f6fb4",
+        Mode::Dma => "#0c3763",
     }
 }
 

@@ -6,7 +6,7 @@ use dataplane::clock::CycleClock;
 use serde_json::{Value, json};
 
 use super::load::{RoundTrips, Throughput};
-use super::modes::{Cores, Mode};
+use super::modes::{Cores, Mode, NEEDS_DMA};
 use crate::report::round;
 use crate::table::{Table, time};
 
@@ -204,6 +204,9 @@ impl Ladder {
             "The paper, from before 2.0 to 2.2 with a DMA engine: {:.0} x the throughput, {:.0} x shorter, {:.0} x fewer cycles for a byte.",
             PAPER.throughput, PAPER.latency, PAPER.cycles
         );
+        if !self.rungs.iter().any(|rung| rung.mode == Mode::Dma) {
+            let _ = writeln!(text, "Its last step, 2.2, was not measured: {NEEDS_DMA}.");
+        }
         let _ = writeln!(
             text,
             "Both machines are played by one thread on core {}, everything between them runs on core {}; cycles are all that these took ({:.2} GHz), of\n\
