@@ -32,7 +32,7 @@ const SLICES: u32 = 10;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Time to warm up, of that of a measurement.
 const WARM: u32 = 10;
-/// Empty looks after which others may have the core.
+/// Empty looks between two at everything else.
 const SPINS: u32 = 2000;
 
 /// The user wants no more.
@@ -83,6 +83,8 @@ pub(super) struct Load<'a> {
     pub(super) stop: &'a AtomicBool,
     /// Time of each measurement.
     pub(super) time: Duration,
+    /// What is between runs on the same core.
+    pub(super) shares_core: bool,
     /// The counter's rate.
     pub(super) clock: CycleClock,
 }
@@ -93,13 +95,13 @@ struct Reading {
     seen: u64,
 }
 
-impl Load<'_> {
+impl<'a> Load<'a> {
     /// Passes frames of one length, as fast as they go.
     ///
     /// # Errors
     /// A frame is lost or changed, or it is over.
     pub(super) fn throughput(&mut self, size: Size) -> anyhow::Result<Throughput> {
-        let [mut forth, mut back] = [0, 1].map(|from| Passage::new(Frames::new(from, size), size.window(), self.stop));
+        let [mut forth, mut back] = [0, 1].map(|from| self.passage(from, size, size.window()));
         self.acquaint(&mut forth, &mut back, if size == Size::Large { CHECKED_LARGE } else { CHECKED })?;
         let process = self.host().process();
         let account = Account::new(process);
@@ -135,7 +137,7 @@ impl Load<'_> {
     /// # Errors
     /// A frame is lost or changed, or it is over.
     pub(super) fn round_trips(&mut self) -> anyhow::Result<RoundTrips> {
-        let [mut forth, mut back] = [0, 1].map(|from| Passage::new(Frames::new(from, Size::Small), 1, self.stop));
+        let [mut forth, mut back] = [0, 1].map(|from| self.passage(from, Size::Small, 1));
         self.acquaint(&mut forth, &mut back, CHECKED)?;
         (forth.every, back.every) = (WHOLE, WHOLE);
         let mut times = Histogram::new();
@@ -155,6 +157,11 @@ impl Load<'_> {
                 return Ok(RoundTrips { times });
             }
         }
+    }
+
+    /// Frames of a length from machine `from`, of which so many are on their way at most.
+    fn passage(&self, from: u8, size: Size, window: u64) -> Passage<'a> {
+        Passage::new(Frames::new(from, size), window, self.stop, self.shares_core)
     }
 
     fn host(&self) -> std::sync::MutexGuard<'_, Box<dyn Host>> {
@@ -222,6 +229,7 @@ fn rate(from: &Reading, to: &Reading) -> f64 {
 /// Frames from one machine to the other.
 struct Passage<'a> {
     stop: &'a AtomicBool,
+    shares_core: bool,
     frames: Frames,
     /// One of so many is made and checked whole.
     every: u64,
@@ -238,10 +246,11 @@ struct Passage<'a> {
 }
 
 impl<'a> Passage<'a> {
-    fn new(frames: Frames, window: u64, stop: &'a AtomicBool) -> Self {
+    fn new(frames: Frames, window: u64, stop: &'a AtomicBool, shares_core: bool) -> Self {
         let (outgoing, arrived) = (Batch::new(BURST), Batch::new(BURST));
         Self {
             stop,
+            shares_core,
             frames,
             every: 1,
             window,
@@ -318,7 +327,7 @@ impl<'a> Passage<'a> {
         Ok(())
     }
 
-    /// Lets others have the core, and looks whether it is over.
+    /// Looks whether it is over or frames are lost, and lets others have the core if they need it.
     #[cold]
     fn wait(&mut self, from: &mut Card, to: &mut Card) -> anyhow::Result<()> {
         if self.stop.load(Ordering::Relaxed) {
@@ -335,7 +344,9 @@ impl<'a> Passage<'a> {
         self.arrived.clear();
         from.tx.reclaim();
         to.tx.reclaim();
-        std::thread::yield_now();
+        if self.shares_core {
+            std::thread::yield_now();
+        }
         Ok(())
     }
 

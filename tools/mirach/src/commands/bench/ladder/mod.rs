@@ -107,7 +107,7 @@ fn climb(
 ) -> anyhow::Result<Rung> {
     let Bed { cards, host } = mode.open(cores, dma)?;
     let (host, stop) = (Mutex::new(host), AtomicBool::new(false));
-    let mut load = Load { cards, host: &host, stop: &stop, time, clock };
+    let mut load = Load { cards, host: &host, stop: &stop, time, shares_core: cores.are_one(), clock };
     let (measured, problem) = std::thread::scope(|scope| {
         let play = || {
             pin(cores.machines);

@@ -142,9 +142,14 @@ impl Cores {
         self.host.get(index % self.host.len().max(1)).copied().unwrap_or(self.machines)
     }
 
+    /// The machines have no core of their own.
+    pub(super) fn are_one(&self) -> bool {
+        self.host.is_empty() || self.host.contains(&self.machines)
+    }
+
     /// `count` threads between the machines have a core each.
     pub(super) fn suffice_for(&self, count: usize) -> bool {
-        self.host.len() >= count && !self.host.contains(&self.machines)
+        self.host.len() >= count && !self.are_one()
     }
 
     /// All cores for what is between the machines, for people.

@@ -1,14 +1,12 @@
 //! The ladder as a picture: multiples of kernel mode on a logarithmic scale, beside those of the paper.
 
-use std::fmt::Write;
-
 use super::modes::Mode;
 use super::report::{Ladder, PAPER, Rung, times};
 use crate::table::time;
 
 /// Size of the picture.
 const WIDTH: f64 = 1080.0;
-const HEIGHT: f64 = 520.0;
+const HEIGHT: f64 = 540.0;
 /// Where the scales end.
 const TOP: f64 = 120.0;
 const BOTTOM: f64 = 420.0;
@@ -199,7 +197,9 @@ impl Picture {
             "<line x1=\"{left:.1}\" y1=\"{y:.1}\" x2=\"{right:.1}\" y2=\"{y:.1}\" stroke=\"#c2452d\" stroke-width=\"1.5\" stroke-dasharray=\"6 4\"/>"
         ));
         self.add(&format!(
-            "<text x=\"{right:.1}\" y=\"{:.1}\" font-size=\"11\" fill=\"#c2452d\" text-anchor=\"end\">paper, 2.2: {} x</text>",
+            "<text x=\"{:.1}\" y=\"{:.1}\" font-size=\"11\" fill=\"#c2452d\" stroke=\"#ffffff\" stroke-width=\"3\" paint-order=\"stroke\">\
+             paper, 2.2: {} x</text>",
+            left + 2.0,
             y - 5.0,
             panel.paper
         ));
@@ -239,20 +239,21 @@ impl Picture {
     }
 
     fn legend(&mut self, ladder: &Ladder) {
-        let mut x = LEFT;
-        let y = HEIGHT - 28.0;
+        let mut y = BOTTOM + 70.0;
         for rung in others(ladder) {
-            let mut label = String::new();
-            // Writing to a string cannot fail.
-            let _ = write!(label, "{} (Andromeda {}): {}", rung.mode, rung.mode.stage(), rung.mode.path());
             self.add(&format!(
-                "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"12\" height=\"12\" rx=\"2\" fill=\"{}\"/>",
+                "<rect x=\"{LEFT:.1}\" y=\"{:.1}\" width=\"12\" height=\"12\" rx=\"2\" fill=\"{}\"/>",
                 y - 10.5,
                 colour(rung.mode)
             ));
-            self.add(&format!("<text x=\"{:.1}\" y=\"{y:.1}\" font-size=\"12\">{label}</text>", x + 18.0));
-            let letters = u32::try_from(label.len()).unwrap_or(0);
-            x += 40.0 + 6.3 * f64::from(letters);
+            self.add(&format!(
+                "<text x=\"{:.1}\" y=\"{y:.1}\" font-size=\"12\">{} (Andromeda {}): {}</text>",
+                LEFT + 18.0,
+                rung.mode,
+                rung.mode.stage(),
+                rung.mode.path()
+            ));
+            y += 19.0;
         }
     }
 }

@@ -18,8 +18,8 @@ use rustix::fs::{MemfdFlags, SealFlags};
 
 /// Bytes of the words of a direction.
 const CONTROL: u64 = 4096;
-/// Bytes of the records of a direction: enough for a dozen of the longest.
-const DATA: u64 = 1 << 20;
+/// Bytes of the records of a direction: enough for all frames that are on their way at most.
+const DATA: u64 = 2 << 20;
 /// Bytes of a direction.
 const DIRECTION: u64 = CONTROL + DATA;
 /// Records start at multiples of this.
