@@ -62,6 +62,7 @@ pub(crate) const SUITES: [Suite; 26] = [
     },
     Suite { name: "model-ixgbe", about: "the software 82599 by itself", needs: &[], steps: model_ixgbe },
     Suite { name: "model-ioat", about: "the software I/OAT copy engine by itself", needs: &[], steps: model_ioat },
+    Suite { name: "model-dsa", about: "the software DSA by itself", needs: &[], steps: model_dsa },
     Suite {
         name: "faults-ixgbe",
         about: "the ixgbe driver against a card with faults",
@@ -95,7 +96,7 @@ pub(crate) const SUITES: [Suite; 26] = [
     },
     Suite {
         name: "linux-dma",
-        about: "the stock drivers of Linux and DPDK on software I/OAT copy engines in QEMU guests",
+        about: "the stock drivers of Linux and DPDK on software I/OAT and DSA copy engines in QEMU guests",
         needs: &[Need::Targets, Need::Guests, Need::Dpdk],
         steps: linux_dma,
     },
@@ -210,7 +211,7 @@ fn unit() -> Vec<Step> {
             models.args(["--test", &name]);
         }
     }
-    models.args(["--", "--skip", "ixgbe::", "--skip", "ioat::"]);
+    models.args(["--", "--skip", "ixgbe::", "--skip", "ioat::", "--skip", "dsa::"]);
     vec![
         step(Meaning::Tests, &["test", "--workspace", "--exclude", "mirach-models", "--no-fail-fast"]),
         Step { command: models, meaning: Meaning::Tests },
@@ -256,6 +257,10 @@ fn lying_device() -> Vec<Step> {
 
 fn model_ixgbe() -> Vec<Step> {
     vec![step(Meaning::Tests, &["test", "-p", "mirach-models", "--lib", "ixgbe::"])]
+}
+
+fn model_dsa() -> Vec<Step> {
+    vec![step(Meaning::Tests, &["test", "-p", "mirach-models", "--lib", "dsa::"])]
 }
 
 fn model_ioat() -> Vec<Step> {

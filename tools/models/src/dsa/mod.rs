@@ -193,14 +193,13 @@ impl Dsa {
                 let engines = if self.lies(Fault::EnginesNone) { 0 } else { self.config.engines };
                 half(engines.into(), offset)
             }
-            registers::OPCAP if !self.lies(Fault::OperationsNone) => half(Operation::capabilities(), offset),
-            registers::OPCAP..=registers::OPCAP_LAST => 0,
+            registers::OPCAP if self.lies(Fault::OperationsNone) => 0,
+            registers::OPCAP => half(Operation::capabilities(), offset),
             registers::OFFSETS => {
                 let tables = [GROUPS, QUEUES, registers::PERMISSIONS].map(|table| u64::from(table / 0x100));
                 let [groups, queues, permissions] = if self.lies(Fault::OffsetsWild) { [0xffff; 3] } else { tables };
                 half(groups | queues << 16 | permissions << 32, offset)
             }
-            registers::OFFSETS..=registers::OFFSETS_LAST => 0,
             registers::GENCFG if offset == registers::GENCFG => self.general.load_configuration(),
             registers::GENCTRL if offset == registers::GENCTRL => self.general.load_control(),
             registers::GENSTS if offset == registers::GENSTS => {
@@ -253,7 +252,10 @@ impl Dsa {
         let is_disabled = self.general.state == State::Disabled;
         match offset {
             registers::GENCFG if is_disabled => self.general.store_configuration(value, mask),
-            registers::GENCFG => bus.violation("the driver wrote GENCFG while the device was enabled"),
+            registers::GENCFG
+                if registers::merge(self.general.load_configuration(), value, mask)
+                    == self.general.load_configuration() => {}
+            registers::GENCFG => bus.violation("the driver changed GENCFG while the device was enabled"),
             registers::GENCTRL => self.general.store_control(value, mask),
             registers::INTCAUSE => self.general.store_cause(value, mask),
             registers::CMD => {
@@ -277,10 +279,11 @@ impl Dsa {
                 bus.violation(wrong);
             }
         } else if let Some(word) = self.group_word(offset) {
+            let after = registers::merge(*word, value, mask);
             if is_disabled {
-                *word = registers::merge(*word, value, mask);
-            } else {
-                bus.violation(format!("the driver wrote GRPCFG at {offset:#06x} while the device was enabled"));
+                *word = after;
+            } else if after != *word {
+                bus.violation(format!("the driver changed GRPCFG at {offset:#06x} while the device was enabled"));
             }
         } else if let Some(permission) = self.general.permission(offset) {
             *permission = registers::merge(*permission, value, mask & 0xffff_f00c);
