@@ -107,9 +107,9 @@ impl<B: Bar> Channel<B> {
         match outcome {
             Ok(true) => self.idle_since = None,
             Ok(false) => self.watch(),
-            Err(cause) => return self.fail(cause),
+            Err(cause) => self.fail(cause),
         }
-        if self.queue.is_waiting() {
+        if self.recovery.phase == Phase::Working && self.queue.is_waiting() {
             self.issue();
         }
     }

@@ -71,7 +71,7 @@ pub(crate) const SUITES: [Suite; 26] = [
     },
     Suite {
         name: "faults-dma",
-        about: "the I/OAT driver against a copy engine with faults, and over a socket",
+        about: "the I/OAT and DSA drivers against copy engines with faults, and over sockets",
         needs: &[],
         steps: faults_dma,
     },
