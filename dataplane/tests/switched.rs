@@ -264,6 +264,34 @@ fn networks_are_edited_one_by_one() {
     stop(forwarder);
 }
 
+#[test]
+fn a_mirror_port_is_switched_and_gets_copies() {
+    let [a, b] = ["a", "b"].map(|name| format!("gen=20k,count=3000,flows=4,name={name}"));
+    let ports = [a.as_str(), &b, "null,name=probe"];
+    let mirror = "\n[[mirror]]\nname = \"m\"\nport = \"a\"\nto = \"probe\"\n";
+    let text = file(&ports, &["a", "b"]);
+    let error = Desired::from_toml(&text, Path::new("mirach.toml")).unwrap().check(&CoreList::available().unwrap());
+    assert!(error.unwrap_err().to_string().contains("left over"), "nothing names the third port");
+    let mut forwarder = run(&(text.clone() + mirror));
+    assert!(state(&mut forwarder).contains(&"probe None true [\"mirror\"]".to_owned()));
+    wait_for("both sources end", || forwarder.is_exhausted());
+    let stopped = stop(forwarder);
+    let port = |name: &str| stopped.statistics.ports.iter().find(|port| port.name == name).unwrap();
+    let dropped = stopped.statistics.switch.as_ref().map_or(0, |switch| switch.dropped())
+        + stopped.statistics.sent().counters.dropped_total();
+    let (got, mirrored) = (port("a").tx_total().counters.packets, port("probe").tx_total().counters.packets);
+    assert!(mirrored + dropped >= 3000 + got && mirrored <= 6000, "{mirrored} of {got} + 3000, {dropped} dropped");
+    for (wrong, reason) in [
+        (mirror.replace("\"a\"", "\"x\""), "mirach.toml:21: no `[[port]]` puts `x` into a network"),
+        (mirror.replace("probe", "b"), "mirach.toml:22: port `b` has packets of its own"),
+        (mirror.replace("port", "network"), "mirach.toml:21: there is no network `a`"),
+        (mirror.replace("port = \"a\"", ""), "say whose packets are copied"),
+    ] {
+        let error = Desired::from_toml(&(text.clone() + &wrong), Path::new("mirach.toml")).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+}
+
 fn toml_port(name: &str) -> dataplane::network::config::PortConfig {
     let text = file(&[], &[name]);
     let network = text.split_once("\n[[network]]").map(|(_, rest)| format!("[[network]]{rest}")).unwrap();

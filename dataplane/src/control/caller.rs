@@ -128,7 +128,9 @@ impl Caller {
     pub fn keep(&self, thing: Arc<dyn Any + Send + Sync>) -> Result<u64, RpcError> {
         let mut own = self.own();
         if own.belongings.len() >= MOST_BELONGINGS {
-            let reason = format!("a client has at most {MOST_BELONGINGS} captures; end one with `capture.end`");
+            let reason = format!(
+                "a client has at most {MOST_BELONGINGS} captures and traces; end one with `capture.end` or `trace.end`"
+            );
             return Err(RpcError::new(code::FAILED, reason));
         }
         own.last += 1;

@@ -57,10 +57,10 @@ pub struct Action {
     pub rewrite: Rewrite,
     /// Number of the meter that they pass, 0 for none.
     pub meter: u16,
-    /// They are copied to the mirror.
-    pub mirror: bool,
-    /// Number of the coprocessor that they pass, 0 for none.
-    pub coprocessor: u16,
+    /// Ports that they are copied to, beside everything else: a bit for each number of these.
+    pub mirror: u16,
+    /// Numbers of the coprocessors that they pass, one after the other, 0 for none.
+    pub coprocessors: [u16; 2],
     /// Number of the slice whose quota the flow counts against.
     pub owner: u16,
 }
@@ -79,8 +79,8 @@ impl Action {
                 translation: None,
             },
             meter: 0,
-            mirror: false,
-            coprocessor: 0,
+            mirror: 0,
+            coprocessors: [0; 2],
             owner: 0,
         }
     }

@@ -222,6 +222,12 @@ impl FlowKey {
         }
     }
 
+    /// It is of an IP packet.
+    #[must_use]
+    pub const fn is_ip(&self) -> bool {
+        matches!(self.network(), NetworkKind::Ipv4 | NetworkKind::Ipv6)
+    }
+
     /// Where the frame comes from.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "the low half")]

@@ -12,9 +12,9 @@ pub(super) const ACTION_WORDS: usize = 4;
 /// | word | bits 0..8 | 8..16 | 16..32 | 32..48 | 48..64 |
 /// |---|---|---|---|---|---|
 /// | 0 | output | flags | its argument | meter | owner |
-/// | 1 | source MAC | | | | coprocessor |
+/// | 1 | source MAC | | | | first coprocessor |
 /// | 2 | destination MAC | | | | VLAN tag |
-/// | 3 | | | | translation | |
+/// | 3 | mirror | | second coprocessor | translation | |
 ///
 /// Whoever needs one part of it reads that; most packets only go to a port, which two comparisons tell ([`PackedAction::port_alone`]).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -112,14 +112,16 @@ impl PackedAction {
 
     /// See [`Action::mirror`].
     #[inline]
-    pub(crate) const fn mirror(&self) -> bool {
-        self.flags() & MIRROR != 0
+    #[expect(clippy::cast_possible_truncation, reason = "its bits")]
+    pub(crate) const fn mirror(&self) -> u16 {
+        self.0[3] as u16
     }
 
-    /// See [`Action::coprocessor`].
+    /// See [`Action::coprocessors`].
     #[inline]
-    pub(crate) const fn coprocessor(&self) -> u16 {
-        (self.0[1] >> 48) as u16
+    #[expect(clippy::cast_possible_truncation, reason = "their bits")]
+    pub(crate) const fn coprocessors(&self) -> [u16; 2] {
+        [(self.0[1] >> 48) as u16, (self.0[3] >> 16) as u16]
     }
 
     /// See [`Action::owner`].
@@ -151,16 +153,21 @@ impl From<&Action> for PackedAction {
             | bit(rewrite.destination_mac.is_some(), DESTINATION)
             | bit(rewrite.decrement_ttl, TTL)
             | bit(rewrite.translation.is_some(), TRANSLATION)
-            | bit(action.mirror, MIRROR)
+            | bit(action.mirror != 0, MIRROR)
             | vlan << VLAN;
         let [low, high] = argument.to_le_bytes();
         let [meter_low, meter_high] = action.meter.to_le_bytes();
         let [owner_low, owner_high] = action.owner.to_le_bytes();
+        let [first, second] = match action.coprocessors {
+            // The first one tells whether there is any.
+            [0, alone] => [alone, 0],
+            both => both,
+        };
         Self([
             u64::from_le_bytes([output, flags, low, high, meter_low, meter_high, owner_low, owner_high]),
-            mac_and(rewrite.source_mac, action.coprocessor),
+            mac_and(rewrite.source_mac, first),
             mac_and(rewrite.destination_mac, tag),
-            u64::from(rewrite.translation.unwrap_or(0)) << 32,
+            u64::from(action.mirror) | u64::from(second) << 16 | u64::from(rewrite.translation.unwrap_or(0)) << 32,
         ])
     }
 }
@@ -173,7 +180,7 @@ impl From<PackedAction> for Action {
             rewrite: packed.rewrite(),
             meter: packed.meter(),
             mirror: packed.mirror(),
-            coprocessor: packed.coprocessor(),
+            coprocessors: packed.coprocessors(),
             owner: packed.owner(),
         }
     }
@@ -246,14 +253,16 @@ mod tests {
     proptest! {
         #[test]
         fn actions_come_out_as_they_went_in(
-            output in output(), rewrite in rewrite(), mirror in any::<bool>(), (meter, coprocessor) in numbers(), owner in any::<u16>(),
+            output in output(), rewrite in rewrite(), mirror in prop_oneof![Just(0), any::<u16>()], (meter, coprocessor) in numbers(),
+            (owner, second) in any::<(u16, u16)>(),
         ) {
-            let action = Action { output, rewrite, meter, mirror, coprocessor, owner };
+            let coprocessors = [coprocessor, if coprocessor == 0 { 0 } else { second }];
+            let action = Action { output, rewrite, meter, mirror, coprocessors, owner };
             let packed = PackedAction::from(&action);
             prop_assert_eq!(Action::from(packed), action);
             let changes = rewrite != Rewrite::default();
             prop_assert_eq!(packed.changes(), changes);
-            let plain = !changes && !mirror && (meter, coprocessor) == (0, 0);
+            let plain = !changes && mirror == 0 && (meter, coprocessor) == (0, 0);
             prop_assert_eq!(packed.port_alone(), match output {
                 Output::Port(slot) if plain => Some(slot),
                 _ => None,

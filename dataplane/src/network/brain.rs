@@ -325,6 +325,7 @@ impl Brain {
             (true, None) => VlanRewrite::Pop,
             (true, Some(id)) => VlanRewrite::Set(id),
         };
+        action.mirror = self.mirror(origin.place, &judged.goal);
         match &judged.goal {
             Goal::Drop(reason) => action.output = Output::Drop(*reason as u8),
             Goal::To(place) => {
@@ -440,6 +441,18 @@ impl Brain {
         let slice = self.topology.slices.get(&owner).map_or(0, |slice| slice.meter);
         let network = self.topology.networks.get(&origin.network).map_or(0, |network| network.broadcast_meter);
         if many && network != 0 { network } else { slice }
+    }
+
+    /// The ports that packets are copied to because of where they come from and where they go, a bit each.
+    fn mirror(&self, from: Place, goal: &Goal) -> u16 {
+        let of = |place: &Place| self.topology.mirrors_of(*place).incoming;
+        match goal {
+            Goal::To(place) => self.topology.mirrors_of(from).out | of(place),
+            Goal::Flood(places) => {
+                places.iter().fold(self.topology.mirrors_of(from).out, |bits, place| bits | of(place))
+            }
+            Goal::Drop(_) | Goal::Control(_) | Goal::Unresolved(_) => 0,
+        }
     }
 
     /// Whether packets can be sent there now.

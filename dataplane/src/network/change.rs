@@ -319,6 +319,7 @@ pub(crate) fn lines(before: &Config, after: &Config) -> Vec<String> {
     compare(&mut lines, "group", &before.groups, &after.groups, |it| name(&it.name));
     compare(&mut lines, "port", &before.ports, &after.ports, attachment_name);
     compare(&mut lines, "route", &before.routes, &after.routes, |it| format!("{} {}", it.network, it.prefix));
+    compare(&mut lines, "mirror", &before.mirrors, &after.mirrors, |it| name(&it.name));
     compare(&mut lines, "tunnel", &before.tunnels, &after.tunnels, |it| format!("{} {}", it.network, it.remote));
     lines
 }

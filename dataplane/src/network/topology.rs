@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{
-    BitRate, Config, Direction, Mac, NetworkConfig, PortConfig, Prefix, Problem, Router, RuleConfig, TunnelKind,
+    BitRate, Config, Direction, Mac, MirrorDirection, NetworkConfig, PortConfig, Prefix, Problem, Router, RuleConfig,
+    TunnelKind,
 };
 use super::learning::{Bounds, Station};
 use super::numbers::{Numbers, TooMany};
@@ -15,6 +16,8 @@ use super::rules::{Answer, Question, RuleSet};
 
 /// Most meters; number 0 means none.
 pub const MOST_METERS: u16 = 4096;
+/// Ports that packets can be mirrored to have numbers below this. It is more than there may be at a time, since numbers are not used again at once.
+const MOST_MIRRORS: u16 = 16;
 /// Most Ethernet addresses learned in a network when nothing is said.
 const LEARNED_IN_NETWORK: u32 = 4096;
 /// Most Ethernet addresses learned at a port when nothing is said.
@@ -46,6 +49,17 @@ pub struct Attachment {
     pub rules: Option<Arc<[RuleSet; 2]>>,
     /// Meter of what it sends, and of what it sends to many.
     pub meters: [u16; 2],
+    /// Mirrors of what it sends, and of what it gets.
+    pub mirrors: Mirrors,
+}
+
+/// Mirrors of what comes from a place, and of what goes there, a bit for each number of a port that gets the copies.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Mirrors {
+    /// Of what comes from it.
+    pub out: u16,
+    /// Of what goes to it.
+    pub incoming: u16,
 }
 
 impl Attachment {
@@ -91,6 +105,8 @@ pub struct Tunnel {
     pub vni: u32,
     /// Addresses behind it are learned, and it gets what is for everybody.
     pub learn: bool,
+    /// Mirrors of what comes out of it, and of what goes into it.
+    pub mirrors: Mirrors,
 }
 
 /// A network.
@@ -180,6 +196,8 @@ pub struct Topology {
     pub slices: BTreeMap<u16, Slice>,
     /// Meters by number.
     pub meters: BTreeMap<u16, Limit>,
+    /// Names of the ports that get copies, by number.
+    pub mirrors: BTreeMap<u16, String>,
 }
 
 /// All numbers that were given.
@@ -190,6 +208,7 @@ pub(super) struct AllNumbers {
     tunnels: Numbers,
     slices: Numbers,
     meters: Numbers,
+    mirrors: Numbers,
 }
 
 /// The meters that a configuration has, with what they are called after.
@@ -227,13 +246,31 @@ impl AllNumbers {
         let tunnels = config.tunnels.iter().map(|tunnel| tunnel_name(&tunnel.network, tunnel.remote));
         let slices = config.slices.iter().map(|slice| slice.name.clone());
         let meters = limits(config).into_iter().map(|(name, ..)| name);
+        let mirrors = config.mirrors.iter().map(|mirror| mirror.to.clone());
         Ok(Self {
             networks: of("network", self.networks.renewed(networks, 0, u16::MAX))?,
             attachments: of("port", self.attachments.renewed(attachments, 0, u16::MAX))?,
             tunnels: of("tunnel", self.tunnels.renewed(tunnels, 0, u16::MAX))?,
             slices: of("slice", self.slices.renewed(slices, 1, u16::MAX))?,
             meters: of("port", self.meters.renewed(meters, 1, MOST_METERS))?,
+            mirrors: of("mirror", self.mirrors.renewed(mirrors, 0, MOST_MIRRORS))?,
         })
+    }
+}
+
+impl AllNumbers {
+    /// The mirrors of a port, or of tunnels, in a network.
+    fn mirrors_of(&self, config: &Config, port: Option<&str>, network: &str) -> Mirrors {
+        let mut mirrors = Mirrors::default();
+        for mirror in &config.mirrors {
+            let of_port = mirror.port.as_deref().is_some_and(|name| Some(name) == port);
+            if of_port || mirror.network.as_deref() == Some(network) {
+                let bit = 1_u16.checked_shl(self.mirrors.of(&mirror.to).into()).unwrap_or(0);
+                mirrors.out |= if mirror.direction == MirrorDirection::In { 0 } else { bit };
+                mirrors.incoming |= if mirror.direction == MirrorDirection::Out { 0 } else { bit };
+            }
+        }
+        mirrors
     }
 }
 
@@ -256,6 +293,7 @@ impl Topology {
             topology.networks.insert(numbers.networks.of(&network.name), new_network(network, &numbers));
         }
         topology.add_meters(config, &numbers);
+        topology.mirrors = config.mirrors.iter().map(|it| (numbers.mirrors.of(&it.to), it.to.clone())).collect();
         topology.add_ports(config, &numbers);
         topology.add_tunnels(config, &numbers);
         for route in &config.routes {
@@ -342,7 +380,9 @@ impl Topology {
             let meters = [or(format!("port {name}"), slice), or(format!("broadcast {name}"), many)];
             let vlan = config.networks.iter().find(|network| network.name == port.network);
             let vlan = vlan.and_then(|network| network.vlan).filter(|_| port.tagged);
-            self.attachments.insert(place, Attachment { config: port.clone(), network: number, vlan, rules, meters });
+            let mirrors = numbers.mirrors_of(config, Some(&port.name), &port.network);
+            let attachment = Attachment { config: port.clone(), network: number, vlan, rules, meters, mirrors };
+            self.attachments.insert(place, attachment);
         }
     }
 
@@ -366,7 +406,8 @@ impl Topology {
                 network.learners.push(Place::Tunnel(place));
             }
             let (remote, local, kind, learn) = (tunnel.remote, local.address, tunnel.kind, tunnel.learn);
-            self.tunnels.insert(place, Tunnel { network: number, remote, local, kind, vni, learn });
+            let mirrors = numbers.mirrors_of(config, None, &tunnel.network);
+            self.tunnels.insert(place, Tunnel { network: number, remote, local, kind, vni, learn, mirrors });
         }
     }
 
@@ -386,6 +427,16 @@ impl Topology {
             Place::Port(number) => self.attachments.get(&number).is_some_and(|it| it.network == network),
             Place::Tunnel(number) => self.tunnels.get(&number).is_some_and(|it| it.network == network),
         }
+    }
+
+    /// The mirrors of a place.
+    #[must_use]
+    pub fn mirrors_of(&self, place: Place) -> Mirrors {
+        match place {
+            Place::Port(number) => self.attachments.get(&number).map(|it| it.mirrors),
+            Place::Tunnel(number) => self.tunnels.get(&number).map(|it| it.mirrors),
+        }
+        .unwrap_or_default()
     }
 
     /// How much may be learned at a place of a network.

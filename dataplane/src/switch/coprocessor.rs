@@ -99,7 +99,8 @@ impl Coprocessors {
         let place = self.rings.binary_search_by_key(&number, |rings| rings.number);
         let Some(rings) = place.ok().and_then(|place| self.rings.get_mut(place)) else { return Err(packet) };
         // What was done before is not to be done again.
-        let action = Action { meter: 0, coprocessor: 0, ..slot.action.into() };
+        let [_, next] = slot.action.coprocessors();
+        let action = Action { meter: 0, coprocessors: [next, 0], ..slot.action.into() };
         let handed = Handed { packet, action, index: None, from: slot.from, domain: slot.domain };
         rings.to.push(handed).map_err(|PushError::Full(handed)| handed.packet)
     }

@@ -43,7 +43,7 @@ numbers! {
     received,
     /// Packets that control and coprocessors gave.
     returned,
-    /// Copies that were made for sets of destinations and the mirror.
+    /// Copies that were made for sets of destinations and mirrors.
     copied,
     /// Packets that other engines passed on to this one.
     taken_over,

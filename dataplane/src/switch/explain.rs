@@ -7,7 +7,8 @@ use hugemem::{Batch, Packet};
 use super::layout::Layout;
 use super::outputs::{Outputs, PortSlot};
 use super::pipeline::{Observer, Pipeline};
-use super::slots::{Slots, Verdict};
+use super::set::Set;
+use super::slots::{Slot, Slots, Verdict};
 use super::stage::Stage;
 use crate::flow::{FlowKey, Output};
 use crate::headers::{Fragment, Headers, NetworkKind, TransportKind};
@@ -29,53 +30,78 @@ impl Pipeline {
     pub fn explain(&mut self, packet: Packet, from: PortSlot, now: u64, outputs: &mut Outputs) -> Vec<Explained> {
         let mut batch = Batch::new(1);
         let _ = batch.push(packet);
-        let mut writer = Writer { steps: Vec::new(), over: false };
+        let mut writer = Writer(Story::default());
         let before = std::mem::replace(&mut self.explaining, true);
         self.observed(&mut batch, from, now, outputs, &mut writer);
         self.explaining = before;
-        writer.steps
+        writer.0.into_steps()
     }
 }
 
 /// Writes down what happens to the first packet.
-struct Writer {
+struct Writer(Story);
+
+impl Observer for Writer {
+    fn passed(&mut self, stage: Stage, set: Set, slots: &Slots, layout: &Layout) {
+        if set.contains(0) {
+            let len = slots.packets.as_slice().first().map_or(0, Packet::len);
+            let seen = Seen { slot: slots.get(0), key: slots.key(0), len, live: slots.live.contains(0) };
+            self.0.add(stage, &seen, layout);
+        }
+    }
+}
+
+/// A packet behind an element that had something to do with it.
+pub(super) struct Seen<'a> {
+    pub(super) slot: &'a Slot,
+    pub(super) key: &'a FlowKey,
+    /// Its bytes.
+    pub(super) len: usize,
+    /// It goes on to the next element.
+    pub(super) live: bool,
+}
+
+/// What happens to a packet, element by element.
+#[derive(Default)]
+pub(super) struct Story {
     steps: Vec<Explained>,
     /// What becomes of the packet is settled.
     over: bool,
 }
 
-impl Observer for Writer {
-    fn passed(&mut self, stage: Stage, did: bool, slots: &Slots, layout: &Layout) {
-        if !did || (self.over && stage != Stage::Queue) {
+impl Story {
+    pub(super) fn into_steps(self) -> Vec<Explained> {
+        self.steps
+    }
+
+    pub(super) fn add(&mut self, stage: Stage, seen: &Seen<'_>, layout: &Layout) {
+        if self.over && stage != Stage::Queue {
             return;
         }
-        let slot = slots.get(0);
+        let slot = seen.slot;
         let text = match stage {
             Stage::Queue => end(slot.verdict),
-            _ if !slots.live.contains(0) => {
+            _ if !seen.live => {
                 self.over = true;
                 end(slot.verdict)
             }
             Stage::Decapsulate => {
                 format!("it came in tunnel {}, whose headers are off now", slot.domain.number())
             }
-            Stage::Parse => headers(slots),
+            Stage::Parse => headers(seen),
             Stage::LookUp => match slot.index {
-                Some(index) => format!("flow {} knows it: {}", index.number(), action(slots, layout)),
-                None => action(slots, layout),
+                Some(index) => format!("flow {} knows it: {}", index.number(), action(slot, layout)),
+                None => action(slot, layout),
             },
             Stage::Policy => "the decision can be carried out".to_owned(),
-            Stage::Meter => format!("it passes meter {} (limits of this moment are not asked)", slot.action.meter()),
-            Stage::Coprocessor => format!("it goes to coprocessor {}", slot.action.coprocessor()),
-            Stage::Mirror => match layout.mirror {
+            Stage::Meter => format!("it passes meter {}", slot.action.meter()),
+            Stage::Coprocessor => format!("it goes to coprocessor {}", slot.action.coprocessors()[0]),
+            Stage::Mirror => match layout.mirrors(slot.action.mirror()).next() {
                 Some(port) => format!("a copy goes to {port}"),
-                None => "it would be mirrored, and there is no mirror port".to_owned(),
+                None => "a copy would go to a mirror port that is not there".to_owned(),
             },
-            Stage::Rewrite => rewritten(slots),
-            Stage::Encapsulate => {
-                let len = slots.packets.as_slice().first().map_or(0, Packet::len);
-                format!("it has a tunnel header in front now, {len} bytes in all")
-            }
+            Stage::Rewrite => rewritten(slot),
+            Stage::Encapsulate => format!("it has a tunnel header in front now, {} bytes in all", seen.len),
             Stage::Replicate => "copies go to the others of its set".to_owned(),
             Stage::Sample => "its latency is noted".to_owned(),
         };
@@ -99,8 +125,8 @@ fn end(verdict: Verdict) -> String {
     }
 }
 
-fn headers(slots: &Slots) -> String {
-    let (headers, key) = (&slots.get(0).headers, slots.key(0));
+fn headers(seen: &Seen<'_>) -> String {
+    let (headers, key) = (&seen.slot.headers, seen.key);
     let mut text = match (headers.network, key.source(), key.destination()) {
         (NetworkKind::Arp, Some(from), Some(about)) => match key.protocol() {
             1 => format!("ARP, {from} asks for {about}"),
@@ -141,8 +167,8 @@ fn protocol(headers: &Headers, key: &FlowKey) -> String {
     }
 }
 
-fn action(slots: &Slots, layout: &Layout) -> String {
-    match slots.get(0).action.output() {
+fn action(slot: &Slot, layout: &Layout) -> String {
+    match slot.action.output() {
         Output::Drop(code) => format!("drop it, because {}", super::Reason::of_code(code)),
         Output::Port(port) => format!("to {}", PortSlot(port)),
         Output::Tunnel(number) => format!("into tunnel {number}"),
@@ -155,8 +181,8 @@ fn action(slots: &Slots, layout: &Layout) -> String {
     }
 }
 
-fn rewritten(slots: &Slots) -> String {
-    let rewrite = slots.get(0).action.rewrite();
+fn rewritten(slot: &Slot) -> String {
+    let rewrite = slot.action.rewrite();
     let mut parts = Vec::new();
     if let Some(mac) = rewrite.source_mac {
         parts.push(format!("source {mac}"));

@@ -7,6 +7,9 @@ use super::outputs::PortSlot;
 use crate::flow::{Domain, VlanRewrite};
 use crate::overlay::{Template, Terminations};
 
+/// Ports that packets can be mirrored to have numbers below this.
+pub const MOST_MIRRORS: usize = 16;
+
 /// What the pipeline knows about a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PortFacts {
@@ -60,13 +63,19 @@ pub struct Layout {
     pub sets: Vec<Box<[Member]>>,
     /// The tunnels that end here.
     pub terminations: Terminations,
-    /// Where mirrored packets are copied to.
-    pub mirror: Option<PortSlot>,
+    /// Where mirrored packets are copied to, by the number of the bit in their action.
+    pub mirrors: [Option<PortSlot>; MOST_MIRRORS],
     /// New addresses of flows that are translated.
     pub translations: Arc<NatTable>,
 }
 
 impl Layout {
+    /// The ports that packets with these bits are copied to, as far as they are there.
+    #[inline]
+    pub fn mirrors(&self, bits: u16) -> impl Iterator<Item = PortSlot> + '_ {
+        self.mirrors.iter().enumerate().filter(move |(number, _)| bits >> number & 1 == 1).filter_map(|(_, port)| *port)
+    }
+
     /// What is known about the port in this slot.
     #[inline]
     #[must_use]

@@ -26,13 +26,14 @@ mod rewrite;
 mod set;
 mod slots;
 mod stage;
+mod trace;
 mod upcall;
 
 pub use capture::{Capture, CaptureCounters, CaptureRequest, Captured, MOST_TAPS, Point, Tap};
 pub use coprocessor::{CoprocessorEnd, CoprocessorRings, Handed, MOST_COPROCESSORS};
 pub use counters::{Flowing, StageStatistics, SwitchCells, SwitchStatistics};
 pub use explain::Explained;
-pub use layout::{Layout, Member, PortFacts, Target, TunnelTo};
+pub use layout::{Layout, MOST_MIRRORS, Member, PortFacts, Target, TunnelTo};
 pub use meter::{METERS, Rate};
 pub use nat::{Endpoint, NatTable, Translation};
 pub use outputs::{Outputs, PortSlot};
@@ -40,6 +41,7 @@ pub use pipeline::{Pipeline, PipelineOptions};
 pub use reason::Reason;
 pub use set::MOST as MOST_PACKETS;
 pub use stage::Stage;
+pub use trace::{MOST_TRACERS, Trace, TraceCounters, TraceFilter, TraceRequest, Traced, Tracer};
 pub use upcall::{Back, Desk, Event, Ticket, Why};
 
 #[cfg(test)]

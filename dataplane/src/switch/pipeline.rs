@@ -17,8 +17,10 @@ use super::layout::Layout;
 use super::meter::Meters;
 use super::outputs::{Outputs, PortSlot};
 use super::reason::Reason;
+use super::set::Set;
 use super::slots::Slots;
 use super::stage::Stage;
+use super::trace::{Follower, Tracers};
 use super::upcall::{ACTIVATIONS, Answer, Back, Desk, Held, Hold, Injected, Order, rings};
 use crate::clock::{CycleClock, cycles};
 use crate::flow::{Action, Domain, FlowIndex, PackedAction, Reader};
@@ -61,6 +63,7 @@ pub struct Pipeline {
     statistics: SwitchStatistics,
     cells: Arc<SwitchCells>,
     taps: Taps,
+    tracers: Tracers,
     /// Longest that a packet may wait for its flow, in cycles.
     hold_limit: u64,
     /// Nothing is counted for flows.
@@ -81,14 +84,14 @@ pub struct Pipeline {
 
 /// Looks on as a batch passes the elements.
 pub(super) trait Observer {
-    /// The batch has passed `stage`, which `did` have to do with it.
-    fn passed(&mut self, stage: Stage, did: bool, slots: &Slots, layout: &Layout);
+    /// The batch has passed `stage`, which had to do with the packets in `set`.
+    fn passed(&mut self, stage: Stage, set: Set, slots: &Slots, layout: &Layout);
 }
 
 /// Nobody looks on.
 impl Observer for () {
     #[inline(always)]
-    fn passed(&mut self, _: Stage, _: bool, _: &Slots, _: &Layout) {}
+    fn passed(&mut self, _: Stage, _: Set, _: &Slots, _: &Layout) {}
 }
 
 impl Pipeline {
@@ -104,6 +107,7 @@ impl Pipeline {
             statistics: SwitchStatistics::default(),
             cells: Arc::default(),
             taps: Taps::default(),
+            tracers: Tracers::default(),
             hold_limit: options.clock.cycles_in(options.hold),
             explaining: false,
             decapsulate: Decapsulate,
@@ -182,6 +186,12 @@ impl Pipeline {
     /// Takes all packets of `batch`, which port `from` gave at cycle `now`, through the pipeline. What comes out of it lies in `outputs` then.
     #[inline]
     pub fn run(&mut self, batch: &mut Batch, from: PortSlot, now: u64, outputs: &mut Outputs) {
+        if !self.tracers.is_empty()
+            && let Some(mut lent) = self.tracers.take_due(from, now)
+        {
+            self.observed(batch, from, now, outputs, &mut Follower::new(&mut lent.tracer, now, false));
+            return self.tracers.put(lent);
+        }
         self.observed(batch, from, now, outputs, &mut ());
     }
 
@@ -227,7 +237,12 @@ impl Pipeline {
             match answer.order {
                 // What comes before is done by what held then.
                 Order::Adopt { .. } if !self.slots.packets.is_empty() => break true,
-                Order::Adopt { .. } | Order::Tap(_) | Order::Untap(_) | Order::Attach(_) | Order::Detach(_)
+                Order::Adopt { .. }
+                | Order::Tap(_)
+                | Order::Trace(_)
+                | Order::Untap(_)
+                | Order::Attach(_)
+                | Order::Detach(_)
                     if !self.queue.link.can_give_back() =>
                 {
                     break false;
@@ -245,7 +260,13 @@ impl Pipeline {
         }
         if !self.slots.packets.is_empty() {
             self.statistics.flowing.returned += self.slots.decided.len() as u64;
-            self.pass(now, outputs, &mut ());
+            match self.tracers.take_expecting() {
+                Some(mut lent) => {
+                    self.pass(now, outputs, &mut Follower::new(&mut lent.tracer, now, true));
+                    self.tracers.put(lent);
+                }
+                None => self.pass(now, outputs, &mut ()),
+            }
         }
         more
     }
@@ -279,9 +300,14 @@ impl Pipeline {
                     self.queue.link.give_back(Back { tap: Some(tap), ..Back::default() });
                 }
             }
+            Order::Trace(tracer) => {
+                if let Err(tracer) = self.tracers.add(tracer) {
+                    self.queue.link.give_back(Back { tracer: Some(tracer), ..Back::default() });
+                }
+            }
             Order::Untap(number) => {
-                let tap = self.taps.remove(number);
-                self.queue.link.give_back(Back { tap, ..Back::default() });
+                let (tap, tracer) = (self.taps.remove(number), self.tracers.remove(number));
+                self.queue.link.give_back(Back { tap, tracer, ..Back::default() });
             }
             Order::Attach(rings) => {
                 if let Err(rings) = self.coprocessors.attach(rings) {
@@ -395,7 +421,7 @@ impl<O: Observer> Walk<'_, O> {
             }
         }
         self.context.taps.look(Point::After(E::STAGE), self.slots, self.context.now);
-        self.observer.passed(E::STAGE, !set.is_empty(), self.slots, self.context.layout);
+        self.observer.passed(E::STAGE, set, self.slots, self.context.layout);
     }
 }
 

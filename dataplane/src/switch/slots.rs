@@ -217,8 +217,8 @@ impl Slots {
 
     /// Takes all packets out, with what is known about them.
     #[inline]
-    pub(super) fn drain(&mut self, mut each: impl FnMut(&Slot, &FlowKey, Packet)) {
-        for ((packet, slot), key) in self.packets.drain_front(MOST).zip(self.slots.iter()).zip(self.keys.iter()) {
+    pub(super) fn drain(&mut self, mut each: impl FnMut(&mut Slot, &FlowKey, Packet)) {
+        for ((packet, slot), key) in self.packets.drain_front(MOST).zip(self.slots.iter_mut()).zip(self.keys.iter()) {
             each(slot, key, packet);
         }
     }
@@ -275,8 +275,8 @@ impl Slots {
         };
         for (set, wanted) in [
             (&mut wants.meter, action.meter() != 0),
-            (&mut wants.coprocessor, action.coprocessor() != 0),
-            (&mut wants.mirror, action.mirror()),
+            (&mut wants.coprocessor, action.coprocessors() != [0; 2]),
+            (&mut wants.mirror, action.mirror() != 0),
             (&mut wants.rewrite, action.changes()),
         ] {
             if wanted {

@@ -37,7 +37,7 @@ stages! {
     Meter = "meter";
     /// Hands packets to coprocessors.
     Coprocessor = "coprocessor";
-    /// Copies packets to the mirror port.
+    /// Copies packets to mirror ports.
     Mirror = "mirror";
     /// Changes addresses, tags, time to live.
     Rewrite = "rewrite";

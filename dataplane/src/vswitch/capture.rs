@@ -25,7 +25,7 @@ pub struct CaptureRequest {
     pub bytes: usize,
 }
 
-/// Numbers of captures whose users have gone. The thread ends them when it comes by.
+/// Numbers of captures and traces whose users have gone. The thread ends them when it comes by.
 pub(super) type Ended = Mutex<Vec<u32>>;
 
 /// What numbers in captured packets mean, as it was when the capture began.

@@ -147,10 +147,8 @@ impl State {
     /// The brain and all that depends on its configuration alone.
     fn make(&mut self, change: Change) -> Stale {
         let stale = self.brain.apply(change);
-        let config = self.brain.config();
-        let ports = config.ports.iter().map(|port| port.name.clone());
-        let underlay = config.underlay.iter().map(|underlay| underlay.port.clone());
-        *self.shared.switched.write().unwrap_or_else(PoisonError::into_inner) = ports.chain(underlay).collect();
+        let ports = self.brain.config().port_names().map(str::to_owned).collect();
+        *self.shared.switched.write().unwrap_or_else(PoisonError::into_inner) = ports;
         self.configure_underlay();
         self.configure_ageing();
         self.set_limits(true);

@@ -63,6 +63,12 @@ pub enum VswitchError {
         /// Bytes that can be looked at.
         most: usize,
     },
+    /// There are as many traces as there can be.
+    #[error("there are {most} traces already; end one of them")]
+    Trace {
+        /// Traces that there can be.
+        most: usize,
+    },
     /// There are captures already, or no memory for one.
     #[error("a capture cannot begin: {0}")]
     Capture(String),

@@ -203,6 +203,9 @@ impl State {
             VlanRewrite::Pop => words += ", vlan popped",
             VlanRewrite::Set(tag) => words += &format!(", vlan {}", tag & 0xfff),
         }
+        for port in self.layout.mirrors(action.mirror) {
+            words += &format!(", mirrored to {}", self.port_name(port));
+        }
         if action.meter != 0 {
             words += &format!(", meter {}", action.meter);
         }

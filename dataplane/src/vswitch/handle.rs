@@ -14,6 +14,7 @@ use super::capture::{CaptureRequest, Ended, RunningCapture};
 use super::error::VswitchError;
 use super::report::{Explanation, FlowFilter, FlowList, VswitchStatistics};
 use super::state::State;
+use super::trace::{RunningTrace, TraceRequest};
 use crate::bell::Bell;
 use crate::network::Config;
 use crate::switch::PortSlot;
@@ -47,7 +48,7 @@ pub(super) struct Shared {
     pub(super) bell: Arc<Bell>,
     /// Names of the ports that the configuration has.
     pub(super) switched: RwLock<HashSet<String>>,
-    /// Captures whose users have gone.
+    /// Captures and traces whose users have gone.
     pub(super) ended: Ended,
     pub(super) running: AtomicBool,
     /// The thread is to end.
@@ -173,6 +174,15 @@ impl Handle {
     pub fn capture(&self, request: CaptureRequest) -> Result<RunningCapture, VswitchError> {
         let shared = Arc::clone(&self.shared);
         self.ask(move |state| state.begin_capture(&request, shared))
+    }
+
+    /// Follows packets through the engines, till what this gives is dropped.
+    ///
+    /// # Errors
+    /// When there is no such port, or there are too many traces.
+    pub fn trace(&self, request: TraceRequest) -> Result<RunningTrace, VswitchError> {
+        let shared = Arc::clone(&self.shared);
+        self.ask(move |state| state.begin_trace(&request, shared))
     }
 
     /// The state of the switch.

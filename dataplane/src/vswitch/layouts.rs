@@ -14,7 +14,7 @@ use crate::network::topology::{Place, Tunnel};
 use crate::overlay::{
     Addresses, Arrival, BadEncapsulation, Encapsulation, Template, Termination, Terminations, TunnelKind,
 };
-use crate::switch::{Layout, Member, NatTable, PortFacts, PortSlot, Target, TunnelTo};
+use crate::switch::{Layout, MOST_MIRRORS, Member, NatTable, PortFacts, PortSlot, Target, TunnelTo};
 
 /// Packets of a port that may be with the thread at a time, and as many may wait for their flow.
 const UPCALLS: u16 = 512;
@@ -26,7 +26,7 @@ pub(super) fn empty() -> Layout {
         tunnels: Vec::new(),
         sets: Vec::new(),
         terminations: Terminations::default(),
-        mirror: None,
+        mirrors: [None; MOST_MIRRORS],
         translations: Arc::new(NatTable::new(0)),
     }
 }
@@ -98,6 +98,11 @@ impl State {
                     let TunnelTo { template, port, longest } = *tunnel;
                     put(&mut layout.tunnels, number, TunnelTo { template, port, longest }, || self.unresolved());
                 }
+            }
+        }
+        for (number, port) in &topology.mirrors {
+            if let Some(place) = layout.mirrors.get_mut(usize::from(*number)) {
+                *place = self.ports.find(port).map(|(slot, _)| slot);
             }
         }
         layout.translations = Arc::clone(&self.layout.translations);

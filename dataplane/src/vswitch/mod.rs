@@ -36,6 +36,7 @@ pub mod report;
 mod state;
 mod statistics;
 mod thread;
+mod trace;
 mod underlay;
 mod upcalls;
 mod waiting;
@@ -53,6 +54,7 @@ use hugemem::PacketPool;
 pub use capture::{CaptureRequest, RunningCapture};
 pub use error::VswitchError;
 pub use handle::{Attached, Handle};
+pub use trace::{RunningTrace, TraceRequest};
 
 use crate::bell::Bell;
 use crate::clock::CycleClock;

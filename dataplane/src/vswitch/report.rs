@@ -143,6 +143,23 @@ pub struct ExplanationStep {
     pub text: String,
 }
 
+/// What happened to a packet that was followed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub struct TracedPacket {
+    /// Nanoseconds since 1970 at which its batch was received, or came back.
+    pub nanoseconds: u64,
+    /// The engine that it passed.
+    pub engine: usize,
+    /// It is one that was followed before and comes back from where it had gone: from control, from waiting for its flow, or from a coprocessor.
+    pub came_back: bool,
+    /// What each element did.
+    pub steps: Vec<ExplanationStep>,
+    /// Name of the drop counter, when it was dropped.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub dropped: Option<String>,
+}
+
 /// A packet that was captured.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CapturedFrame {

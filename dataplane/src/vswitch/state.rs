@@ -87,6 +87,8 @@ pub(super) struct State {
     pub(super) next_capture: u32,
     /// Captures that go on.
     pub(super) captures: Vec<u32>,
+    /// Traces that go on; they have numbers of their own.
+    pub(super) traces: Vec<u32>,
     /// Till the walk of this number is through, flows may name what the configuration does not have any more.
     pub(super) keep_old: u64,
     adopting: Vec<Adopting>,
@@ -150,6 +152,7 @@ impl State {
             amends: Vec::new(),
             next_capture: 1,
             captures: Vec::new(),
+            traces: Vec::new(),
             keep_old: 0,
             adopting: Vec::new(),
             shared,
@@ -288,11 +291,12 @@ impl State {
         }
     }
 
-    /// Ends the captures whose users have gone.
+    /// Ends the captures and traces whose users have gone.
     fn end_captures(&mut self) {
         let ended = std::mem::take(&mut *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner));
         for number in ended {
             self.captures.retain(|running| *running != number);
+            self.traces.retain(|running| *running != number);
             self.engines.end_capture(number);
         }
     }

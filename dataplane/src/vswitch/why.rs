@@ -9,6 +9,7 @@ use super::MOST_PORTS;
 use super::error::VswitchError;
 use super::report::{Explanation, ExplanationStep};
 use super::state::State;
+use super::trace;
 use crate::clock::CycleClock;
 use crate::flow::{Domain, FlowKey, Output, Reader, Table};
 use crate::headers::{ETHERNET, parse};
@@ -168,13 +169,7 @@ impl State {
 
     /// A step with names in the place of slots.
     fn named_step(&self, step: &Explained) -> ExplanationStep {
-        let mut text = step.text.clone();
-        if let Some((before, slot)) = text.split_once("port slot ")
-            && let Ok(slot) = slot.parse()
-        {
-            text = format!("{before}port {}", self.port_name(PortSlot(slot)));
-        }
-        ExplanationStep { element: step.stage.name().to_owned(), text }
+        trace::named(step, |slot| self.port_name(slot))
     }
 
     /// The frame that is decided on, and its domain: the one in the tunnel if it came in one. `None` for other frames of an underlay port.

@@ -102,7 +102,7 @@ impl Bench {
             tunnels: Vec::new(),
             sets: Vec::new(),
             terminations: Terminations::default(),
-            mirror: None,
+            mirrors: [None; dataplane::switch::MOST_MIRRORS],
             translations: Arc::new(NatTable::new(0)),
         };
         let pool = Region::on_heap(1 << 18, Iova::new(0))?.packets(64, 2048)?;

@@ -14,7 +14,7 @@ use crate::embedded::Driver;
 
 pub(crate) use switch::{
     ApplyArguments, CaptureArguments, FlowsArguments, Part, SchemaArguments, SetArguments, ShowArguments, Shown, Sort,
-    SubscribeArguments, TopArguments, UnsetArguments, WhyArguments,
+    SubscribeArguments, TopArguments, TraceArguments, UnsetArguments, WhyArguments,
 };
 
 use crate::commands::bench::ladder::{Mode, SUBCOMMAND};
@@ -66,7 +66,7 @@ pub(crate) enum Command {
     Apply(ApplyArguments),
     /// Show networks, slices, rules, routes, tunnels, learned addresses, or the elements of the switch
     Show(ShowArguments),
-    /// Add or change one network, slice, port of a network, group of rules, route or tunnel
+    /// Add or change one network, slice, port of a network, group of rules, route, tunnel or mirror
     #[command(after_help = switch::SET_HELP)]
     Set(SetArguments),
     /// Take out what `mirach set` or a configuration file put in
@@ -76,6 +76,8 @@ pub(crate) enum Command {
     /// Say what would happen to a frame in the switch, element by element, and why
     #[command(after_help = switch::WHY_HELP)]
     Why(WhyArguments),
+    /// Follow some packets of a port through the switch, element by element, as they pass
+    Trace(TraceArguments),
     /// Capture packets anywhere in the switch, with the reasons for drops
     Capture(CaptureArguments),
     /// Watch ports, engines, elements, flows and drops

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Unset(unset) => commands::edit::unset(unset),
         Command::Flows(flows) => commands::flows::execute(flows),
         Command::Why(why) => commands::why::execute(why),
+        Command::Trace(trace) => commands::trace::execute(trace),
         Command::Capture(capture) => commands::capture::execute(capture),
         Command::Top(top) => commands::top::execute(top),
         Command::Subscribe(subscribe) => commands::subscribe::execute(subscribe),

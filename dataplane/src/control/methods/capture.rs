@@ -21,9 +21,9 @@ const MOST_BYTES: usize = 1 << 20;
 /// Frames in one answer.
 const MOST_FRAMES: usize = 4096;
 /// How long there may be no answer.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How often it is looked for packets meanwhile.
-const LOOK: Duration = Duration::from_millis(2);
+pub(super) const LOOK: Duration = Duration::from_millis(2);
 
 type Shared = Mutex<RunningCapture>;
 

@@ -14,7 +14,7 @@ use super::rpc::{Handler, RpcError, code};
 use crate::forwarder::{Access as _, Forwarder};
 use crate::network::Config;
 use crate::network::config::{
-    GroupConfig, NetworkConfig, PortConfig, RouteConfig, SliceConfig, TunnelConfig, UnderlayConfig,
+    GroupConfig, MirrorConfig, NetworkConfig, PortConfig, RouteConfig, SliceConfig, TunnelConfig, UnderlayConfig,
 };
 use crate::vswitch::Handle;
 use crate::vswitch::report::{Explanation, FlowList, VswitchStatistics};
@@ -25,6 +25,7 @@ mod ports;
 mod schema;
 mod switch;
 mod topics;
+mod trace;
 
 pub use schema::schema;
 
@@ -155,6 +156,10 @@ table! {
     Write "tunnel.set" = network::tunnel_set: TunnelConfig => network::Applied;
     /// Takes a tunnel out.
     Write "tunnel.del" = network::tunnel_del: network::ByRemote => network::Applied;
+    /// Adds a mirror, or puts another in the place of that of its name.
+    Write "mirror.set" = network::mirror_set: MirrorConfig => network::Applied;
+    /// Takes a mirror out.
+    Write "mirror.del" = network::mirror_del: network::ByName => network::Applied;
     /// Says what leads to other hosts.
     Write "underlay.set" = network::underlay_set: UnderlayConfig => network::Applied;
     /// Takes out what leads to other hosts.
@@ -171,6 +176,8 @@ table! {
     Read "route.list" = switch::routes: Nothing => switch::Routes;
     /// All tunnels and how they fare.
     Read "tunnel.list" = switch::tunnels: Nothing => switch::Tunnels;
+    /// All mirrors.
+    Read "mirror.list" = switch::mirrors: Nothing => switch::Mirrors;
     /// Flows of the table.
     Read "flow.list" = switch::flows: switch::WantedFlows => FlowList;
     /// What would happen to a frame that came from a port now, element by element, and why.
@@ -185,6 +192,12 @@ table! {
     Read "capture.next" = capture::next: capture::Next => capture::Frames;
     /// Ends a capture.
     Read "capture.end" = capture::end: capture::End => capture::Numbers;
+    /// Begins to follow packets of a port through the elements, until `trace.end` or the end of this connection.
+    Write "trace.begin" = trace::begin: trace::Begin => trace::Begun;
+    /// The packets that were followed since, and what each element did to them.
+    Read "trace.next" = trace::next: trace::Next => trace::Packets;
+    /// Ends a trace.
+    Read "trace.end" = trace::end: trace::End => Nothing;
     /// Has news of a topic sent on this connection, as notifications named `update`.
     Read "subscribe" = topics::subscribe: topics::Subscribe => topics::Subscribed;
     /// Ends a subscription of this connection.

@@ -12,7 +12,8 @@ use crate::control::caller::Caller;
 use crate::control::rpc::RpcError;
 use crate::forwarder::{self, Access as _};
 use crate::network::config::{
-    Config, GroupConfig, NetworkConfig, PortConfig, Prefix, RouteConfig, SliceConfig, TunnelConfig, UnderlayConfig,
+    Config, GroupConfig, MirrorConfig, NetworkConfig, PortConfig, Prefix, RouteConfig, SliceConfig, TunnelConfig,
+    UnderlayConfig,
 };
 use crate::port::NamedSpec;
 
@@ -217,6 +218,9 @@ parts! {
     route_set(new: RouteConfig) in routes, |old, new| old.network == new.network && old.prefix == new.prefix;
     route_del(by: ByPrefix), format!("route of network `{}` to {}", by.network, by.prefix),
         |one| one.network == by.network && one.prefix == by.prefix;
+
+    mirror_set(new: MirrorConfig) in mirrors, |old, new| old.name == new.name;
+    mirror_del(by: ByName), format!("mirror `{}`", by.name), |one| one.name == by.name;
 
     tunnel_set(new: TunnelConfig) in tunnels, |old, new| old.network == new.network && old.remote == new.remote;
     tunnel_del(by: ByRemote), format!("tunnel of network `{}` to {}", by.network, by.remote),

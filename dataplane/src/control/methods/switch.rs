@@ -9,7 +9,9 @@ use super::{Methods, Nothing, failed};
 use crate::control::caller::Caller;
 use crate::control::hex;
 use crate::control::rpc::{RpcError, code};
-use crate::network::config::{GroupConfig, NetworkConfig, PortConfig, RouteConfig, SliceConfig, TunnelConfig};
+use crate::network::config::{
+    GroupConfig, MirrorConfig, NetworkConfig, PortConfig, RouteConfig, SliceConfig, TunnelConfig,
+};
 use crate::switch::Reason;
 use crate::vswitch::report::{
     Explanation, FlowFilter, FlowList, LatencyReport, NetworkReport, SliceReport, SwitchedPortReport, TunnelReport,
@@ -72,6 +74,13 @@ pub(super) struct Attachments {
 pub(super) struct Routes {
     /// As they were configured.
     routes: Vec<RouteConfig>,
+}
+
+/// All mirrors.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Mirrors {
+    /// Each with the state of the port that gets the copies; without one, that port is not open.
+    mirrors: Vec<Live<MirrorConfig, SwitchedPortReport>>,
 }
 
 /// All tunnels.
@@ -185,6 +194,11 @@ pub(super) fn tunnels(methods: &Methods, _: &Caller, _: Nothing) -> Result<Tunne
     let (config, now) = methods.switch_state()?;
     let same = |one: &TunnelConfig, now: &TunnelReport| one.network == now.network && one.remote == now.remote;
     Ok(Tunnels { tunnels: with_state(config.tunnels, &now.tunnels, same) })
+}
+
+pub(super) fn mirrors(methods: &Methods, _: &Caller, _: Nothing) -> Result<Mirrors, RpcError> {
+    let (config, now) = methods.switch_state()?;
+    Ok(Mirrors { mirrors: with_state(config.mirrors, &now.ports, |one, now| one.to == now.name) })
 }
 
 pub(super) fn flows(methods: &Methods, _: &Caller, wanted: WantedFlows) -> Result<FlowList, RpcError> {

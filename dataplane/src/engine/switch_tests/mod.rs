@@ -328,7 +328,7 @@ impl World {
             tunnels: Vec::new(),
             sets: Vec::new(),
             terminations: Terminations::default(),
-            mirror: None,
+            mirrors: [None; crate::switch::MOST_MIRRORS],
             translations: Arc::new(NatTable::new(16)),
         });
         let clock = CycleClock::calibrate();

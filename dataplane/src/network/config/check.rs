@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use super::model::{Config, NetworkConfig, PortConfig, RouteConfig, RuleConfig, TunnelConfig};
+use super::model::{Config, MirrorConfig, NetworkConfig, PortConfig, RouteConfig, RuleConfig, TunnelConfig};
 use super::values::{Mac, Prefix, Protocol};
 
 /// Most networks, groups, slices and tunnels, each.
@@ -13,6 +13,8 @@ const MOST_NAMES: usize = 16_384;
 const MOST_PORTS: usize = 4096;
 /// Most rules of all groups of a port.
 const MOST_RULES: usize = 4096;
+/// Most ports that packets are mirrored to: what waits in front of them takes buffers that all use.
+const MOST_MIRRORS: usize = 4;
 
 /// One step of the way to a value in a configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -148,6 +150,34 @@ impl Config {
                 return Err(at.says("remote", reason));
             }
         }
+        self.check_mirrors(&networks)
+    }
+
+    fn check_mirrors(&self, networks: &HashMap<&str, usize>) -> Result<(), Problem> {
+        names("mirror", self.mirrors.iter().map(|mirror| mirror.name.as_str()))?;
+        let mut targets = HashSet::new();
+        for (index, mirror) in self.mirrors.iter().enumerate() {
+            let MirrorConfig { port, network, to, .. } = mirror;
+            let at = At("mirror", index);
+            match (port, network) {
+                (Some(port), None) if !self.ports.iter().any(|it| it.name == *port) => {
+                    return Err(at.says("port", format!("no `[[port]]` puts `{port}` into a network")));
+                }
+                (None, Some(network)) => _ = self.network(at, "network", network, networks)?,
+                (Some(_), None) => {}
+                _ => return Err(at.says("port", "say whose packets are copied: either `port` or `network`")),
+            }
+            let underlay = self.underlay.as_ref().is_some_and(|underlay| underlay.port == *to);
+            if underlay || self.ports.iter().any(|it| it.name == *to) {
+                return Err(
+                    at.says("to", format!("port `{to}` has packets of its own; take one that is in no network"))
+                );
+            }
+            targets.insert(to);
+            if targets.len() > MOST_MIRRORS {
+                return Err(at.says("to", format!("packets are mirrored to {MOST_MIRRORS} ports at most")));
+            }
+        }
         Ok(())
     }
 
@@ -159,6 +189,7 @@ impl Config {
             ("port", self.ports.len(), MOST_PORTS),
             ("route", self.routes.len(), MOST_NAMES),
             ("tunnel", self.tunnels.len(), MOST_NAMES),
+            ("mirror", self.mirrors.len(), MOST_NAMES),
         ] {
             if count > most {
                 let reason = format!("there are {count}, and the switch takes {most}");

@@ -34,6 +34,9 @@ pub struct Config {
     /// Tunnels to other hosts.
     #[serde(rename = "tunnel", skip_serializing_if = "Vec::is_empty")]
     pub tunnels: Vec<TunnelConfig>,
+    /// Ports that get copies of what others send and receive.
+    #[serde(rename = "mirror", skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<MirrorConfig>,
 }
 
 impl Config {
@@ -43,19 +46,26 @@ impl Config {
         *self == Self::default()
     }
 
-    /// The networks that the port `name` of the forwarder lies in, and `underlay` for the one to other hosts.
+    /// The networks that the port `name` of the forwarder lies in, `underlay` for the one to other hosts, and `mirror` for one that gets copies.
     #[must_use]
     pub fn networks_of(&self, name: &str) -> Vec<String> {
         let ports = self.ports.iter().filter(|port| port.name == name).map(|port| port.network.clone());
         let underlay = self.underlay.iter().filter(|underlay| underlay.port == name).map(|_| "underlay".to_owned());
-        ports.chain(underlay).collect()
+        let mirror = self.mirrors.iter().any(|mirror| mirror.to == name).then(|| "mirror".to_owned());
+        ports.chain(underlay).chain(mirror).collect()
+    }
+
+    /// Names of the ports of the forwarder that it says something about, some of them several times.
+    pub fn port_names(&self) -> impl Iterator<Item = &str> {
+        let ports = self.ports.iter().map(|port| port.name.as_str());
+        let underlay = self.underlay.iter().map(|underlay| underlay.port.as_str());
+        ports.chain(underlay).chain(self.mirrors.iter().map(|mirror| mirror.to.as_str()))
     }
 
     /// Whether it says something about the port `name` of the forwarder.
     #[must_use]
     pub fn names_port(&self, name: &str) -> bool {
-        self.ports.iter().any(|port| port.name == name)
-            || self.underlay.as_ref().is_some_and(|underlay| underlay.port == name)
+        self.port_names().any(|port| port == name)
     }
 }
 
@@ -296,6 +306,39 @@ pub struct TunnelConfig {
 
 const fn learn() -> bool {
     true
+}
+
+/// What is copied to a port beside everything else, for whoever looks on: packets as they came, before anything in them is changed. What is
+/// dropped is not copied, nor what the switch answers itself.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct MirrorConfig {
+    /// Its name.
+    pub name: String,
+    /// The port whose packets are copied; or say `network`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// The network of which all ports' and tunnels' packets are copied; or say `port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// What these send (`out`), what they get (`in`), or both; a packet is copied once in any case.
+    #[serde(default)]
+    pub direction: MirrorDirection,
+    /// The port that gets the copies. It belongs to no network.
+    pub to: String,
+}
+
+/// Which way packets go that are copied, seen from the port.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MirrorDirection {
+    /// To the port.
+    In,
+    /// From the port.
+    Out,
+    /// Either way.
+    #[default]
+    Both,
 }
 
 /// A station behind a tunnel.

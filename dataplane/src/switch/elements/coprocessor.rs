@@ -19,7 +19,7 @@ impl Element for HandOver {
 
     fn process(&mut self, set: Set, slots: &mut Slots, _: &mut Context<'_>) {
         for place in set.places() {
-            let number = slots.get(place).action.coprocessor();
+            let [number, _] = slots.get(place).action.coprocessors();
             slots.settle(place, Verdict::Coprocessor(number));
         }
     }

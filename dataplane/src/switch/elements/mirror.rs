@@ -1,4 +1,4 @@
-//! Copies packets to the mirror port.
+//! Copies packets to mirror ports.
 
 use super::{Context, Element};
 use crate::switch::copy;
@@ -6,7 +6,7 @@ use crate::switch::set::Set;
 use crate::switch::slots::Slots;
 use crate::switch::stage::Stage;
 
-/// Copies packets to the mirror port.
+/// Copies packets to mirror ports, as they came: nothing in them was changed yet. A mirror port that is full loses its copies, and nobody else notices.
 #[derive(Debug)]
 pub(in crate::switch) struct Mirror;
 
@@ -19,12 +19,14 @@ impl Element for Mirror {
     }
 
     fn process(&mut self, set: Set, slots: &mut Slots, context: &mut Context<'_>) {
-        let Some(port) = context.layout.mirror else { return };
+        let layout = context.layout;
         for place in set.places() {
             let Some(packet) = slots.packets.as_slice().get(place) else { continue };
             let slot = slots.get(place);
-            if let Some(copy) = copy::make(packet, slot, context, |_| Ok(())) {
-                copy::send(copy, slot, port, context);
+            for port in layout.mirrors(slot.action.mirror()) {
+                if let Some(copy) = copy::make(packet, slot, context, |_| Ok(())) {
+                    copy::send(copy, slot, port, context);
+                }
             }
         }
     }

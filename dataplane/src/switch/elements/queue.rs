@@ -27,7 +27,8 @@ impl Queue {
 
     /// Drops a packet that was meant for something else till now.
     #[cold]
-    fn refuse(&mut self, packet: Packet, slot: &Slot, reason: Reason, context: &mut Context<'_>) {
+    fn refuse(&mut self, packet: Packet, slot: &mut Slot, reason: Reason, context: &mut Context<'_>) {
+        slot.verdict = Verdict::Drop(reason);
         context.taps.drops(&packet, reason, (slot.from, slot.domain), context.now);
         self.discard(packet, reason, context);
     }
@@ -49,7 +50,7 @@ impl Queue {
 
     /// Makes a packet whole that outlives its batch, and that lies in the memory of a virtual machine or in one of the buffers that this has few of: the machine gets
     /// what it sent back in order, and nothing of that after a packet that is kept.
-    fn keep(&mut self, packet: Packet, slot: &Slot, context: &mut Context<'_>) -> Option<Packet> {
+    fn keep(&mut self, packet: Packet, slot: &mut Slot, context: &mut Context<'_>) -> Option<Packet> {
         if !packet.may_be_foreign() {
             return Some(packet);
         }
@@ -66,7 +67,7 @@ impl Queue {
     }
 
     #[cold]
-    fn raise(&mut self, packet: Packet, slot: &Slot, key: &FlowKey, why: Why, context: &mut Context<'_>) {
+    fn raise(&mut self, packet: Packet, slot: &mut Slot, key: &FlowKey, why: Why, context: &mut Context<'_>) {
         let quota = context.layout.port(slot.from).map_or(0, |port| port.upcalls);
         if let Err(reason) = self.link.admits(slot.from, quota) {
             return self.refuse(packet, slot, reason, context);
@@ -79,7 +80,7 @@ impl Queue {
     }
 
     #[cold]
-    fn hold(&mut self, packet: Packet, slot: &Slot, index: FlowIndex, context: &mut Context<'_>) {
+    fn hold(&mut self, packet: Packet, slot: &mut Slot, index: FlowIndex, context: &mut Context<'_>) {
         let Some(packet) = self.keep(packet, slot, context) else { return };
         let held = Held { packet, from: slot.from, domain: slot.domain, since: context.now };
         let quota = context.layout.port(slot.from).map_or(0, |port| port.upcalls);
@@ -90,7 +91,7 @@ impl Queue {
     }
 
     #[cold]
-    fn hand_over(&mut self, packet: Packet, slot: &Slot, number: u16, context: &mut Context<'_>) {
+    fn hand_over(&mut self, packet: Packet, slot: &mut Slot, number: u16, context: &mut Context<'_>) {
         let Some(packet) = self.keep(packet, slot, context) else { return };
         match context.coprocessors.hand_over(number, packet, slot) {
             Ok(()) => context.statistics.flowing.handed_over += 1,

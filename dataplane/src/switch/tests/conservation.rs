@@ -35,13 +35,13 @@ fn rewrite() -> impl Strategy<Value = Rewrite> {
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    (output(), rewrite(), 0_u16..3, any::<bool>(), 0_u16..2).prop_map(
-        |(output, rewrite, meter, mirror, coprocessor)| Action {
+    (output(), rewrite(), 0_u16..3, 0_u16..4, (0_u16..2, 0_u16..2)).prop_map(
+        |(output, rewrite, meter, mirror, coprocessors)| Action {
             output,
             rewrite,
             meter,
             mirror,
-            coprocessor,
+            coprocessors: coprocessors.into(),
             owner: 0,
         },
     )
@@ -66,7 +66,7 @@ proptest! {
     ) {
         let layout = Layout {
             sets: sets.into_iter().map(Vec::into_boxed_slice).collect(),
-            mirror: Some(PortSlot(1)),
+            mirrors: std::array::from_fn(|number| (number == 0).then_some(PortSlot(1))),
             ..layout()
         };
         let mut world = World::new(layout);

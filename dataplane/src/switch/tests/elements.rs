@@ -295,14 +295,25 @@ fn copies_are_bounded_and_need_buffers() {
 
 #[test]
 fn mirrored_packets_are_copied_as_they_came() {
-    let mut world = World::new(Layout { mirror: Some(PortSlot(3)), ..layout() });
+    let mirrors =
+        std::array::from_fn(|number| [None, Some(PortSlot(3)), Some(PortSlot(2))].get(number).copied().flatten());
+    let mut world = World::new(Layout { mirrors, ..layout() });
+    world.outputs = Outputs::new(4, 5);
     let rewrite = Rewrite { destination_mac: Some(mac(9)), ..Rewrite::default() };
-    world.learn(&frame(), 0, &Action { mirror: true, rewrite, ..to(1) });
+    // Number 0 and 5 have no port.
+    world.learn(&frame(), 0, &Action { mirror: 0b10_0111, rewrite, ..to(1) });
     world.run(&[&frame()], 0);
     let mut sent = world.sent();
     sent.sort();
-    assert_eq!(sent[1], (3, frame()));
+    assert_eq!(sent[1..], [(2, frame()), (3, frame())]);
     assert_eq!(sent[0].1[..6], mac(9).0);
+    // Mirrors that are full lose copies, and nothing else is lost.
+    world.learn(&numbered(1, 0), 0, &Action { mirror: 0b10, ..to(3) });
+    world.learn(&numbered(2, 0), 0, &Action { mirror: 0b10, ..to(1) });
+    let (first, second) = (numbered(1, 0), numbered(2, 0));
+    world.run(&[&first, &first, &second, &second], 0);
+    assert_eq!(world.drops(Reason::OutputFull), 1);
+    assert_eq!(world.sent().iter().filter(|(port, _)| *port == 1).count(), 2);
     world.assert_balanced();
 }
 
@@ -326,7 +337,7 @@ fn one_packet_of_each_timed_batch_tells_how_long_it_took() {
 fn a_coprocessor_gets_packets_once_and_gives_them_back() {
     let mut world = World::new(layout());
     let rewrite = Rewrite { decrement_ttl: true, ..Rewrite::default() };
-    world.learn(&frame(), 0, &Action { coprocessor: 7, meter: 1, rewrite, ..to(1) });
+    world.learn(&frame(), 0, &Action { coprocessors: [7, 0], meter: 1, rewrite, ..to(1) });
     let (rings, mut end) = CoprocessorRings::new(7, 4);
     world.desk.attach_coprocessor(rings);
     world.desk.set_meter(1, Rate { packets: 1, burst_packets: 6, ..Rate::default() });

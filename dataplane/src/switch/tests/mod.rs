@@ -4,6 +4,7 @@ mod capture;
 mod conservation;
 mod elements;
 mod order;
+mod trace;
 
 use std::sync::Arc;
 
@@ -43,7 +44,7 @@ fn layout() -> Layout {
         tunnels: Vec::new(),
         sets: Vec::new(),
         terminations: Terminations::default(),
-        mirror: None,
+        mirrors: [None; MOST_MIRRORS],
         translations: Arc::new(NatTable::new(16)),
     }
 }

@@ -14,6 +14,7 @@ use crate::switch::coprocessor::CoprocessorRings;
 use crate::switch::layout::Layout;
 use crate::switch::meter::Rate;
 use crate::switch::outputs::PortSlot;
+use crate::switch::trace::Tracer;
 
 /// What an engine sent.
 #[derive(Debug)]
@@ -132,7 +133,12 @@ impl Desk {
         self.send(Order::Tap(tap), None);
     }
 
-    /// Ends the capture of that number; its tap comes back as an [`Event`].
+    /// Begins a trace, whose number no capture has.
+    pub fn begin_trace(&mut self, tracer: Box<Tracer>) {
+        self.send(Order::Trace(tracer), None);
+    }
+
+    /// Ends the capture or trace of that number; its tap or tracer comes back as an [`Event`].
     pub fn end_capture(&mut self, number: u32) {
         self.send(Order::Untap(number), None);
     }

@@ -23,6 +23,7 @@ use super::coprocessor::CoprocessorRings;
 use super::layout::Layout;
 use super::meter::Rate;
 use super::outputs::PortSlot;
+use super::trace::Tracer;
 use crate::flow::{Action, Domain, FlowIndex, FlowKey, Table};
 pub use desk::{Desk, Event, Ticket};
 pub(super) use hold::{Held, Hold};
@@ -80,6 +81,8 @@ pub struct Back {
     pub layout: Option<Arc<Layout>>,
     /// A capture that ended, or for which there was no room.
     pub tap: Option<Box<Tap>>,
+    /// A trace that ended, or for which there was no room.
+    pub tracer: Option<Box<Tracer>>,
     /// Rings to a coprocessor that was taken out, or for which there was no room.
     pub coprocessor: Option<Box<CoprocessorRings>>,
 }
@@ -116,7 +119,9 @@ pub(super) enum Order {
     Meter(u16, Rate),
     /// A capture begins.
     Tap(Box<Tap>),
-    /// The capture of this number ends.
+    /// A trace begins.
+    Trace(Box<Tracer>),
+    /// The capture or trace of this number ends.
     Untap(u32),
     /// Packets go to this coprocessor from now on.
     Attach(Box<CoprocessorRings>),

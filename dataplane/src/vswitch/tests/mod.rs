@@ -13,6 +13,7 @@ mod answers;
 mod changes;
 mod first_packets;
 mod limits;
+mod mirrors;
 mod ports;
 mod questions;
 mod tunnels;

@@ -164,3 +164,28 @@ fn a_request_that_panics_harms_nobody_and_the_end_is_told() {
     while capture.next().is_some() {}
     assert!(capture.is_over());
 }
+
+#[test]
+fn packets_are_followed_to_the_decision_and_beyond() {
+    let mut rig = Rig::configured(1, WORLD);
+    let request = |port: &str| crate::vswitch::TraceRequest {
+        port: port.to_owned(),
+        address: None,
+        protocol: Some(17),
+        transport_port: None,
+        per_second: 1000,
+    };
+    assert!(rig.handle.trace(request("nobody")).unwrap_err().to_string().contains("no port nobody"));
+    let mut traces: Vec<_> = (0..4).map(|_| rig.handle.trace(request("red1")).unwrap()).collect();
+    assert!(rig.handle.trace(request("red1")).unwrap_err().to_string().contains("4 traces already"));
+    traces.truncate(1);
+    rig.until("there is room again", |rig| rig.handle.trace(request("red2")).is_ok());
+    rig.settle();
+    rig.send("red1", &datagram(80));
+    assert_eq!(rig.reached(), ["red2"]);
+    let seen = traces[0].take(10);
+    assert_eq!(seen.iter().map(|packet| packet.came_back).collect::<Vec<_>>(), [false, true], "{seen:?}");
+    assert_eq!(seen[0].steps.last().unwrap().text, "it goes to control: no flow knows it");
+    assert_eq!(seen[1].steps.last().unwrap().text, "it goes to port red2");
+    assert!(traces[0].take(10).is_empty() && traces[0].missed() == 0 && !traces[0].is_over());
+}

@@ -86,6 +86,32 @@ pub(crate) struct WhyArguments {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct TraceArguments {
+    /// Name of the port whose packets are followed
+    pub(crate) port: String,
+    /// Only those from or to this IP address
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) address: Option<std::net::IpAddr>,
+    /// Only those of this protocol: tcp, udp, sctp, icmp, icmpv6 or its number
+    #[arg(long, value_name = "PROTOCOL")]
+    pub(crate) protocol: Option<dataplane::network::config::Protocol>,
+    /// Only those from or to this port of TCP, UDP or SCTP
+    #[arg(long, value_name = "PORT")]
+    pub(crate) transport_port: Option<u16>,
+    /// Packets a second that each engine follows at most
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rate: u32,
+    /// Stop after so many packets
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Stop after so many seconds
+    #[arg(long, value_name = "S", value_parser = super::seconds)]
+    pub(crate) seconds: Option<f64>,
+    #[command(flatten)]
+    pub(crate) ask: AskArguments,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct CaptureArguments {
     /// Only what comes from this port, or leaves for it
     #[arg(long, value_name = "NAME")]
@@ -151,6 +177,8 @@ pub(crate) enum Shown {
     Routes,
     /// Tunnels
     Tunnels,
+    /// Mirrors
+    Mirrors,
     /// Learned Ethernet addresses
     Macs,
     /// The configuration that is in force, as `mirach apply` takes it
@@ -172,6 +200,8 @@ pub(crate) enum Part {
     Route,
     /// NETWORK REMOTE
     Tunnel,
+    /// NAME
+    Mirror,
     /// No name
     Underlay,
 }
@@ -185,6 +215,7 @@ Examples:
   mirach set port vm0 network=red macs=52:54:00:00:00:01 addresses=10.0.0.2,fd00::2 groups=web
   mirach set route red 10.1.0.0/24 to=blue
   mirach set tunnel red 192.0.2.7 kind=geneve
+  mirach set mirror probe port=vm0 direction=out to=tap0
   mirach set underlay port=uplink addresses=192.0.2.1/24";
 
 #[derive(Args, Debug)]

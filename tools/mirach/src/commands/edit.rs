@@ -34,6 +34,7 @@ fn kind(part: Part) -> Kind {
         Part::Port => kind("attachment", "port", &["name", "network"], 1),
         Part::Route => kind("route", "route", &["network", "prefix"], 2),
         Part::Tunnel => kind("tunnel", "tunnel", &["network", "remote"], 2),
+        Part::Mirror => kind("mirror", "mirror", &["name"], 1),
         Part::Underlay => kind("underlay", "underlay", &[], 0),
     }
 }

@@ -19,4 +19,5 @@ pub(crate) mod schema;
 pub(crate) mod show;
 pub(crate) mod subscribe;
 pub(crate) mod top;
+pub(crate) mod trace;
 pub(crate) mod why;

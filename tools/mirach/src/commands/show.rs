@@ -21,6 +21,7 @@ pub(crate) fn execute(arguments: ShowArguments) -> anyhow::Result<ExitCode> {
         Shown::Groups => ("group.list", "groups"),
         Shown::Routes => ("route.list", "routes"),
         Shown::Tunnels => ("tunnel.list", "tunnels"),
+        Shown::Mirrors => ("mirror.list", "mirrors"),
         Shown::Macs => ("switch.stats", "networks"),
         Shown::Config => ("config.get", ""),
     };
@@ -43,6 +44,7 @@ pub(crate) fn execute(arguments: ShowArguments) -> anyhow::Result<ExitCode> {
         Shown::Groups => groups(&entries),
         Shown::Routes => routes(&entries),
         Shown::Tunnels => tunnels(&entries),
+        Shown::Mirrors => mirrors(&entries),
         Shown::Macs => learned(&macs(&answer)),
         Shown::Config => word(&answer, "text"),
     };
@@ -205,6 +207,17 @@ fn tunnels(entries: &[&Value]) -> String {
         ]);
     }
     render(&table, "no tunnels")
+}
+
+fn mirrors(entries: &[&Value]) -> String {
+    let mut table = Table::new(6, ["mirror", "port", "network", "direction", "to", "state"]);
+    for one in entries {
+        let open = if state(one).is_null() { "not open" } else { "open" };
+        let [name, port, network, direction, to] =
+            ["name", "port", "network", "direction", "to"].map(|key| word(one, key));
+        table.row([name, port, network, direction, to, open.to_owned()]);
+    }
+    render(&table, "no mirrors")
 }
 
 /// Learned addresses, each with its network.
