@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod copy;
+pub mod coprocessor;
 pub mod engine;
 pub mod flow;
 pub mod forwarder;

@@ -89,9 +89,7 @@ impl Idle {
         for sender in &mut roster.senders {
             underway |= sender.is_underway() && sender.reclaim();
         }
-        let must_poll = roster.switching.as_ref().is_some_and(|switching| switching.must_poll());
-        let armed = if must_poll { Armed::MustPoll } else { arm(roster.sources_mut()) };
-        match armed {
+        match arm(roster.sources_mut()) {
             Armed::All => {
                 if let Some(switching) = &mut roster.switching {
                     switching.sleep();

@@ -193,12 +193,7 @@ impl Switching {
 
     /// Others left something to do, which no queue's wake-up announces.
     pub(super) fn is_called(&self) -> bool {
-        self.pipeline.has_orders() || self.peers.has_packets()
-    }
-
-    /// It has to be looked for work, for nobody says when there is some.
-    pub(super) fn must_poll(&self) -> bool {
-        self.pipeline.has_coprocessors()
+        self.pipeline.has_orders() || self.pipeline.has_packets_back() || self.peers.has_packets()
     }
 
     /// The longest that it may sleep, if there is a limit: packets that wait for their flow do not wait for ever.

@@ -16,7 +16,7 @@ use super::sets::Sets;
 use super::topology::{AllNumbers, Attachment, Network, Place, Topology};
 use crate::flow::{Action, FlowKey, KeyFields, Output, VlanRewrite};
 use crate::headers::NetworkKind;
-use crate::switch::Reason;
+use crate::switch::{INCOMING, Reason};
 
 /// Most addresses that a router asks for at a time.
 const MOST_ASKED: usize = 1024;
@@ -326,6 +326,7 @@ impl Brain {
             (true, Some(id)) => VlanRewrite::Set(id),
         };
         action.mirror = self.mirror(origin.place, &judged.goal);
+        action.coprocessors = self.coprocessors(origin.place, &judged.goal);
         match &judged.goal {
             Goal::Drop(reason) => action.output = Output::Drop(*reason as u8),
             Goal::To(place) => {
@@ -441,6 +442,21 @@ impl Brain {
         let slice = self.topology.slices.get(&owner).map_or(0, |slice| slice.meter);
         let network = self.topology.networks.get(&origin.network).map_or(0, |network| network.broadcast_meter);
         if many && network != 0 { network } else { slice }
+    }
+
+    /// The coprocessors of who sends and of who gets, if it is one.
+    fn coprocessors(&self, from: Place, goal: &Goal) -> [u16; 2] {
+        let of = |place: Place| self.topology.attachment(place).map_or(0, |it| it.coprocessor);
+        let to = match goal {
+            Goal::To(place) => of(*place),
+            Goal::Flood(_) => 0,
+            Goal::Drop(_) | Goal::Control(_) | Goal::Unresolved(_) => return [0; 2],
+        };
+        match (of(from), to) {
+            (from, 0) => [from, 0],
+            (0, to) => [to | INCOMING, 0],
+            (from, to) => [from, to | INCOMING],
+        }
     }
 
     /// The ports that packets are copied to because of where they come from and where they go, a bit each.

@@ -40,6 +40,12 @@ impl Change {
         &self.lines
     }
 
+    /// What will be.
+    #[must_use]
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
     /// Numbers of the networks whose flows have to be decided anew.
     #[must_use]
     pub fn networks(&self) -> &BTreeSet<u16> {

@@ -275,7 +275,7 @@ impl Brain {
 }
 
 /// What rules are asked about a packet, seen from its sender.
-fn question(key: &FlowKey) -> Option<Question> {
+pub(crate) fn question(key: &FlowKey) -> Option<Question> {
     if !matches!(key.network(), NetworkKind::Ipv4 | NetworkKind::Ipv6) {
         return None;
     }

@@ -33,6 +33,7 @@ pub use change::Change;
 pub(crate) use change::lines as differences;
 pub use config::Config;
 pub use decision::{Decision, Destination, First, Stale, Task};
+pub(crate) use judge::question;
 pub use prefixes::Prefixes;
 
 #[cfg(test)]

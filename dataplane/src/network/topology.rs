@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{
-    BitRate, Config, Direction, Mac, MirrorDirection, NetworkConfig, PortConfig, Prefix, Problem, Router, RuleConfig,
-    TunnelKind,
+    BitRate, Config, CoprocessorConfig, Direction, Mac, MirrorDirection, NetworkConfig, PortConfig, Prefix, Problem,
+    Router, RuleConfig, ShapeConfig, TunnelKind,
 };
 use super::learning::{Bounds, Station};
 use super::numbers::{Numbers, TooMany};
 use super::prefixes::Prefixes;
 use super::rules::{Answer, Question, RuleSet};
+use crate::coprocessor::{Shape, Work};
+use crate::switch::MOST_COPROCESSORS;
 
 /// Most meters; number 0 means none.
 pub const MOST_METERS: u16 = 4096;
@@ -51,6 +53,17 @@ pub struct Attachment {
     pub meters: [u16; 2],
     /// Mirrors of what it sends, and of what it gets.
     pub mirrors: Mirrors,
+    /// Number of its coprocessor, 0 for none.
+    pub coprocessor: u16,
+}
+
+/// A port's coprocessor.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Coprocessing {
+    /// The port.
+    pub port: String,
+    /// What it does.
+    pub work: Work,
 }
 
 /// Mirrors of what comes from a place, and of what goes there, a bit for each number of a port that gets the copies.
@@ -196,6 +209,8 @@ pub struct Topology {
     pub slices: BTreeMap<u16, Slice>,
     /// Meters by number.
     pub meters: BTreeMap<u16, Limit>,
+    /// Coprocessors by number.
+    pub coprocessors: BTreeMap<u16, Coprocessing>,
     /// Names of the ports that get copies, by number.
     pub mirrors: BTreeMap<u16, String>,
 }
@@ -209,6 +224,7 @@ pub(super) struct AllNumbers {
     slices: Numbers,
     meters: Numbers,
     mirrors: Numbers,
+    coprocessors: Numbers,
 }
 
 /// The meters that a configuration has, with what they are called after.
@@ -247,12 +263,14 @@ impl AllNumbers {
         let slices = config.slices.iter().map(|slice| slice.name.clone());
         let meters = limits(config).into_iter().map(|(name, ..)| name);
         let mirrors = config.mirrors.iter().map(|mirror| mirror.to.clone());
+        let coprocessors = config.ports.iter().filter(|port| port.coprocessor.is_some()).map(attachment_name);
         Ok(Self {
             networks: of("network", self.networks.renewed(networks, 0, u16::MAX))?,
             attachments: of("port", self.attachments.renewed(attachments, 0, u16::MAX))?,
             tunnels: of("tunnel", self.tunnels.renewed(tunnels, 0, u16::MAX))?,
             slices: of("slice", self.slices.renewed(slices, 1, u16::MAX))?,
             meters: of("port", self.meters.renewed(meters, 1, MOST_METERS))?,
+            coprocessors: of("port", self.coprocessors.renewed(coprocessors, 1, MOST_COPROCESSORS + 1))?,
             mirrors: of("mirror", self.mirrors.renewed(mirrors, 0, MOST_MIRRORS))?,
         })
     }
@@ -355,12 +373,8 @@ impl Topology {
             let Some(network) = self.networks.get_mut(&number) else { continue };
             let place = numbers.attachments.of(&attachment_name(port));
             let rules = (!port.groups.is_empty()).then(|| {
-                let made = compiled.entry(port.groups.as_slice()).or_insert_with(|| {
-                    let lists = port.groups.iter().filter_map(|group| groups.get(group.as_str()));
-                    let rules: Vec<&RuleConfig> = lists.flat_map(|rules| rules.iter()).collect();
-                    Arc::new([Direction::Out, Direction::In].map(|direction| RuleSet::compile(&rules, direction)))
-                });
-                Arc::clone(made)
+                let made = compiled.entry(port.groups.as_slice());
+                Arc::clone(made.or_insert_with(|| compiled_from(&port.groups, &groups)))
             });
             for mac in &port.macs {
                 network.macs.insert(*mac, Place::Port(place));
@@ -381,7 +395,16 @@ impl Topology {
             let vlan = config.networks.iter().find(|network| network.name == port.network);
             let vlan = vlan.and_then(|network| network.vlan).filter(|_| port.tagged);
             let mirrors = numbers.mirrors_of(config, Some(&port.name), &port.network);
-            let attachment = Attachment { config: port.clone(), network: number, vlan, rules, meters, mirrors };
+            let coprocessor = if port.coprocessor.is_some() { numbers.coprocessors.of(&name) } else { 0 };
+            if let Some(CoprocessorConfig { acl, shape }) = &port.coprocessor {
+                let work = Work {
+                    shape: shape.as_ref().map(shaped),
+                    rules: (!acl.is_empty()).then(|| compiled_from(acl, &groups)),
+                };
+                self.coprocessors.insert(coprocessor, Coprocessing { port: name, work });
+            }
+            let attachment =
+                Attachment { config: port.clone(), network: number, vlan, rules, meters, mirrors, coprocessor };
             self.attachments.insert(place, attachment);
         }
     }
@@ -447,6 +470,23 @@ impl Topology {
             None => network.learned,
         };
         Bounds { place: at_place, network: network.learned }
+    }
+}
+
+/// The rules of groups, for both directions, out and in.
+fn compiled_from(names: &[String], groups: &HashMap<&str, &[RuleConfig]>) -> Arc<[RuleSet; 2]> {
+    let lists = names.iter().filter_map(|group| groups.get(group.as_str()));
+    let rules: Vec<&RuleConfig> = lists.flat_map(|rules| rules.iter()).collect();
+    Arc::new([Direction::Out, Direction::In].map(|direction| RuleSet::compile(&rules, direction)))
+}
+
+fn shaped(config: &ShapeConfig) -> Shape {
+    let bytes = config.bits_per_second.0 / 8;
+    let or = |given: Option<u32>, usual: u64| given.map_or(usual, u64::from);
+    Shape {
+        bits_per_second: config.bits_per_second.0,
+        burst: or(config.burst_bytes, (bytes / 100).max(1 << 16)),
+        queue: or(config.queue_bytes, (bytes / 10).clamp(1 << 18, 1 << 20)),
     }
 }
 

@@ -265,6 +265,7 @@ impl Taps {
                 {
                     continue;
                 }
+                (Point::After(stage), _) if stage < Stage::Coprocessor && slots.resumed.contains(place) => continue,
                 (Point::Receive | Point::After(_), _) if slots.live.contains(place) => seen,
                 _ => continue,
             };

@@ -1,35 +1,67 @@
 //! Rings to coprocessors: threads that do for the packets of one virtual machine what costs too much for an engine.
 //!
-//! A packet goes there with what is still to be done with it, comes back the same way, and passes the rest of the pipeline.
+//! A packet goes there as a copy in buffers of the coprocessor's own, and comes back the same way. It is looked up again then, since what was decided on it may not
+//! hold any more, and passes the rest of the pipeline.
 
 use std::fmt;
+use std::sync::Arc;
 
-use hugemem::Packet;
-use rtrb::{Consumer, Producer, PushError};
+use hugemem::{Packet, PacketPool};
+use rtrb::{Consumer, Producer, RingBuffer};
 
+use super::copy;
 use super::outputs::PortSlot;
+use super::reason::Reason;
 use super::slots::Slot;
-use crate::flow::{Action, Domain, FlowIndex};
+use crate::bell::Bell;
+use crate::flow::Domain;
 
 /// Coprocessors that an engine has room for; they are numbered from 1.
-pub const MOST_COPROCESSORS: usize = 256;
+pub const MOST_COPROCESSORS: u16 = 256;
+
+/// In an action, the bit beside a coprocessor's number that says: its machine is to get the packet. Without it, its machine sent it.
+pub const INCOMING: u16 = 1 << 15;
 
 /// A packet on its way to a coprocessor or back.
 #[derive(Debug)]
 pub struct Handed {
     /// The packet, whole.
     pub packet: Packet,
-    pub(super) action: Action,
-    pub(super) index: Option<FlowIndex>,
+    /// The number as it stood in the action.
+    pub(super) number: u16,
     pub(super) from: PortSlot,
     pub(super) domain: Domain,
+}
+
+impl Handed {
+    /// It is for the coprocessor's machine, not from it.
+    #[must_use]
+    pub fn is_incoming(&self) -> bool {
+        self.number & INCOMING != 0
+    }
+
+    /// A packet that its machine sent.
+    #[cfg(test)]
+    pub(crate) fn of(packet: Packet) -> Self {
+        Self { packet, number: 1, from: PortSlot(0), domain: Domain::port(0) }
+    }
+
+    /// Where it came from, as its key says it.
+    #[must_use]
+    pub fn domain(&self) -> Domain {
+        self.domain
+    }
 }
 
 /// The engine's ends of the rings to one coprocessor.
 pub struct CoprocessorRings {
     number: u16,
+    pool: PacketPool,
     to: Producer<Handed>,
     back: Consumer<Handed>,
+    bell: Arc<Bell>,
+    /// It got packets since its bell was called.
+    owed: bool,
 }
 
 /// The coprocessor's ends.
@@ -37,17 +69,19 @@ pub struct CoprocessorRings {
 pub struct CoprocessorEnd {
     /// Packets to work on.
     pub packets: Consumer<Handed>,
-    /// Where they go back, in the same order.
+    /// Where they go back. There is room for all that there can be.
     pub back: Producer<Handed>,
 }
 
 impl CoprocessorRings {
-    /// Rings to coprocessor `number` for up to `room` packets each way.
+    /// Rings to coprocessor `number`, whose thread `bell` wakes. `pool` has the buffers for its packets: no more of them can be there at a time.
     #[must_use]
-    pub fn new(number: u16, room: usize) -> (Box<Self>, CoprocessorEnd) {
-        let (to, packets) = rtrb::RingBuffer::new(room);
-        let (give_back, back) = rtrb::RingBuffer::new(room);
-        (Box::new(Self { number, to, back }), CoprocessorEnd { packets, back: give_back })
+    pub fn new(number: u16, pool: PacketPool, bell: Arc<Bell>) -> (Box<Self>, CoprocessorEnd) {
+        let room = pool.capacity();
+        let (to, packets) = RingBuffer::new(room);
+        let (give_back, back) = RingBuffer::new(room);
+        let rings = Self { number, pool, to, back, bell, owed: false };
+        (Box::new(rings), CoprocessorEnd { packets, back: give_back })
     }
 }
 
@@ -64,11 +98,13 @@ pub(super) struct Coprocessors {
     rings: Vec<Box<CoprocessorRings>>,
     /// The one that is asked first for what comes back.
     turn: usize,
+    /// Some bell is to be called.
+    owed: bool,
 }
 
 impl Coprocessors {
     pub(super) fn new() -> Self {
-        Self { rings: Vec::with_capacity(MOST_COPROCESSORS), turn: 0 }
+        Self { rings: Vec::with_capacity(usize::from(MOST_COPROCESSORS)), turn: 0, owed: false }
     }
 
     /// Adds a coprocessor.
@@ -77,7 +113,7 @@ impl Coprocessors {
     /// Gives the rings back when there is one of that number, or no room.
     pub(super) fn attach(&mut self, rings: Box<CoprocessorRings>) -> Result<(), Box<CoprocessorRings>> {
         match self.rings.binary_search_by_key(&rings.number, |rings| rings.number) {
-            Err(place) if self.rings.len() < MOST_COPROCESSORS => {
+            Err(place) if self.rings.len() < usize::from(MOST_COPROCESSORS) => {
                 self.rings.insert(place, rings);
                 Ok(())
             }
@@ -91,23 +127,39 @@ impl Coprocessors {
         Some(self.rings.remove(place))
     }
 
-    /// Hands a packet over.
+    /// Hands a copy of a packet over.
     ///
     /// # Errors
-    /// Gives it back when the coprocessor does not keep up, or is not there.
-    pub(super) fn hand_over(&mut self, number: u16, packet: Packet, slot: &Slot) -> Result<(), Packet> {
-        let place = self.rings.binary_search_by_key(&number, |rings| rings.number);
-        let Some(rings) = place.ok().and_then(|place| self.rings.get_mut(place)) else { return Err(packet) };
-        // What was done before is not to be done again.
-        let [_, next] = slot.action.coprocessors();
-        let action = Action { meter: 0, coprocessors: [next, 0], ..slot.action.into() };
-        let handed = Handed { packet, action, index: None, from: slot.from, domain: slot.domain };
-        rings.to.push(handed).map_err(|PushError::Full(handed)| handed.packet)
+    /// Why there is none: the coprocessor does not keep up, or is not there.
+    pub(super) fn hand_over(&mut self, number: u16, packet: &Packet, slot: &Slot) -> Result<(), Reason> {
+        let place = self.rings.binary_search_by_key(&(number & !INCOMING), |rings| rings.number);
+        let rings = place.ok().and_then(|place| self.rings.get_mut(place)).ok_or(Reason::CoprocessorFull)?;
+        let packet = copy::whole(packet, &mut rings.pool).map_err(|reason| match reason {
+            // They are all with it.
+            Reason::NoBuffer => Reason::CoprocessorFull,
+            other => other,
+        })?;
+        let handed = Handed { packet, number, from: slot.from, domain: slot.domain };
+        rings.to.push(handed).map_err(|_| Reason::CoprocessorFull)?;
+        (rings.owed, self.owed) = (true, true);
+        Ok(())
     }
 
-    /// There is none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.rings.is_empty()
+    /// Wakes the coprocessors that got something.
+    #[inline]
+    pub(super) fn call(&mut self) {
+        if !std::mem::take(&mut self.owed) {
+            return;
+        }
+        for rings in self.rings.iter_mut().filter(|rings| rings.owed) {
+            rings.owed = false;
+            rings.bell.call();
+        }
+    }
+
+    /// Packets have come back.
+    pub(super) fn has_packets(&self) -> bool {
+        self.rings.iter().any(|rings| !rings.back.is_empty())
     }
 
     /// The next packet that came back.

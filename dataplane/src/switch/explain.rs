@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use hugemem::{Batch, Packet};
 
+use super::coprocessor::INCOMING;
 use super::layout::Layout;
 use super::outputs::{Outputs, PortSlot};
 use super::pipeline::{Observer, Pipeline};
@@ -32,6 +33,7 @@ impl Pipeline {
         let _ = batch.push(packet);
         let mut writer = Writer(Story::default());
         let before = std::mem::replace(&mut self.explaining, true);
+        self.hand_over.skips = true;
         self.observed(&mut batch, from, now, outputs, &mut writer);
         self.explaining = before;
         writer.0.into_steps()
@@ -95,7 +97,7 @@ impl Story {
             },
             Stage::Policy => "the decision can be carried out".to_owned(),
             Stage::Meter => format!("it passes meter {}", slot.action.meter()),
-            Stage::Coprocessor => format!("it goes to coprocessor {}", slot.action.coprocessors()[0]),
+            Stage::Coprocessor => format!("it passes coprocessor {}", slot.action.coprocessors()[0] & !INCOMING),
             Stage::Mirror => match layout.mirrors(slot.action.mirror()).next() {
                 Some(port) => format!("a copy goes to {port}"),
                 None => "a copy would go to a mirror port that is not there".to_owned(),
@@ -116,7 +118,7 @@ fn end(verdict: Verdict) -> String {
     match verdict {
         Verdict::Open | Verdict::Replicate(_) => "it is dropped: nobody knew what to do with it".to_owned(),
         Verdict::Port(port) => format!("it goes to {port}"),
-        Verdict::Coprocessor(number) => format!("it goes to coprocessor {number}"),
+        Verdict::Coprocessor(number) => format!("it goes to coprocessor {}", number & !INCOMING),
         Verdict::Up(why) => format!("it goes to control: {why}"),
         Verdict::Hold(index) => {
             format!("it waits: control has just decided on flow {}, whose first packets are underway", index.number())

@@ -30,7 +30,7 @@ mod trace;
 mod upcall;
 
 pub use capture::{Capture, CaptureCounters, CaptureRequest, Captured, MOST_TAPS, Point, Tap};
-pub use coprocessor::{CoprocessorEnd, CoprocessorRings, Handed, MOST_COPROCESSORS};
+pub use coprocessor::{CoprocessorEnd, CoprocessorRings, Handed, INCOMING, MOST_COPROCESSORS};
 pub use counters::{Flowing, StageStatistics, SwitchCells, SwitchStatistics};
 pub use explain::Explained;
 pub use layout::{Layout, MOST_MIRRORS, Member, PortFacts, Target, TunnelTo};

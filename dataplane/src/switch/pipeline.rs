@@ -7,7 +7,8 @@ use std::time::Duration;
 use hugemem::{Batch, Packet, PacketPool};
 
 use super::capture::{Point, Taps};
-use super::coprocessor::Coprocessors;
+use super::coprocessor::{Coprocessors, Handed};
+use super::copy;
 use super::counters::{SwitchCells, SwitchStatistics};
 use super::elements::{
     Context, Decapsulate, Element, Encapsulate, HandOver, LookUp, Metering, Mirror, Parse, Policy, Queue, Replicate,
@@ -73,7 +74,7 @@ pub struct Pipeline {
     look_up: LookUp,
     policy: Policy,
     metering: Metering,
-    hand_over: HandOver,
+    pub(super) hand_over: HandOver,
     mirror: Mirror,
     rewriting: Rewriting,
     encapsulate: Encapsulate,
@@ -115,7 +116,7 @@ impl Pipeline {
             look_up: LookUp::new(reader),
             policy: Policy,
             metering: Metering { meters: Meters::new(options.clock.cycles_per_second()) },
-            hand_over: HandOver,
+            hand_over: HandOver::default(),
             mirror: Mirror,
             rewriting: Rewriting,
             encapsulate: Encapsulate,
@@ -166,10 +167,10 @@ impl Pipeline {
         self.queue.link.peek().is_some()
     }
 
-    /// Coprocessors are attached, which wake nobody: [`Pipeline::attend`] has to be called often.
+    /// Coprocessors left packets for [`Pipeline::attend`].
     #[must_use]
-    pub fn has_coprocessors(&self) -> bool {
-        !self.coprocessors.is_empty()
+    pub fn has_packets_back(&self) -> bool {
+        self.coprocessors.has_packets()
     }
 
     /// Packets wait for their flow: [`Pipeline::attend`] has to be called even when none come.
@@ -256,10 +257,10 @@ impl Pipeline {
         while self.slots.packets.room() > 0
             && let Some(handed) = self.coprocessors.take()
         {
-            self.insert(handed.packet, handed.action, handed.index, (handed.from, handed.domain));
+            self.resume(handed, now);
         }
         if !self.slots.packets.is_empty() {
-            self.statistics.flowing.returned += self.slots.decided.len() as u64;
+            self.statistics.flowing.returned += self.slots.decided.or(self.slots.resumed).len() as u64;
             match self.tracers.take_expecting() {
                 Some(mut lent) => {
                     self.pass(now, outputs, &mut Follower::new(&mut lent.tracer, now, true));
@@ -330,6 +331,28 @@ impl Pipeline {
         }
     }
 
+    /// Puts a packet into the batch that comes from a coprocessor, in a buffer that all can reach.
+    fn resume(&mut self, handed: Handed, now: u64) {
+        let Handed { packet, number, from, domain } = handed;
+        // Its port may have gone, and its slot be another's.
+        let is_there = domain.is_tunnel() || self.layout.port(from).is_some_and(|facts| facts.domain == domain);
+        let whole = if is_there { copy::whole(&packet, &mut self.pool) } else { Err(Reason::NoPort) };
+        match whole {
+            Ok(packet) => {
+                if let Some(place) = self.slots.add(packet, from, domain) {
+                    self.slots.returned.insert(place);
+                    self.slots.resumed.insert(place);
+                    self.slots.get_mut(place).done = number;
+                }
+            }
+            Err(reason) => {
+                self.statistics.flowing.returned += 1;
+                self.taps.drops(&packet, reason, (from, domain), now);
+                self.statistics.drop(reason);
+            }
+        }
+    }
+
     /// Puts the next packet into the batch that waits for the flow; when there is none, the flow's packets wait no more.
     fn release(&mut self, index: FlowIndex, now: u64) {
         match self.queue.hold.pop(index) {
@@ -374,7 +397,7 @@ impl Pipeline {
         walk.step(&mut self.parse);
         walk.step(&mut self.look_up);
         if !explaining {
-            self.look_up.count(walk.slots.live, walk.slots, now);
+            self.look_up.count(walk.slots.live.without(walk.slots.resumed), walk.slots, now);
         }
         walk.step(&mut self.policy);
         walk.step(&mut self.metering);
@@ -391,6 +414,7 @@ impl Pipeline {
         walk.context.taps.look(Point::Drop, walk.slots, now);
         walk.context.taps.look(Point::Deliver, walk.slots, now);
         walk.step(&mut self.queue);
+        walk.context.coprocessors.call();
     }
 }
 

@@ -45,6 +45,8 @@ pub(super) struct Slot {
     pub(super) from: PortSlot,
     /// Where it came from, as its key says it.
     pub(super) domain: Domain,
+    /// The coprocessor that gave it back, where one did.
+    pub(super) done: u16,
     /// Names its flow, the same for all its packets.
     pub(super) hash: u32,
 }
@@ -71,6 +73,7 @@ impl Slot {
         verdict: Verdict::Open,
         from: PortSlot(0),
         domain: Domain::port(0),
+        done: 0,
         hash: 0,
     };
 
@@ -117,6 +120,8 @@ pub(super) struct Slots {
     pub(super) live: Set,
     /// Packets that had been held or with control: nothing of their flow may go before them, so they are not held again.
     pub(super) returned: Set,
+    /// Packets that coprocessors gave back.
+    pub(super) resumed: Set,
     /// Packets whose action came with them.
     pub(super) decided: Set,
     /// Packets that may be in tunnels that end here.
@@ -136,6 +141,7 @@ impl Slots {
             keys: Box::new([FlowKey::NONE; MOST]),
             live: Set::EMPTY,
             returned: Set::EMPTY,
+            resumed: Set::EMPTY,
             decided: Set::EMPTY,
             underlay: Set::EMPTY,
             wants: Wants::default(),
@@ -147,6 +153,7 @@ impl Slots {
     pub(super) fn begin(&mut self) {
         self.live = Set::EMPTY;
         self.returned = Set::EMPTY;
+        self.resumed = Set::EMPTY;
         self.decided = Set::EMPTY;
         self.underlay = Set::EMPTY;
         self.wants = Wants::default();

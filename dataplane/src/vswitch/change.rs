@@ -118,8 +118,9 @@ impl State {
             return Ok(());
         }
         let walks = !change.networks().is_empty() && !self.writer.is_empty();
+        // All that can fail comes before anything is changed.
+        let coprocessors = self.start_coprocessors(&change)?;
         if walks {
-            // All that can fail comes before anything is changed.
             self.writer.begin(0)?;
             self.writer.step(0, |_, _| Fate::Stay)?;
         }
@@ -131,6 +132,7 @@ impl State {
             raised.send(&mut self.engines, drop_for(Reason::NoRoute), None);
         }
         let stale = self.make(change);
+        self.attach_coprocessors(coprocessors);
         let reply = reply.clone();
         if walks {
             let (mut all, walk) = self.walk.take();
@@ -217,6 +219,7 @@ impl State {
         self.changes.current = Some(Making::Adopting { number, outcome, since });
         // Meters that are not needed any more go.
         self.set_limits(false);
+        self.settle_coprocessors();
         self.release([Awaited::Change]);
     }
 

@@ -40,6 +40,11 @@ impl Engines {
         engine.desk.as_mut()
     }
 
+    /// What wakes an engine.
+    pub(super) fn bell(&self, engine: usize) -> Option<&Arc<Bell>> {
+        self.all.get(engine).map(|engine| &engine.bell)
+    }
+
     /// Any engine that runs.
     pub(super) fn first(&self) -> Option<usize> {
         self.all.iter().position(|engine| engine.desk.is_some())
@@ -94,6 +99,11 @@ impl Engines {
         if let Some(engine) = self.all.get_mut(engine) {
             engine.returned += 1;
         }
+    }
+
+    /// No more packets go to a coprocessor.
+    pub(super) fn detach_coprocessor(&mut self, number: u16) {
+        self.each(|desk| desk.detach_coprocessor(number));
     }
 
     /// Sets a meter in all engines.

@@ -63,6 +63,14 @@ pub enum VswitchError {
         /// Bytes that can be looked at.
         most: usize,
     },
+    /// A coprocessor cannot be started.
+    #[error("the coprocessor of port {port} cannot start: {reason}")]
+    Coprocessor {
+        /// The port.
+        port: String,
+        /// What is missing.
+        reason: String,
+    },
     /// There are as many traces as there can be.
     #[error("there are {most} traces already; end one of them")]
     Trace {

@@ -10,7 +10,7 @@ use super::state::State;
 use crate::flow::{Action, Domain, Flow, FlowIndex, FlowKey, FlowState, Output, VlanRewrite};
 use crate::headers::NetworkKind;
 use crate::network::topology::Place;
-use crate::switch::{PortSlot, Reason};
+use crate::switch::{INCOMING, PortSlot, Reason};
 
 /// Most flows in one answer.
 const MOST: usize = 20_000;
@@ -205,6 +205,9 @@ impl State {
         }
         for port in self.layout.mirrors(action.mirror) {
             words += &format!(", mirrored to {}", self.port_name(port));
+        }
+        for number in action.coprocessors.into_iter().filter(|number| *number != 0) {
+            words += &format!(", by coprocessor {}", number & !INCOMING);
         }
         if action.meter != 0 {
             words += &format!(", meter {}", action.meter);

@@ -23,6 +23,7 @@ mod answers;
 mod capture;
 mod captures;
 mod change;
+mod coprocessors;
 mod counters;
 mod engines;
 mod error;

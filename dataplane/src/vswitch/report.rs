@@ -207,6 +207,9 @@ pub struct VswitchStatistics {
     pub connections: u64,
     /// Tunnels to other hosts.
     pub tunnels: Vec<TunnelReport>,
+    /// Threads that work on the packets of one port.
+    #[serde(default)]
+    pub coprocessors: Vec<CoprocessorReport>,
 }
 
 /// What one engine counted.
@@ -376,6 +379,30 @@ pub struct NetworkReport {
     pub learned: Vec<LearnedReport>,
     /// Ethernet addresses that were learned.
     pub learned_count: u64,
+}
+
+/// A coprocessor.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub struct CoprocessorReport {
+    /// Its number, as flows have it.
+    pub number: u16,
+    /// The port whose packets it works on, with the network where that is tagged.
+    pub port: String,
+    /// Its thread runs; what it counted stays when it has ended by a fault.
+    pub running: bool,
+    /// Packets that it gave back.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Packets that its rules do not allow.
+    pub denied: u64,
+    /// Packets for which its queue had no room.
+    pub overflowed: u64,
+    /// Packets that wait for their time now.
+    pub waiting: u64,
+    /// Processor time that it used, which is its port's.
+    pub cpu_nanoseconds: u64,
 }
 
 /// A learned address.

@@ -9,6 +9,7 @@ use hugemem::PacketPool;
 use super::ageing::Ageing;
 use super::answers;
 use super::change::Changes;
+use super::coprocessors::Coprocessors;
 use super::counters::Counters;
 use super::engines::{Engine, Engines};
 use super::error::VswitchError;
@@ -84,6 +85,7 @@ pub(super) struct State {
     pub(super) deferred: Option<Vec<(FlowIndex, u64)>>,
     /// Actions of flows that were pending when they should have changed.
     pub(super) amends: Vec<(FlowKey, Action)>,
+    pub(super) coprocessors: Coprocessors,
     pub(super) next_capture: u32,
     /// Captures that go on.
     pub(super) captures: Vec<u32>,
@@ -150,6 +152,7 @@ impl State {
             quotas: HashMap::new(),
             deferred: None,
             amends: Vec::new(),
+            coprocessors: Coprocessors::default(),
             next_capture: 1,
             captures: Vec::new(),
             traces: Vec::new(),

@@ -48,6 +48,7 @@ impl State {
             networks: self.network_reports(),
             connections: self.brain.connections().len() as u64,
             tunnels: self.tunnel_reports(),
+            coprocessors: self.coprocessor_reports(),
         }
     }
 

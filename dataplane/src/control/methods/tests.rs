@@ -83,7 +83,10 @@ fn every_method_says_whether_it_changes_anything_and_who_may_only_read_is_held_t
         "tunnel.del",
         "underlay.set",
         "underlay.del",
+        "mirror.set",
+        "mirror.del",
         "capture.begin",
+        "trace.begin",
     ]
     .into();
     let found: HashSet<&str> =

@@ -6,7 +6,7 @@ use super::text::{Exposition, Kind};
 use crate::clock::CycleClock;
 use crate::histogram::Histogram;
 use crate::stats::{PortStatistics, QueueStatistics, Statistics};
-use crate::vswitch::report::{CountReport, EngineReport, VswitchStatistics};
+use crate::vswitch::report::{CoprocessorReport, CountReport, EngineReport, VswitchStatistics};
 
 /// The one of control's numbers that goes down, too.
 const WAITING: &str = "waiting";
@@ -29,6 +29,7 @@ pub(in crate::control) fn exposition(
         elements(&mut text, &switch.engines);
         latencies(&mut text, switch);
         tables(&mut text, switch);
+        coprocessors(&mut text, switch);
     }
     text.finish()
 }
@@ -216,6 +217,25 @@ fn tables(text: &mut Exposition, switch: &VswitchStatistics) {
     for tunnel in &switch.tunnels {
         let up = tunnel.state == crate::vswitch::report::TunnelState::Up;
         family.sample(&[("network", &tunnel.network), ("remote", &tunnel.remote.to_string())], u64::from(up));
+    }
+}
+
+fn coprocessors(text: &mut Exposition, switch: &VswitchStatistics) {
+    type OfCoprocessor = fn(&CoprocessorReport) -> u64;
+    let families: [(&str, &str, OfCoprocessor); 4] = [
+        ("mirach_coprocessor_packets_total", "Packets that coprocessors gave back.", |one| one.packets),
+        ("mirach_coprocessor_bytes_total", "Bytes of these packets.", |one| one.bytes),
+        ("mirach_coprocessor_denied_total", "Packets that the rules of coprocessors do not allow.", |one| one.denied),
+        ("mirach_coprocessor_overflowed_total", "Packets for which their queues had no room.", |one| one.overflowed),
+    ];
+    for (name, help, value) in families {
+        let mut family = text.family(name, Kind::Counter, help);
+        switch.coprocessors.iter().for_each(|one| family.sample(&[("port", &one.port)], value(one)));
+    }
+    let help = "Processor time that coprocessors used, which is their ports'.";
+    let mut family = text.family("mirach_coprocessor_cpu_seconds_total", Kind::Counter, help);
+    for one in &switch.coprocessors {
+        family.sample(&[("port", &one.port)], in_seconds(one.cpu_nanoseconds));
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use super::model::{Config, MirrorConfig, NetworkConfig, PortConfig, RouteConfig, RuleConfig, TunnelConfig};
+use super::model::{Config, CoprocessorConfig, MirrorConfig, NetworkConfig, RouteConfig, RuleConfig, TunnelConfig};
 use super::values::{Mac, Prefix, Protocol};
 
 /// Most networks, groups, slices and tunnels, each.
@@ -13,6 +13,8 @@ const MOST_NAMES: usize = 16_384;
 const MOST_PORTS: usize = 4096;
 /// Most rules of all groups of a port.
 const MOST_RULES: usize = 4096;
+/// Most coprocessors: each takes a thread, and buffers in each engine.
+const MOST_COPROCESSORS: usize = 64;
 /// Most ports that packets are mirrored to: what waits in front of them takes buffers that all use.
 const MOST_MIRRORS: usize = 4;
 
@@ -256,6 +258,7 @@ impl Config {
         taken: &mut HashMap<&'a str, Taken>,
     ) -> Result<(), Problem> {
         let mut seen = HashSet::new();
+        let mut coprocessors = 0;
         for (index, port) in self.ports.iter().enumerate() {
             let at = At("port", index);
             check_name(at, &port.name)?;
@@ -271,7 +274,11 @@ impl Config {
             if !seen.insert((&port.name, place)) {
                 return Err(at.says("name", format!("port `{}` is attached so already", port.name)));
             }
-            self.check_groups(at, port, groups)?;
+            self.check_groups(at, "groups", &port.groups, groups)?;
+            if let Some(coprocessor) = &port.coprocessor {
+                coprocessors += 1;
+                self.check_coprocessor(at, coprocessor, groups, coprocessors)?;
+            }
             positive(at, "packets-per-second", port.packets_per_second)?;
             positive(at, "broadcast-packets-per-second", port.broadcast_packets_per_second)?;
             for (key, empty) in [("macs", port.macs.is_empty()), ("addresses", port.addresses.is_empty())] {
@@ -294,19 +301,54 @@ impl Config {
         Ok(())
     }
 
-    fn check_groups(&self, at: At, port: &PortConfig, groups: &HashMap<&str, usize>) -> Result<(), Problem> {
+    fn check_coprocessor(
+        &self,
+        at: At,
+        coprocessor: &CoprocessorConfig,
+        groups: &HashMap<&str, usize>,
+        count: usize,
+    ) -> Result<(), Problem> {
+        let within = |mut problem: Problem| {
+            problem.place.insert(2, Part::Key("coprocessor"));
+            problem
+        };
+        if count > MOST_COPROCESSORS {
+            return Err(at.says("coprocessor", format!("{MOST_COPROCESSORS} ports at most have a coprocessor")));
+        }
+        self.check_groups(at, "acl", &coprocessor.acl, groups).map_err(within)?;
+        let Some(shape) = &coprocessor.shape else {
+            if coprocessor.acl.is_empty() {
+                return Err(at.says("coprocessor", "it has nothing to do: give it `shape` or `acl`"));
+            }
+            return Ok(());
+        };
+        if shape.burst_bytes == Some(0) || shape.queue_bytes == Some(0) || shape.bits_per_second.0 < 8 {
+            return Err(within(
+                at.says("shape", "a rate is at least 8 bits a second, a burst and a queue at least 1 byte"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_groups(
+        &self,
+        at: At,
+        key: &'static str,
+        wanted: &[String],
+        groups: &HashMap<&str, usize>,
+    ) -> Result<(), Problem> {
         let mut rules = 0;
-        for (number, group) in port.groups.iter().enumerate() {
+        for (number, group) in wanted.iter().enumerate() {
             let Some(found) = groups.get(group.as_str()) else {
-                return Err(at.says_of("groups", number, unknown("group", group, groups)));
+                return Err(at.says_of(key, number, unknown("group", group, groups)));
             };
             rules += self.groups.get(*found).map_or(0, |group| group.rules.len());
-            if port.groups.iter().take(number).any(|earlier| earlier == group) {
-                return Err(at.says_of("groups", number, format!("group `{group}` stands twice")));
+            if wanted.iter().take(number).any(|earlier| earlier == group) {
+                return Err(at.says_of(key, number, format!("group `{group}` stands twice")));
             }
         }
         if rules > MOST_RULES {
-            return Err(at.says("groups", format!("they have {rules} rules together, and a port takes {MOST_RULES}")));
+            return Err(at.says(key, format!("they have {rules} rules together, and a port takes {MOST_RULES}")));
         }
         Ok(())
     }

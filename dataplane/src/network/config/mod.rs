@@ -47,8 +47,9 @@ pub use check::Problem;
 pub use file::Bad;
 pub(crate) use file::Document;
 pub use model::{
-    Config, Direction, GroupConfig, MirrorConfig, MirrorDirection, NetworkConfig, PortConfig, RouteConfig, Router,
-    RuleAction, RuleConfig, SliceConfig, Station, TunnelConfig, TunnelKind, UnderlayConfig,
+    Config, CoprocessorConfig, Direction, GroupConfig, MirrorConfig, MirrorDirection, NetworkConfig, PortConfig,
+    RouteConfig, Router, RuleAction, RuleConfig, ShapeConfig, SliceConfig, Station, TunnelConfig, TunnelKind,
+    UnderlayConfig,
 };
 pub use values::{BitRate, Mac, NotValue, PortRange, Prefix, Protocol};
 

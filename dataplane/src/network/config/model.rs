@@ -244,6 +244,35 @@ pub struct PortConfig {
     /// Most Ethernet addresses that are learned there, 64 when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub learned_macs: Option<u32>,
+    /// A thread of its own that does more to its packets than engines do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coprocessor: Option<CoprocessorConfig>,
+}
+
+/// What a port's coprocessor does, in this order.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CoprocessorConfig {
+    /// Groups of rules that each single packet is asked about, in either direction, whatever its flow says. Answers need rules of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acl: Vec<String>,
+    /// How fast what it sends may leave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<ShapeConfig>,
+}
+
+/// A rate that packets are held to by letting them wait.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ShapeConfig {
+    /// Bits a second.
+    pub bits_per_second: BitRate,
+    /// Bytes that may leave at once after a pause; what comes in 10 ms, and 65,536 at least, when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst_bytes: Option<u32>,
+    /// Bytes that may wait; what leaves in 100 ms, 262,144 at least and 1,048,576 at most, when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_bytes: Option<u32>,
 }
 
 const fn anti_spoofing() -> bool {

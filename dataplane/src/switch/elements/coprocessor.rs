@@ -5,9 +5,12 @@ use crate::switch::set::Set;
 use crate::switch::slots::{Slots, Verdict};
 use crate::switch::stage::Stage;
 
-/// Marks packets for coprocessors. They leave the pipeline at its end, and come back to it behind this element.
-#[derive(Debug)]
-pub(in crate::switch) struct HandOver;
+/// Marks packets for coprocessors. They leave the pipeline at its end, and go on behind this element when they come back.
+#[derive(Default, Debug)]
+pub(in crate::switch) struct HandOver {
+    /// Nothing is handed over: it is only said what would be.
+    pub(in crate::switch) skips: bool,
+}
 
 impl Element for HandOver {
     const STAGE: Stage = Stage::Coprocessor;
@@ -18,9 +21,20 @@ impl Element for HandOver {
     }
 
     fn process(&mut self, set: Set, slots: &mut Slots, _: &mut Context<'_>) {
+        if self.skips {
+            return;
+        }
         for place in set.places() {
-            let [number, _] = slots.get(place).action.coprocessors();
-            slots.settle(place, Verdict::Coprocessor(number));
+            let slot = slots.get(place);
+            let next = match slot.action.coprocessors() {
+                [first, _] if !slots.resumed.contains(place) => first,
+                [first, second] if first == slot.done => second,
+                // It has passed the last one, or the decision is another one by now.
+                _ => 0,
+            };
+            if next != 0 {
+                slots.settle(place, Verdict::Coprocessor(next));
+            }
         }
     }
 }

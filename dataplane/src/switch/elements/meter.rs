@@ -18,7 +18,7 @@ impl Element for Metering {
 
     #[inline]
     fn wanted(&self, slots: &Slots) -> Set {
-        slots.live.and(slots.wants.meter)
+        slots.live.and(slots.wants.meter).without(slots.resumed)
     }
 
     fn process(&mut self, set: Set, slots: &mut Slots, context: &mut Context<'_>) {

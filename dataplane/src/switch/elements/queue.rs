@@ -92,10 +92,12 @@ impl Queue {
 
     #[cold]
     fn hand_over(&mut self, packet: Packet, slot: &mut Slot, number: u16, context: &mut Context<'_>) {
-        let Some(packet) = self.keep(packet, slot, context) else { return };
-        match context.coprocessors.hand_over(number, packet, slot) {
-            Ok(()) => context.statistics.flowing.handed_over += 1,
-            Err(packet) => self.refuse(packet, slot, Reason::CoprocessorFull, context),
+        match context.coprocessors.hand_over(number, &packet, slot) {
+            Ok(()) => {
+                context.statistics.flowing.handed_over += 1;
+                self.bin(packet);
+            }
+            Err(reason) => self.refuse(packet, slot, reason, context),
         }
     }
 }

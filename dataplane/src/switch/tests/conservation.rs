@@ -72,7 +72,7 @@ proptest! {
         let mut world = World::new(layout);
         world.outputs = Outputs::new(6, 100);
         world.desk.set_meter(1, Rate { packets: 1, burst_packets: 10, ..Rate::default() });
-        let (rings, mut coprocessor) = CoprocessorRings::new(1, 16);
+        let (rings, mut coprocessor) = CoprocessorRings::new(1, pool(16), bell());
         world.desk.attach_coprocessor(rings);
         let mut flows = Vec::new();
         for (flow, (action, pending)) in actions.iter().enumerate() {

@@ -338,7 +338,7 @@ fn a_coprocessor_gets_packets_once_and_gives_them_back() {
     let mut world = World::new(layout());
     let rewrite = Rewrite { decrement_ttl: true, ..Rewrite::default() };
     world.learn(&frame(), 0, &Action { coprocessors: [7, 0], meter: 1, rewrite, ..to(1) });
-    let (rings, mut end) = CoprocessorRings::new(7, 4);
+    let (rings, mut end) = CoprocessorRings::new(7, pool(4), bell());
     world.desk.attach_coprocessor(rings);
     world.desk.set_meter(1, Rate { packets: 1, burst_packets: 6, ..Rate::default() });
     world.attend();

@@ -27,6 +27,10 @@ fn pool(count: usize) -> PacketPool {
     Region::on_heap(count * 2304 + 4096, Iova::new(0)).unwrap().packets(count, 2048).unwrap()
 }
 
+fn bell() -> Arc<crate::bell::Bell> {
+    Arc::new(crate::bell::Bell::new().unwrap())
+}
+
 fn options() -> PipelineOptions {
     PipelineOptions { upcalls: 4096, ..PipelineOptions::new(8, CycleClock::with_rate(SECOND)) }
 }

@@ -11,6 +11,7 @@ mod rig;
 
 mod answers;
 mod changes;
+mod coprocessors;
 mod first_packets;
 mod limits;
 mod mirrors;

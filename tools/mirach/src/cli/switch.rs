@@ -179,6 +179,8 @@ pub(crate) enum Shown {
     Tunnels,
     /// Mirrors
     Mirrors,
+    /// Coprocessors: what each did, and the processor time that it used
+    Coprocessors,
     /// Learned Ethernet addresses
     Macs,
     /// The configuration that is in force, as `mirach apply` takes it

@@ -22,6 +22,7 @@ pub(crate) fn execute(arguments: ShowArguments) -> anyhow::Result<ExitCode> {
         Shown::Routes => ("route.list", "routes"),
         Shown::Tunnels => ("tunnel.list", "tunnels"),
         Shown::Mirrors => ("mirror.list", "mirrors"),
+        Shown::Coprocessors => ("switch.stats", "coprocessors"),
         Shown::Macs => ("switch.stats", "networks"),
         Shown::Config => ("config.get", ""),
     };
@@ -45,6 +46,7 @@ pub(crate) fn execute(arguments: ShowArguments) -> anyhow::Result<ExitCode> {
         Shown::Routes => routes(&entries),
         Shown::Tunnels => tunnels(&entries),
         Shown::Mirrors => mirrors(&entries),
+        Shown::Coprocessors => coprocessors(&entries),
         Shown::Macs => learned(&macs(&answer)),
         Shown::Config => word(&answer, "text"),
     };
@@ -218,6 +220,19 @@ fn mirrors(entries: &[&Value]) -> String {
         table.row([name, port, network, direction, to, open.to_owned()]);
     }
     render(&table, "no mirrors")
+}
+
+fn coprocessors(entries: &[&Value]) -> String {
+    let mut table =
+        Table::new(3, ["coprocessor", "port", "runs", "packets", "bytes", "denied", "overflowed", "waiting", "CPU"]);
+    for one in entries {
+        let [packets, bytes, denied, overflowed, waiting] =
+            ["packets", "bytes", "denied", "overflowed", "waiting"].map(|key| grouped(number(one, key)));
+        let cpu = time(number(one, "cpu_nanoseconds"));
+        let [coprocessor, port, runs] = ["number", "port", "running"].map(|key| word(one, key));
+        table.row([coprocessor, port, runs, packets, bytes, denied, overflowed, waiting, cpu]);
+    }
+    render(&table, "no coprocessors")
 }
 
 /// Learned addresses, each with its network.

@@ -147,9 +147,24 @@ impl Picture {
             ..Self::default()
         };
         if let Some(switch) = &now.switch {
+            picture.charge_coprocessors(before.switch.as_ref(), switch, seconds);
             picture.add_switch(&before.switch.clone().unwrap_or_default(), switch, seconds);
         }
         picture
+    }
+
+    /// What coprocessors work, they work for their ports.
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    fn charge_coprocessors(&mut self, before: Option<&VswitchStatistics>, now: &VswitchStatistics, seconds: f64) {
+        for one in now.coprocessors.iter().filter(|_| seconds > 0.0) {
+            let then = before.and_then(|it| it.coprocessors.iter().find(|then| then.number == one.number));
+            let used = one.cpu_nanoseconds.saturating_sub(then.map_or(0, |then| then.cpu_nanoseconds));
+            // A tagged one is called after its network, too.
+            let name = one.port.split(' ').next().unwrap_or_default();
+            if let Some(port) = self.ports.iter_mut().find(|port| port.port == name) {
+                port.cpu = round(port.cpu + used as f64 / 1e9 / seconds, 4);
+            }
+        }
     }
 
     fn add_switch(&mut self, before: &VswitchStatistics, now: &VswitchStatistics, seconds: f64) {
