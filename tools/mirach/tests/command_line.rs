@@ -601,6 +601,7 @@ fn commands_that_ask_say_that_nobody_is_there() {
         &["flows"],
         &["why", "a", "icmp 10.0.0.1 > 10.0.0.2"],
         &["capture"],
+        &["trace", "a"],
         &["top"],
         &["subscribe", "ports"],
     ] {
@@ -623,6 +624,45 @@ fn descriptions_for_programs_need_nobody() {
         let schema: Value = serde_json::from_str(&stdout(&output)).unwrap();
         assert!(schema.get(key).is_some(), "{arguments:?}");
     }
+}
+
+#[test]
+fn what_happens_in_the_switch_is_shown_as_it_happens() {
+    let daemon = Daemon::start(tempfile::tempdir().unwrap(), &[]);
+    let control = daemon.folder.path().join("control.sock");
+    let ask = |arguments: &[&str]| {
+        let output = run(&[arguments, &["--control", control.to_str().unwrap()]].concat());
+        assert_eq!(code(&output), 0, "{arguments:?}: {}", stderr(&output));
+        stdout(&output)
+    };
+    daemon.lines(&["add", "gen=1k,flows=1", "--name", "a"]);
+    daemon.lines(&["add", "null", "--name", "b"]);
+    daemon.lines(&["add", "null", "--name", "probe"]);
+    ask(&["set", "network", "red"]);
+    for (port, more) in [("a", "coprocessor={ shape = { bits-per-second = \"1G\" } }"), ("b", "macs=")] {
+        ask(&["set", "port", port, "network=red", "anti-spoofing=false", more]);
+    }
+    assert_eq!(ask(&["set", "mirror", "m", "port=a", "to=probe"]), "+ mirror m\n");
+    assert!(
+        ask(&["show", "mirrors"]).contains("m       a     -        both       probe  open"),
+        "{}",
+        ask(&["show", "mirrors"])
+    );
+    // Known flows go to the coprocessor and come back.
+    let traced = ask(&["trace", "a", "--protocol", "udp", "--rate", "1000", "--count", "20"]);
+    assert!(traced.contains("it goes to coprocessor 1") && traced.contains(", came back"), "{traced}");
+    assert!(traced.contains("mirror       a copy goes to port probe"), "{traced}");
+    let packets = ask(&["trace", "a", "--count", "3", "--json"]);
+    assert_eq!(packets.lines().filter(|line| line.contains("\"element\":\"parse\"")).count(), 3, "{packets}");
+    let shown = ask(&["show", "coprocessors", "--json"]);
+    let report: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((report["port"].as_str(), report["running"].as_bool()), (Some("a"), Some(true)), "{shown}");
+    assert!(number(&report["packets"]) > 0 && number(&report["cpu_nanoseconds"]) > 0, "{shown}");
+    let graph = ask(&["show", "graph"]);
+    assert!(graph.contains("through the elements"), "{graph}");
+    assert!(number(&objects(&daemon.port(&["stats", "probe", "--json"]))[0]["counters"]["tx_packets"]) > 0);
+    assert_eq!(ask(&["unset", "mirror", "m"]), "- mirror m\n");
+    assert!(ask(&["show", "mirrors"]).contains("no mirrors"));
 }
 
 #[test]
