@@ -275,11 +275,11 @@ impl Pipeline {
     fn carry_out(&mut self, order: Order, now: u64) {
         match order {
             Order::Nothing => {}
-            Order::Inject(Injected { packet, action, index, from, domain, since }) => {
+            Order::Inject(Injected { packet, action, index, from, domain, since, done }) => {
                 if let Some(since) = since {
                     self.cells.with_control.record(now.saturating_sub(since));
                 }
-                self.insert(packet, action, index, (from, domain));
+                self.insert(packet, action, index, (from, domain), done);
             }
             Order::Activate(index) => {
                 if !self.queue.hold.ripen(index, self.queue.link.next()) {
@@ -322,12 +322,23 @@ impl Pipeline {
         }
     }
 
-    /// Puts a packet into the batch whose action is known.
-    fn insert(&mut self, packet: Packet, action: Action, index: Option<FlowIndex>, (from, domain): (PortSlot, Domain)) {
+    /// Puts a packet into the batch whose action is known, and which has passed the coprocessor `done`.
+    fn insert(
+        &mut self,
+        packet: Packet,
+        action: Action,
+        index: Option<FlowIndex>,
+        (from, domain): (PortSlot, Domain),
+        done: u16,
+    ) {
         if let Some(place) = self.slots.add(packet, from, domain) {
             self.slots.decided.insert(place);
             self.slots.returned.insert(place);
             self.slots.act(place, PackedAction::from(&action), index);
+            if done != 0 {
+                self.slots.resumed.insert(place);
+                self.slots.get_mut(place).done = done;
+            }
         }
     }
 

@@ -73,7 +73,7 @@ impl Queue {
             return self.refuse(packet, slot, reason, context);
         }
         let Some(packet) = self.keep(packet, slot, context) else { return };
-        match self.link.raise(packet, (slot.from, slot.domain), *key, why, context.now) {
+        match self.link.raise(packet, (slot.from, slot.domain), *key, why, context.now, slot.done) {
             Ok(()) => context.statistics.flowing.raised += 1,
             Err(packet) => self.refuse(packet, slot, Reason::UpcallFull, context),
         }
@@ -116,6 +116,7 @@ impl Element for Queue {
         let mut copies = std::mem::take(&mut slots.copies);
         let mut waiting = copies.drain(..).peekable();
         let mut places = 0..;
+        let resumed = slots.resumed;
         slots.drain(|slot, key, packet| {
             let place = places.next();
             while let Some(copy) = waiting.next_if(|copy| Some(copy.place) == place) {
@@ -127,7 +128,12 @@ impl Element for Queue {
                     Err(packet) => self.refuse(packet, slot, copy::no_room(port, context), context),
                 },
                 Verdict::Drop(reason) => self.discard(packet, reason, context),
-                Verdict::Up(why) => self.raise(packet, slot, key, why, context),
+                Verdict::Up(why) => {
+                    if !place.is_some_and(|place| resumed.contains(place)) {
+                        slot.done = 0;
+                    }
+                    self.raise(packet, slot, key, why, context);
+                }
                 Verdict::Hold(index) => self.hold(packet, slot, index, context),
                 Verdict::Coprocessor(number) => self.hand_over(packet, slot, number, context),
                 // Nobody knew what to do with it.

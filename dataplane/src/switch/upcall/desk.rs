@@ -42,6 +42,7 @@ pub struct Ticket {
     pub why: Why,
     sequence: u64,
     since: u64,
+    done: u16,
 }
 
 /// Control's end of the rings to one engine. Nothing here blocks: what the engine has no room for waits, and goes with the next
@@ -79,18 +80,18 @@ impl Desk {
     pub fn next_event(&mut self) -> Option<Event> {
         match self.raised.pop().ok()? {
             Raised::Back(back) => Some(Event::Back(back)),
-            Raised::Upcall(Upcall { sequence, packet, from, domain, key, why, since }) => {
+            Raised::Upcall(Upcall { sequence, packet, from, domain, key, why, since, done }) => {
                 self.answered.push_back(false);
-                Some(Event::Upcall(Ticket { packet, from, domain, key, why, sequence, since }))
+                Some(Event::Upcall(Ticket { packet, from, domain, key, why, sequence, since, done }))
             }
         }
     }
 
     /// Sends a packet that came up on its way with this action, and counts it for the flow.
     pub fn inject(&mut self, ticket: Ticket, action: Action, index: Option<FlowIndex>) {
-        let Ticket { packet, from, domain, sequence, since, .. } = ticket;
+        let Ticket { packet, from, domain, sequence, since, done, .. } = ticket;
         self.mark(sequence);
-        let injected = Injected { packet, action, index, from, domain, since: Some(since) };
+        let injected = Injected { packet, action, index, from, domain, since: Some(since), done };
         self.send(Order::Inject(injected), Some(from));
     }
 
@@ -108,7 +109,7 @@ impl Desk {
 
     /// Sends a packet that control made, as if it came from `from`.
     pub fn originate(&mut self, packet: Packet, from: PortSlot, domain: Domain, action: Action) {
-        self.send(Order::Inject(Injected { packet, action, index: None, from, domain, since: None }), None);
+        self.send(Order::Inject(Injected { packet, action, index: None, from, domain, since: None, done: 0 }), None);
     }
 
     /// Tells the engine that a flow which is pending there is decided on: all answers for it were given before.

@@ -75,8 +75,9 @@ impl Link {
         key: FlowKey,
         why: Why,
         since: u64,
+        done: u16,
     ) -> Result<(), Packet> {
-        let upcall = Upcall { sequence: self.next, packet, from, domain, key, why, since };
+        let upcall = Upcall { sequence: self.next, packet, from, domain, key, why, since, done };
         if let Err(PushError::Full(Raised::Upcall(upcall))) = self.raise.push(Raised::Upcall(upcall)) {
             return Err(upcall.packet);
         }

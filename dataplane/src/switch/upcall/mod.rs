@@ -62,6 +62,8 @@ pub(super) struct Upcall {
     pub(super) why: Why,
     /// Cycle at which it went up.
     pub(super) since: u64,
+    /// The coprocessor that it has passed.
+    pub(super) done: u16,
 }
 
 /// What an engine sends to control.
@@ -98,6 +100,8 @@ pub(super) struct Injected {
     pub(super) domain: Domain,
     /// Cycle at which it went up; `None` when control made it.
     pub(super) since: Option<u64>,
+    /// The coprocessor that it had passed before, 0 for none.
+    pub(super) done: u16,
 }
 
 /// What control asks of an engine.

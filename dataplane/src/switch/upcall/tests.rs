@@ -123,7 +123,7 @@ fn answers_count_up_to_the_first_that_is_missing() {
     let (mut link, mut desk) = rings(8, 8, 1);
     for _ in 0..3 {
         let packet = pool.take().unwrap();
-        link.raise(packet, (PortSlot(0), Domain::port(1)), key, Why::Miss, 0).unwrap();
+        link.raise(packet, (PortSlot(0), Domain::port(1)), key, Why::Miss, 0, 0).unwrap();
     }
     let mut tickets: Vec<Ticket> = Vec::new();
     while let Some(Event::Upcall(ticket)) = desk.next_event() {

@@ -46,6 +46,12 @@ fn each_packet_passes_its_ports_coprocessor_and_comes_back_in_order() {
     for count in 200..260 {
         assert_eq!(number(&rig.next("b")), count);
     }
+    // What control decides on each time passes once, too.
+    let question = arp(1, (mac(1), "10.0.0.1"), EVERYBODY, "10.0.0.99");
+    for _ in 0..2 {
+        rig.send("a", &question);
+        assert_eq!((rig.next("b"), rig.next("c")), (question.clone(), question.clone()));
+    }
     // Its rules are asked about each packet, in both directions.
     for (from, to, port, passes) in
         [(1, 2, 81, false), (2, 1, 82, false), (2, 1, 81, true), (1, 2, 82, true), (2, 3, 81, true)]
@@ -61,7 +67,7 @@ fn each_packet_passes_its_ports_coprocessor_and_comes_back_in_order() {
         }
     }
     let report = rig.handle.statistics().unwrap().coprocessors.remove(0);
-    assert_eq!((report.port.as_str(), report.running, report.denied, report.packets), ("a", true, 2, 262));
+    assert_eq!((report.port.as_str(), report.running, report.denied, report.packets), ("a", true, 2, 264));
     rig.until("its processor time is noted", |rig| {
         rig.handle.statistics().unwrap().coprocessors[0].cpu_nanoseconds > 0
     });
