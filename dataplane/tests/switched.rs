@@ -267,11 +267,12 @@ fn networks_are_edited_one_by_one() {
 #[test]
 fn a_mirror_port_is_switched_and_gets_copies() {
     let [a, b] = ["a", "b"].map(|name| format!("gen=20k,count=3000,flows=4,name={name}"));
-    let ports = [a.as_str(), &b, "null,name=probe"];
+    // Before others begin to send, it is there.
+    let ports = ["null,name=probe", a.as_str(), &b];
     let mirror = "\n[[mirror]]\nname = \"m\"\nport = \"a\"\nto = \"probe\"\n";
     let text = file(&ports, &["a", "b"]);
     let error = Desired::from_toml(&text, Path::new("mirach.toml")).unwrap().check(&CoreList::available().unwrap());
-    assert!(error.unwrap_err().to_string().contains("left over"), "nothing names the third port");
+    assert!(error.unwrap_err().to_string().contains("left over"), "nothing names the first port");
     let mut forwarder = run(&(text.clone() + mirror));
     assert!(state(&mut forwarder).contains(&"probe None true [\"mirror\"]".to_owned()));
     wait_for("both sources end", || forwarder.is_exhausted());
@@ -282,9 +283,9 @@ fn a_mirror_port_is_switched_and_gets_copies() {
     let (got, mirrored) = (port("a").tx_total().counters.packets, port("probe").tx_total().counters.packets);
     assert!(mirrored + dropped >= 3000 + got && mirrored <= 6000, "{mirrored} of {got} + 3000, {dropped} dropped");
     for (wrong, reason) in [
-        (mirror.replace("\"a\"", "\"x\""), "mirach.toml:21: no `[[port]]` puts `x` into a network"),
-        (mirror.replace("probe", "b"), "mirach.toml:22: port `b` has packets of its own"),
-        (mirror.replace("port", "network"), "mirach.toml:21: there is no network `a`"),
+        (mirror.replace("\"a\"", "\"x\""), "mirach.toml:24: no `[[port]]` puts `x` into a network"),
+        (mirror.replace("probe", "b"), "mirach.toml:25: port `b` has packets of its own"),
+        (mirror.replace("port", "network"), "mirach.toml:24: there is no network `a`"),
         (mirror.replace("port = \"a\"", ""), "say whose packets are copied"),
     ] {
         let error = Desired::from_toml(&(text.clone() + &wrong), Path::new("mirach.toml")).unwrap_err().to_string();
