@@ -21,6 +21,8 @@ use cli::{Arguments, Command};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    // Before the thread that logs is there.
+    dataplane::port::vhost_user::prepare();
     let log = logging::start(arguments.verbose);
     let result = match arguments.command {
         Command::Run(run) => commands::run::execute(run),

@@ -22,3 +22,8 @@ mod ring;
 mod session;
 
 pub use session::{arguments, open, open_with};
+
+/// Does what opening the first port does in any case, and what takes the kernel some ten milliseconds once the process has more than one thread.
+pub fn prepare() {
+    queue::prepare();
+}

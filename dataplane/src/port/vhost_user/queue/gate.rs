@@ -167,8 +167,9 @@ impl<T> fmt::Debug for Gate<T> {
     }
 }
 
-/// Registers the process for barriers, once. `false` when the system does not do them.
-fn has_barrier() -> bool {
+/// Registers the process for barriers, once. `false` when the system does not do them. Once there are threads, the kernel waits for a grace period, which takes
+/// some ten milliseconds.
+pub(super) fn has_barrier() -> bool {
     static REGISTERED: OnceLock<bool> = OnceLock::new();
     *REGISTERED.get_or_init(|| membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED))
 }

@@ -36,6 +36,12 @@ pub(super) use control::Vring;
 pub(super) use receive::VmRx;
 pub(super) use transmit::VmTx;
 
+/// Registers the process for the barriers that gates need.
+pub(super) fn prepare() {
+    // Where there are none, gates do without.
+    gate::has_barrier();
+}
+
 /// Frames of one VM queue that can be underway at a time: buffers of its pool.
 pub(super) const SLOTS: usize = 1024;
 /// Bytes of a frame that are copied and checked when it is received; the rest stays where it is until it is delivered.
