@@ -16,8 +16,8 @@ use crate::steps::follow;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks at how far it is.
 const WHILE: Duration = Duration::from_millis(100);
-/// Datagrams that have to pass, and instructions that have to be done meanwhile.
-const ENOUGH: u64 = 150;
+/// Datagrams that have to pass meanwhile: several rounds of an engine; and instructions that have to be done.
+const ENOUGH: u64 = 100;
 const MANY: u64 = 60_000;
 /// Where the code of locks is, whoever wrote it.
 const LOCKS: [&str; 8] = [
@@ -63,9 +63,10 @@ impl Seen {
 /// Follows a thread until `enough` datagrams have passed. Nobody talks when that is none.
 fn look(scene: &mut Scene, thread: i32, enough: u64) -> Result<Seen> {
     scene.be_patient();
-    let (before, started) = (scene.passed(), Instant::now());
+    let started = Instant::now();
     let (steps, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-    let mut passed = 0;
+    // What passed before the first step is not counted.
+    let (mut before, mut passed) = (None, 0);
     let addresses = std::thread::scope(|scope| {
         let following = scope.spawn(|| follow(thread, &steps, &stop));
         let talked = (|| {
@@ -75,7 +76,9 @@ fn look(scene: &mut Scene, thread: i32, enough: u64) -> Result<Seen> {
                 } else {
                     std::thread::sleep(WHILE);
                 }
-                passed = scene.passed() - before;
+                if steps.load(Ordering::Relaxed) > 0 {
+                    passed = scene.passed() - *before.get_or_insert(scene.passed());
+                }
                 ensure!(!following.is_finished(), "the thread cannot be followed");
                 ensure!(started.elapsed() < PATIENCE, "only {passed} datagrams passed, and {steps:?} instructions");
             }
