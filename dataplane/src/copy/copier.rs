@@ -132,7 +132,8 @@ impl Copier {
 
     /// Copies that are underway.
     #[inline]
-    pub(crate) fn underway(&self) -> usize {
+    #[must_use]
+    pub fn underway(&self) -> usize {
         FLIGHTS - self.free.len()
     }
 
@@ -160,6 +161,11 @@ impl Copier {
             answered |= self.turn();
         }
         answered
+    }
+
+    /// As an engine's round, for whoever calls queues by itself. Whether copies were answered, which the queues learn when they reclaim.
+    pub fn serve(&mut self, desks: &[Arc<CopyDesk>]) -> bool {
+        self.round(desks.len(), |place| desks.get(place))
     }
 
     /// Takes copies in turn, as many as there is room for.

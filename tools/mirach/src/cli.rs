@@ -275,6 +275,8 @@ pub(crate) struct BenchArguments {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum BenchCommand {
+    /// Measure what a frame between virtual machines costs an engine when a device copies it, and when the engine does
+    Copy(CopyArguments),
     /// Measure the same traffic between two emulated virtual machines through the kernel, through a helper process, and directly:
     /// throughput, round trips and cycles of the host, as multiples of the first
     Ladder(LadderArguments),
@@ -286,6 +288,27 @@ pub(crate) enum BenchCommand {
         /// Looks at empty rings before it sleeps
         patience: u32,
     },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CopyArguments {
+    /// Device that copies: the PCI address of an Intel I/OAT or DSA, vfio-user=SOCKET, or cpu [default: a software I/OAT on
+    /// another core]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) dma: Option<DmaName>,
+    /// Frame lengths to measure, 512 to 65000 bytes; those longer than 9018 are to be cut by whoever gets them
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1518,9000,65000",
+          value_parser = clap::value_parser!(u32).range(512..=65000))]
+    pub(crate) size: Vec<u32>,
+    /// How long to measure each length, each way
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Core to measure on [default: the last that this process may use]
+    #[arg(long, value_name = "CORE")]
+    pub(crate) core: Option<usize>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]

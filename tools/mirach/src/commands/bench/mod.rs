@@ -7,6 +7,7 @@
 //! that cost. Each number is the median of several short runs, which take turns over all bursts.
 
 mod bed;
+mod copy;
 pub(crate) mod ladder;
 mod measure;
 
@@ -34,6 +35,7 @@ const RUNS: usize = 5;
 /// Runs the command.
 pub(crate) fn execute(arguments: BenchArguments) -> anyhow::Result<ExitCode> {
     match arguments.what {
+        Some(BenchCommand::Copy(arguments)) => return copy::execute(&arguments),
         Some(BenchCommand::Ladder(arguments)) => return ladder::execute(&arguments),
         Some(BenchCommand::LadderProcess { core, patience }) => return ladder::serve(core, patience),
         None => {}
