@@ -277,6 +277,8 @@ pub struct Statistics {
     pub gone: [QueueStatistics; 2],
     /// All engines' parts of the switch together, when it is on.
     pub switch: Option<SwitchStatistics>,
+    /// Of the device that copies to virtual machines, by name; empty without one.
+    pub copying: Vec<(&'static str, u64)>,
 }
 
 impl Statistics {
@@ -307,7 +309,8 @@ impl Statistics {
             None => now.clone(),
         });
         let elapsed = self.elapsed.saturating_sub(earlier.elapsed);
-        let since = Self { elapsed, ports: ports.collect(), gone: Default::default(), switch };
+        let copying = since(&self.copying, &earlier.copying);
+        let since = Self { elapsed, ports: ports.collect(), gone: Default::default(), switch, copying };
         // What the ports that are there do not account for is of those that went in between.
         let (received, sent) = (self.received().since(&earlier.received()), self.sent().since(&earlier.sent()));
         Self { gone: [received.since(&since.received()), sent.since(&since.sent())], ..since }

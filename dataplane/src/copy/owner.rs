@@ -78,6 +78,8 @@ pub(super) struct Shared {
     threshold: AtomicU32,
     pub(super) failures: AtomicU64,
     pub(super) restarts: AtomicU64,
+    /// Windows that it reaches.
+    windows: AtomicU64,
     refused_windows: AtomicU64,
     mender: OnceLock<Thread>,
 }
@@ -121,6 +123,7 @@ impl Copying {
             threshold: AtomicU32::new(threshold),
             failures: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
+            windows: AtomicU64::new(0),
             refused_windows: AtomicU64::new(0),
             mender: OnceLock::new(),
         });
@@ -203,11 +206,11 @@ impl Copying {
     pub fn statistics(&self) -> Vec<(&'static str, u64)> {
         let shared = &self.shared;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let windows = lock(&shared.hardware).windows.len() as u64;
         vec![
+            ("dma_up", u64::from(self.state() == CopyState::Working)),
             ("dma_failures", read(&shared.failures)),
             ("dma_restarts", read(&shared.restarts)),
-            ("dma_regions", windows),
+            ("dma_regions", read(&shared.windows)),
             ("dma_refused_regions", read(&shared.refused_windows)),
         ]
     }
@@ -333,10 +336,18 @@ impl Reach for Shared {
         match attached {
             Ok(region) => {
                 windows.push(region.clone());
+                self.windows.store(windows.len() as u64, Ordering::Relaxed);
                 Ok(region)
             }
             Err(reason) => {
-                self.refused_windows.fetch_add(1, Ordering::Relaxed);
+                // Virtual machines can make it happen as often as they like.
+                let count = self.refused_windows.fetch_add(1, Ordering::Relaxed) + 1;
+                if count.is_power_of_two() {
+                    tracing::warn!(
+                        "{} MiB of guest memory are copied from and to by the CPU alone: {reason} (refusal {count})",
+                        len >> 20
+                    );
+                }
                 Err(reason)
             }
         }
@@ -346,6 +357,7 @@ impl Reach for Shared {
         let mut hardware = lock(&self.hardware);
         let Hardware { device, space, windows, .. } = &mut *hardware;
         windows.retain(|other| other.id() != window.id());
+        self.windows.store(windows.len() as u64, Ordering::Relaxed);
         let unmapped = device.as_mut().map_or(Ok(()), |device| device.unmap(window));
         match unmapped {
             Ok(()) => space.release(window.iova(), window.len() as u64),

@@ -291,7 +291,9 @@ impl Forwarder {
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         let ports = self.stations.iter().map(Station::statistics).collect();
-        Statistics { elapsed: self.started.elapsed(), ports, gone: self.gone, switch: self.switch_statistics() }
+        let copying = self.copying().map(|copying| copying.statistics()).unwrap_or_default();
+        let (elapsed, switch) = (self.started.elapsed(), self.switch_statistics());
+        Statistics { elapsed, ports, gone: self.gone, switch, copying }
     }
 
     /// What has been counted for the port `name` since it came.

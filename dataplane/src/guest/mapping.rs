@@ -36,7 +36,7 @@ pub struct MapOptions {
     pub prefault: bool,
     /// An eventfd of ours that is written to when the memory is taken away, so that its session wakes up.
     pub wake: Option<Arc<OwnedFd>>,
-    /// A device that is to reach the regions of the memory by itself. Where it cannot, that is logged, and the memory is used without it.
+    /// A device that is to reach the regions of the memory by itself. Where it cannot, the memory is used without it.
     pub reach: Option<Arc<dyn Reach>>,
 }
 

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     suite.check("frames-both-ways-arrive-as-without-a-device", order::both_ways);
     suite.check("large-segments-arrive-whole", order::large);
     suite.check("completions-come-late-and-in-bursts", order::late);
+    suite.check("copies-are-finished-in-reverse", order::reversed);
     suite.check("an-error-at-each-position-of-a-batch-costs-nothing", faults::each_position);
     suite.check("a-device-that-halts-at-random-moments-costs-nothing", faults::halting);
     suite.check("a-device-that-vanishes-is-replaced-by-the-cpu-and-comes-back", faults::vanishing);

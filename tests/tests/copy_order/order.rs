@@ -1,18 +1,23 @@
 //! Order and content, with a device that does what it should.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use dataplane::copy::{Copying, Threshold};
 use dataplane::port::RingChoice;
+use drivers::bus::BusError;
 use lab::vm::{Content, Passage, Series, Vm};
 use models::ioat::{Fault, Planned, When};
+use models::wire::Null;
+use models::{card, dsa};
 
-use crate::scene::Scene;
+use crate::scene::{Scene, THRESHOLD};
 
 /// Lengths around the threshold, so that copies of both kinds follow each other in every batch.
 pub(crate) const MIXED: Content = Content::Plain(60, 1514);
 /// Longest time for one passage.
-const LIMIT: Duration = Duration::from_secs(40);
+const LIMIT: Duration = Duration::from_secs(30);
 
 const RINGS: [RingChoice; 2] = [RingChoice::Split, RingChoice::Packed];
 
@@ -60,7 +65,7 @@ pub(crate) fn mixed() -> Result<()> {
     Ok(())
 }
 
-/// Two machines that send to each other, so that one channel serves two queues.
+/// Two pairs of machines at a time, so that one channel serves two queues.
 pub(crate) fn both_ways() -> Result<()> {
     for ring in RINGS {
         let mut scene = Scene::set(2, false)?;
@@ -93,6 +98,36 @@ pub(crate) fn large() -> Result<()> {
         must_have_copied(&mut scene, 1000)?;
         machines.into_iter().try_for_each(Vm::detach)?;
         scene.end()?;
+    }
+    Ok(())
+}
+
+/// A device of the other kind, which finishes copies in reverse.
+pub(crate) fn reversed() -> Result<()> {
+    for (ring, chance) in [(RingChoice::Split, 255), (RingChoice::Packed, 64)] {
+        let faults = vec![dsa::Planned::new(dsa::Fault::CompleteReverse, When::Random { seed: 5, chance })];
+        let config = dsa::Config { queues: 1, faults, ..dsa::Config::default() };
+        let (function, device) = card::new(card::Options::named("dsa"), dsa::Dsa::new(config), Null)?;
+        let running = device.run()?;
+        let mut function = Some(function);
+        let copying = Copying::over("dsa".into(), 1, Threshold::Bytes(THRESHOLD), move || {
+            let gone = || BusError::Gone { device: "dsa".into(), reason: "it is there once".into() };
+            function.take().ok_or_else(gone)
+        })?;
+        let mut scene = Scene::over(1, false, Arc::default(), copying)?;
+        let mut machines = scene.pair(ring)?;
+        begin(8, &mut machines)?;
+        pass(8, MIXED, 60_000, 128, &mut machines)?;
+        pass(9, Content::Plain(60, 9014), 10_000, 24, &mut machines)?;
+        ensure!(scene.counted("vm1", "vm_dma_copies")? > 1000, "the device copied next to nothing");
+        ensure!(scene.counted("vm1", "vm_dma_failed_copies")? == 0, "copies failed");
+        machines.into_iter().try_for_each(Vm::detach)?;
+        scene.end()?;
+        let (faults, violations) = (running.control().faults(), running.control().violations());
+        ensure!(
+            faults.is_empty() && violations.is_empty(),
+            "the device did what it may not: {faults:?} {violations:?}"
+        );
     }
     Ok(())
 }

@@ -107,10 +107,15 @@ pub(crate) struct Scene {
 impl Scene {
     /// With so many pairs of ports, which are joined. Those of the last are the ones that listen, for `hostile` machines.
     pub(crate) fn set(pairs: usize, hostile: bool) -> Result<Self> {
-        let folder = leftovers::folder("copy-order")?;
         let bay = Arc::new(Bay::default());
         let plugged = Arc::clone(&bay);
         let copying = Copying::over("dma".into(), 1, Threshold::Bytes(THRESHOLD), move || plugged.connect())?;
+        Self::over(pairs, hostile, bay, copying)
+    }
+
+    /// As [`Scene::set`], with a device that is in no bay.
+    pub(crate) fn over(pairs: usize, hostile: bool, bay: Arc<Bay>, copying: Arc<Copying>) -> Result<Self> {
+        let folder = leftovers::folder("copy-order")?;
         let ports: Vec<NamedSpec> = (0..2 * pairs)
             .map(|number| {
                 let listens = hostile && number + 2 >= 2 * pairs;

@@ -24,6 +24,11 @@ pub(in crate::control) fn exposition(
     queues(&mut text, &ports.ports);
     drops(&mut text, &ports.ports);
     devices(&mut text, &ports.ports, clock);
+    if !ports.copying.is_empty() {
+        let help = "The device that copies to virtual machines: failures, restarts, and the memory that it reaches.";
+        let mut family = text.family("mirach_copy_engine", Kind::Gauge, help);
+        ports.copying.iter().for_each(|(name, value)| family.sample(&[("counter", name)], *value));
+    }
     if let Some(switch) = switch {
         engines(&mut text, &switch.engines);
         elements(&mut text, &switch.engines);

@@ -108,29 +108,29 @@ impl Bed {
             ensure!(started.elapsed() < PATIENCE, "the emulated machines do not come up");
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.pass(&[SMALL]).map(drop)
+        self.pass(&[SMALL], 0).map(drop)
     }
 
-    /// Measures for about `limit` cycles of the engine.
+    /// Measures for about `limit` cycles of the engine, whose rounds take `round` cycles.
     #[expect(clippy::cast_precision_loss, reason = "numbers to look at")]
-    pub(super) fn run(&mut self, limit: u64) -> anyhow::Result<Cost> {
+    pub(super) fn run(&mut self, limit: u64, round: u64) -> anyhow::Result<Cost> {
         let lengths = vec![self.size; self.batch.capacity() - 1];
         // To warm up.
         for _ in 0..20 {
-            self.pass(&lengths)?;
+            self.pass(&lengths, round)?;
         }
         let before = self.copies();
         let (mut spent, mut frames) = (0, 0);
         let begun = cycles();
         // However much of the time the machines take.
         while spent < limit && cycles().wrapping_sub(begun) < limit.saturating_mul(20) {
-            spent += self.pass(&lengths)?.0;
+            spent += self.pass(&lengths, round)?.0;
             frames += lengths.len() as u64;
         }
         let copies = self.copies() - before;
         let mut follows = Vec::with_capacity(FOLLOWS);
         for _ in 0..FOLLOWS {
-            follows.push(self.pass(&[self.size, SMALL])?.1);
+            follows.push(self.pass(&[self.size, SMALL], 0)?.1);
         }
         follows.sort_unstable();
         Ok(Cost {
@@ -147,8 +147,9 @@ impl Bed {
         to.desk.as_ref().map_or(0, |desk| desk.counts().copies)
     }
 
-    /// Passes frames of these lengths. Cycles of all calls of the engine that did something, and from the first of them to the end.
-    fn pass(&mut self, lengths: &[usize]) -> anyhow::Result<(u64, u64)> {
+    /// Passes frames of these lengths. Cycles of all calls of the engine that did something, and from the first of them to the end. The engine looks
+    /// for finished copies every `round` cycles.
+    fn pass(&mut self, lengths: &[usize], round: u64) -> anyhow::Result<(u64, u64)> {
         let [sender, receiver] = &mut self.machines;
         // Whatever came before is gone by now: there is room.
         let mut outgoing = Batch::new(lengths.len());
@@ -183,9 +184,15 @@ impl Bed {
                 first.get_or_insert(began);
                 last = now;
             }
-            let underway = self.copier.as_ref().map_or(0, |(copier, _)| copier.underway());
-            if received == lengths.len() && self.batch.is_empty() && underway == 0 {
+            let idle = self.copier.as_ref().is_none_or(|(copier, _)| copier.underway() == 0);
+            // What was left on the desk and not begun with is underway, too.
+            if received == lengths.len() && self.batch.is_empty() && idle && to.tx.reclaim() == 0 {
                 break;
+            }
+            if !idle {
+                while cycles().wrapping_sub(now) < round {
+                    std::hint::spin_loop();
+                }
             }
             ensure!(started.elapsed() < PATIENCE, "{received} of {} frames came to the engine", lengths.len());
         }

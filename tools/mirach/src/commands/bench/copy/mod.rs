@@ -1,13 +1,15 @@
 //! `mirach bench copy`: what a frame from one virtual machine to another costs the engine's core, when the engine copies it and when a device does.
 //!
 //! The calling thread is the engine: it calls the queues of two vhost-user ports and the copier, as an engine does, and times these calls alone. The machines
-//! are emulated, by the same thread, between the timed calls. Calls that found nothing to do do not count: an engine has other work then. The device is a software
+//! are emulated, by the same thread, between the timed calls. Calls that found nothing to do do not count: an engine has other work then, and looks again a
+//! few microseconds later. The device is a software
 //! I/OAT on another core unless one is named, so what the engine's core saves is real, and how fast the device is is not.
 
 mod bed;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use dataplane::clock::CycleClock;
@@ -22,11 +24,14 @@ use serde_json::json;
 use self::bed::{Bed, Cost};
 use crate::cli::CopyArguments;
 use crate::output;
-use crate::report::round;
+use crate::report;
 use crate::table::Table;
 
 /// Frames of so many bytes and more are left to the device where that is measured: all lengths that are.
 const THRESHOLD: u32 = 512;
+
+/// How often the engine looks for finished copies: a short round of one that has other work. Not where the delay is measured.
+const ROUND: Duration = Duration::from_micros(5);
 
 /// A software I/OAT, while it is needed.
 type Model = Running<ioat::Ioat, Null>;
@@ -55,13 +60,14 @@ pub(crate) fn execute(arguments: &CopyArguments) -> anyhow::Result<ExitCode> {
     if !arguments.json {
         output::line(&format!("{about}\n"))?;
     }
+    let round = clock.cycles_in(ROUND);
     let mut table = Table::new(
         0,
         ["bytes", "cycles/byte", "with device", "saved", "copies/frame", "small behind it, us", "with device"],
     );
     for (size, plain, offloaded) in &mut beds {
-        let limit = clock.cycles_in(std::time::Duration::from_secs_f64(arguments.seconds));
-        let costs = [plain.run(limit)?, offloaded.run(limit)?];
+        let limit = clock.cycles_in(Duration::from_secs_f64(arguments.seconds));
+        let costs = [plain.run(limit, round)?, offloaded.run(limit, round)?];
         if arguments.json {
             for (offload, cost) in [false, true].into_iter().zip(costs) {
                 output::json(&line(*size, offload, &cost, clock, &about))?;
@@ -126,10 +132,10 @@ fn line(size: u32, offload: bool, cost: &Cost, clock: CycleClock, device: &str) 
         "frame_bytes": size,
         "offload": offload,
         "device": device,
-        "cycles_per_byte": round(cost.cycles_per_byte, 4),
-        "cycles_per_frame": round(cost.cycles_per_byte * f64::from(size), 1),
-        "copies_per_frame": round(cost.copies_per_frame, 2),
-        "small_behind_us": round(microseconds(cost.small_behind, clock), 3),
+        "cycles_per_byte": report::round(cost.cycles_per_byte, 4),
+        "cycles_per_frame": report::round(cost.cycles_per_byte * f64::from(size), 1),
+        "copies_per_frame": report::round(cost.copies_per_frame, 2),
+        "small_behind_us": report::round(microseconds(cost.small_behind, clock), 3),
         "frames": cost.frames,
     })
 }
