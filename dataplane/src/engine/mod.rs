@@ -207,6 +207,7 @@ impl Engine {
     /// # Errors
     /// When the system has no thread, eventfd or epoll for it, or does not let it run on its core. The queues come back
     /// beside the error.
+    #[expect(clippy::result_large_err, reason = "all queues come back with the error, which comes once in a while")]
     pub fn start(self) -> Result<Running, (EngineError, Finished)> {
         let Self { number, core, config, load, clock, bell } = self;
         let failure = |action, source: std::io::Error| EngineError::System { engine: number, action, source };

@@ -62,6 +62,7 @@ impl Running {
     /// # Errors
     /// When the system cannot watch a queue's wake-up: the queues come back beside the error. When the engine does not answer or has ended: it keeps the
     /// queues, and [`Running::stop`] gives them back.
+    #[expect(clippy::result_large_err, reason = "all queues come back with the error, which comes once in a while")]
     pub fn add(&mut self, load: Load) -> Result<(), (EngineError, Finished)> {
         let mut roster = Roster::of(load, self.counts);
         let more = roster.counts();
