@@ -14,8 +14,8 @@ use crate::{binaries, tools};
 /// Where Debian's package `busybox-static` puts its binary.
 const BUSYBOX: &str = "/bin/busybox";
 
-/// The one module that is not in the stock kernel's package.
-const DMA_TEST: &str = "dmatest";
+/// The modules that are not in the stock kernel's package.
+const OWN: [&str; 2] = ["dmatest", "direct-store"];
 
 const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
@@ -82,7 +82,7 @@ fn module_files(kernel: Kernel, modules: &[&str]) -> Result<Vec<(String, PathBuf
     let mut seen = BTreeSet::new();
     let mut files = Vec::new();
     for module in modules {
-        let folder = cache::entry(if *module == DMA_TEST { "dma-test" } else { kernel.entry() })?.join("modules");
+        let folder = cache::entry(if OWN.contains(module) { "dma-test" } else { kernel.entry() })?.join("modules");
         let path = folder.join("order");
         let order = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let line = order

@@ -1,11 +1,11 @@
 #!/bin/bash
-# Builds the kernel's own test of copy engines, which Debian leaves out, as a module for the stock kernel: from Debian's source of that
-# kernel, with Debian's compiler and headers, in a copy of the tree that is thrown away.
+# Builds two modules for the stock kernel: its own test of copy engines, which Debian leaves out, from Debian's source of that kernel, and an
+# instruction that the emulated processor does not have; with Debian's compiler and headers, in a copy of the tree that is thrown away.
 #
-# usage: dma-test.sh OUTPUT_FOLDER QEMU_TREE STOCK_KERNEL
-# makes: OUTPUT/modules/dmatest.ko, OUTPUT/modules/order (as stock-kernel.sh)
+# usage: dma-test.sh OUTPUT_FOLDER QEMU_TREE STOCK_KERNEL STOCK_KERNEL_SCRIPT DIRECT_STORE_SOURCE
+# makes: OUTPUT/modules/{dmatest,direct-store}.ko, OUTPUT/modules/order (as stock-kernel.sh)
 set -euo pipefail
-out=$1 tree=$2 kernel=$3
+out=$1 tree=$2 kernel=$3 source=$5
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
 release=$(cat "$kernel/release")
@@ -26,10 +26,11 @@ for package in "$work"/build/linux-headers-*.deb "$work"/build/linux-kbuild-*.de
 done
 dpkg-deb --fsys-tarfile "$work"/build/linux-source-*.deb | tar -xO ./usr/src/linux-source-6.12.tar.xz |
     tar -xJ -C "$work/build" --strip-components=3 --wildcards '*/drivers/dma/dmatest.c'
-echo 'obj-m := dmatest.o' > "$work/build/Makefile"
+cp "$source" "$work/build/direct-store.c"
+echo 'obj-m := dmatest.o direct-store.o' > "$work/build/Makefile"
 # Without type information for tracers, which would take one more tool.
 chroot "$work" make -s -C "/usr/src/linux-headers-$release" M=/build CONFIG_DEBUG_INFO_BTF_MODULES= modules
 
 mkdir -p "$out/modules"
-cp "$work/build/dmatest.ko" "$out/modules/"
-echo 'dmatest: dmatest.ko' > "$out/modules/order"
+cp "$work/build/dmatest.ko" "$work/build/direct-store.ko" "$out/modules/"
+printf '%s\n' 'dmatest: dmatest.ko' 'direct-store: direct-store.ko' > "$out/modules/order"

@@ -12,7 +12,8 @@ use crate::command::{logged, output, root};
 pub(crate) const TARGETS: [&str; 2] = ["x86_64-unknown-linux-musl", "x86_64-unknown-none"];
 
 /// What the guests' suites use: namespaces and traffic, the initramfs's shell, and what makes a Debian tree and a kernel.
-pub(crate) const PACKAGES: [&str; 14] = [
+pub(crate) const PACKAGES: [&str; 15] = [
+    "accel-config",
     "bc",
     "bison",
     "busybox-static",

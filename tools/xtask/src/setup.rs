@@ -63,10 +63,10 @@ const RECIPES: [Recipe; 4] = [
     },
     Recipe {
         name: "dma-test",
-        about: "the kernel's test of copy engines as a module for the stock kernel (about 2 minutes)",
+        about: "modules for the stock kernel: its test of copy engines, and a missing instruction (about 2 minutes)",
         script: "dma-test.sh",
-        // It is a module for that kernel and no other.
-        inputs: &["setup/stock-kernel.sh"],
+        // They are modules for that kernel and no other.
+        inputs: &["setup/stock-kernel.sh", "direct-store.c"],
         entries: &["qemu", "stock-kernel"],
     },
     Recipe {
