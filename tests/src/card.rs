@@ -75,13 +75,13 @@ impl Card {
         Self::start("ixgbe", 2, &model.arguments("cable"), here)
     }
 
-    /// A copy engine, with these arguments for `mirach device ioat`.
+    /// A copy engine of a kind, `ioat` or `dsa`, with these arguments for `mirach device`.
     ///
     /// # Errors
     ///
     /// It does not come up; the error has what the process printed.
-    pub fn copy_engine(arguments: &[&str]) -> Result<Self> {
-        Self::start("ioat", 1, arguments, here)
+    pub fn copy_engine(kind: &str, arguments: &[&str]) -> Result<Self> {
+        Self::start(kind, 1, arguments, here)
     }
 
     fn start(kind: &str, sockets: usize, arguments: &[&str], command: impl FnOnce(&[&str]) -> Command) -> Result<Self> {
