@@ -178,3 +178,62 @@ fn a_limit_changes_without_touching_flows() {
     let same = rig.handle.flows(&Default::default(), 10).unwrap().flows[0].clone();
     assert_eq!((same.index, same.packets), (flow.index, flow.packets));
 }
+
+/// A port that gets broadcasts, and one that does so or does not.
+fn crowd(both: bool) -> String {
+    let action = if both { "allow" } else { "deny" };
+    format!(
+        r#"
+        network = [{{ name = "red" }}]
+        group = [{{ name = "maybe", rules = [
+            {{ direction = "in", action = "{action}" }}, {{ direction = "out", action = "allow" }},
+        ] }}]
+        port = [
+            {{ name = "a", network = "red", macs = ["52:54:00:00:00:01"], addresses = ["10.0.0.1"] }},
+            {{ name = "b", network = "red", macs = ["52:54:00:00:00:02"], addresses = ["10.0.0.2"] }},
+            {{ name = "c", network = "red", macs = ["52:54:00:00:00:03"], addresses = ["10.0.0.3"], groups = ["maybe"] }},
+        ]
+        "#
+    )
+}
+
+#[test]
+fn packets_for_everybody_stay_in_order_while_others_come_and_go() {
+    let mut rig = Rig::configured(2, &crowd(false));
+    let (a, b) = (rig.slot("a"), rig.slot("b"));
+    let (mut number, mut expected) = (0, 0);
+    for turn in 0..60 {
+        let config = config(&crowd(turn % 2 == 0));
+        let handle = rig.handle.clone();
+        let applying = std::thread::spawn(move || handle.apply(config));
+        let mut rounds = 0;
+        while !applying.is_finished() || rounds < 20 {
+            let frames: Vec<Vec<u8>> = (0..8)
+                .map(|_| {
+                    number += 1;
+                    numbered((mac(1), EVERYBODY), ("10.0.0.1", "255.255.255.255"), 1, number - 1)
+                })
+                .collect();
+            let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+            rig.send_at(0, a, &frames);
+            rig.round();
+            rounds += 1;
+            for (slot, frame) in rig.sent.drain(..) {
+                if slot == b {
+                    assert_eq!(number_of(&frame).1, expected, "turn {turn}");
+                    expected += 1;
+                }
+            }
+        }
+        applying.join().unwrap().unwrap();
+    }
+    rig.until("all came", |rig| {
+        for (slot, frame) in rig.sent.drain(..) {
+            if slot == b {
+                assert_eq!(number_of(&frame).1, expected);
+                expected += 1;
+            }
+        }
+        expected == number
+    });
+}
