@@ -206,7 +206,7 @@ impl Brain {
     }
 
     /// Whether the sender may be who it says.
-    fn admit(
+    pub(super) fn admit(
         &self,
         key: &FlowKey,
         origin: Origin,

@@ -135,7 +135,8 @@ impl Brain {
         {
             return Fate::Stay;
         }
-        if !self.still_sends(key, origin.place) || self.is_elsewhere(key, origin) {
+        // Who may not send any more is told so by its next packet.
+        if self.admit(key, origin, None, &mut Steps::default()).is_err() || self.is_elsewhere(key, origin) {
             return Fate::Go;
         }
         let judged = self.judge(key, origin, &mut Steps::default());
@@ -201,11 +202,6 @@ impl Brain {
     /// The network itself, and those that have routes into it.
     pub(super) fn neighbourhood(&self, network: u16) -> BTreeSet<u16> {
         self.topology.neighbourhood(network)
-    }
-
-    fn still_sends(&self, key: &FlowKey, place: Place) -> bool {
-        let Some(attachment) = self.topology.attachment(place) else { return true };
-        !attachment.config.anti_spoofing || super::guard::spoofed(attachment, key, None).is_none()
     }
 
     /// Whether the sender is believed to be somewhere else. Its next packet is to be heard: it may have moved.

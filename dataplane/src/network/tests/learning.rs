@@ -97,6 +97,19 @@ fn a_router_knows_of_a_neighbour_that_moves_without_a_word() {
 }
 
 #[test]
+fn who_claims_what_belongs_to_another_stays_out() {
+    let mut world = World::new(&WORLD.replace(
+        "{ name = \"b\", network = \"red\", anti-spoofing = false }",
+        "{ name = \"b\", network = \"red\", macs = [\"52:54:00:00:00:02\"], addresses = [\"10.0.0.12\"] }",
+    ));
+    let claimed = world.send("a", &hello(2, 9));
+    assert_eq!(world.goes(&claimed.action), "Spoofed");
+    // Whatever else changes in the network.
+    let stale = world.brain.unbind("c");
+    assert_eq!(world.brain.fate(&claimed.key.unwrap(), &claimed.action, &stale, world.now), Fate::Go);
+}
+
+#[test]
 fn a_port_cannot_fill_the_memory_of_others() {
     let mut world = World::new(WORLD);
     for station in 10..20 {
