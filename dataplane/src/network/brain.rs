@@ -1,6 +1,6 @@
 //! All slow state of the switch, and the decision on a first packet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -44,6 +44,10 @@ pub struct Brain {
     pub(super) memory: HashMap<u16, Memory>,
     pub(super) connections: Connections,
     pub(super) sets: Sets,
+    /// Networks that got a set too few.
+    pub(super) refused: BTreeSet<u16>,
+    /// Passes over all flows so far ([`Brain::sweep`]).
+    pub(super) pass: u64,
     asked: HashMap<(u16, IpAddr), Duration>,
 }
 
@@ -340,12 +344,15 @@ impl Brain {
                     vlan: self.topology.attachment(*place).and_then(|it| it.vlan),
                 });
                 let members: Vec<Destination> = members.collect();
-                action.output = match self.sets.number(members) {
+                action.output = match self.sets.number(origin.network, members, self.pass) {
                     Some(number) => Output::Replicate(number),
-                    None => Output::Drop(Reason::TableFull as u8),
+                    None => {
+                        self.refused.insert(origin.network);
+                        Output::Drop(Reason::TableFull as u8)
+                    }
                 };
                 let memory = self.memory.entry(origin.network).or_default();
-                lasting = !judged.unknown || memory.remember_unknown(Mac(key.destination_mac().0));
+                lasting = !judged.unknown || memory.remember_unknown(Mac(key.destination_mac().0), self.pass);
             }
             Goal::Control(wanted) => {
                 action.output = Output::Local;

@@ -199,6 +199,26 @@ impl Brain {
         stale
     }
 
+    /// Notes that there is such a flow. To be called for each flow, one after another: what there is for flows is kept by that.
+    pub fn mark(&mut self, key: &FlowKey, action: &Action) {
+        let Output::Replicate(number) = action.output else { return };
+        self.sets.mark(number, self.pass);
+        let Some(origin) = self.origin(key) else { return };
+        if let Some(memory) = self.memory.get_mut(&origin.network) {
+            memory.mark_unknown(Mac(key.destination_mac().0), self.pass);
+        }
+    }
+
+    /// Gives up what is for flows that do not exist any more. To be called when all that there are were marked ([`Brain::mark`]) since it was called last; those
+    /// that were decided on since then need not be. Whether sets were given up, and the flows that may find room by that.
+    pub fn sweep(&mut self) -> (bool, Stale) {
+        let given_up = self.sets.sweep(self.pass);
+        self.memory.values_mut().for_each(|memory| memory.sweep_unknown(self.pass));
+        self.pass += 1;
+        let networks = if given_up { std::mem::take(&mut self.refused) } else { BTreeSet::new() };
+        (given_up, Stale { networks, stations: BTreeSet::new() })
+    }
+
     /// The network itself, and those that have routes into it.
     pub(super) fn neighbourhood(&self, network: u16) -> BTreeSet<u16> {
         self.topology.neighbourhood(network)

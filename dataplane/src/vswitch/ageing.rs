@@ -36,11 +36,13 @@ pub(super) struct Ageing {
     /// Cycles at which this pass and the one before began.
     began: u64,
     before: u64,
+    /// Flows got other indices in this pass, so that it has not seen all of them.
+    disturbed: bool,
 }
 
 impl Default for Ageing {
     fn default() -> Self {
-        Self { due: Duration::ZERO, pass: PASS, idle: IDLE, cursor: 0, left: 0, began: 0, before: 0 }
+        Self { due: Duration::ZERO, pass: PASS, idle: IDLE, cursor: 0, left: 0, began: 0, before: 0, disturbed: false }
     }
 }
 
@@ -48,6 +50,11 @@ impl Ageing {
     /// How long it is till the next tick.
     pub(super) fn until_tick(&self, now: Duration) -> Duration {
         if self.left > 0 { Duration::ZERO } else { self.due.saturating_sub(now) }
+    }
+
+    /// Flows got other indices.
+    pub(super) fn disturb(&mut self) {
+        self.disturbed = true;
     }
 
     /// Flows are forgotten when they were not used for so long, for tests.
@@ -104,7 +111,10 @@ impl State {
             let silent = cycles.saturating_sub(flow.counts.last_seen);
             if silent >= idle && flow.state == FlowState::Active {
                 gone.push(index);
-            } else if flow.counts.packets > 0 && flow.counts.last_seen >= before {
+                return;
+            }
+            brain.mark(&flow.key, &flow.action);
+            if flow.counts.packets > 0 && flow.counts.last_seen >= before {
                 let ago = Duration::from_nanos(clock.nanoseconds(silent));
                 brain.seen(&flow.key, time.saturating_sub(ago));
             }
@@ -118,8 +128,22 @@ impl State {
             self.ageing.cursor = 0;
             self.ageing.before = self.ageing.began;
             self.ageing.began = cycles;
+            self.end_pass();
         }
         self.ageing.left > 0
+    }
+
+    /// All flows were looked at: what is for others can go.
+    fn end_pass(&mut self) {
+        // A change has decided on flows that are in no table yet.
+        if std::mem::take(&mut self.ageing.disturbed) || self.is_changing() {
+            return;
+        }
+        let (given_up, stale) = self.brain.sweep();
+        self.walk.add(stale);
+        if given_up {
+            self.publish();
+        }
     }
 
     /// Keeps some places free in a table that cannot grow: those of flows that are used least.

@@ -183,6 +183,7 @@ impl State {
         match made {
             Ok(made) => {
                 self.walk.finish(change.walk);
+                self.ageing.disturb();
                 self.adopt_change(Some(&made.table), Some((change.lines, change.reply)));
             }
             Err(error) if change.tries < TRIES && self.begin_again(&error) => {

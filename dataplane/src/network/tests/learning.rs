@@ -156,3 +156,32 @@ fn a_station_behind_a_tunnel_is_learned_there() {
     assert!(announcement.key.is_none() && announcement.stale.is_some());
     assert_eq!(world.sends("a", &hello(1, 5)), "b");
 }
+
+#[test]
+fn what_was_remembered_for_flows_goes_with_them() {
+    let mut world = World::new(WORLD);
+    let unknown = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        udp((mac(1), [0x02, 0, 0, 1, high, low]), ("10.0.0.11", "10.0.0.12"), (1, 2))
+    };
+    let first = world.send("a", &unknown(0));
+    for number in 1..4096 {
+        assert!(world.send("a", &unknown(number)).key.is_some());
+    }
+    assert_eq!(world.send("a", &unknown(5000)).key, None, "as many as are remembered");
+    let (key, action) = (first.key.unwrap(), first.action);
+    // A pass over all flows, of which one is left, and another one.
+    for _ in 0..2 {
+        world.brain.mark(&key, &action);
+        assert_eq!(world.brain.sweep(), (false, Default::default()), "its set is in use");
+    }
+    assert!(world.send("a", &unknown(5000)).key.is_some());
+    assert!(world.send("b", &hello(2, 1)).stale.is_none());
+    let known = udp(([0x02, 0, 0, 1, 0, 0], mac(1)), ("10.0.0.12", "10.0.0.11"), (1, 2));
+    assert!(world.send("b", &known).stale.is_some(), "the one with a flow is remembered");
+    assert_eq!(world.brain.sets().count(), 1);
+    for given_up in [false, true, false] {
+        assert_eq!(world.brain.sweep().0, given_up);
+    }
+    assert_eq!(world.brain.sets().count(), 0);
+}

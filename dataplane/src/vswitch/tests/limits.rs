@@ -117,3 +117,27 @@ fn flows_that_nobody_uses_are_forgotten() {
     rig.until("the other one, too", |rig| rig.handle.statistics().unwrap().table.flows == 0);
     assert!(rig.handle.statistics().unwrap().control["expired"] >= 2);
 }
+
+#[test]
+fn sets_that_no_flow_leads_to_are_given_up() {
+    let mut rig = Rig::configured(1, &SLICES.replace("slice = \"small\"", ""));
+    let blue = rig.slot("blue1");
+    rig.set_idle(Duration::from_millis(600), Duration::from_millis(200));
+    let sets = |rig: &Rig| rig.handle.ask(|state| Ok(state.brain.sets().count())).unwrap();
+    let everybody = |ports| udp((mac(1), EVERYBODY), ("10.0.0.1", "255.255.255.255"), ports, b"x");
+    rig.send_at(0, blue, &[&everybody((1, 2))]);
+    assert_eq!(rig.reached(), ["blue2"]);
+    let start = Instant::now();
+    rig.until("several passes", |rig| {
+        rig.send_at(0, blue, &[&everybody((1, 2))]);
+        assert_eq!(sets(rig), 1, "it is in use");
+        start.elapsed() > Duration::from_secs(1)
+    });
+    rig.until("flow and set are gone", |rig| sets(rig) == 0);
+    let known = rig.handle.ask(|state| Ok(state.known_sets.len() + state.layout.sets.len())).unwrap();
+    assert_eq!(known, 0, "engines do not have it any more");
+    rig.settle();
+    rig.sent.clear();
+    rig.send_at(0, blue, &[&everybody((1, 2))]);
+    assert_eq!(rig.reached(), ["blue2"]);
+}
