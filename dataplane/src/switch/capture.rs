@@ -61,8 +61,8 @@ pub struct CaptureRequest {
     pub points: Vec<Point>,
     /// Only what came from this port or leaves for it.
     pub port: Option<PortSlot>,
-    /// Only what is of this domain.
-    pub domain: Option<Domain>,
+    /// Only what is of these domains.
+    pub domains: Option<Vec<Domain>>,
     /// Bytes of each packet that are kept.
     pub bytes: usize,
 }
@@ -114,7 +114,8 @@ pub struct Tap {
     number: u32,
     points: u32,
     port: Option<PortSlot>,
-    domain: Option<Domain>,
+    /// In their order.
+    domains: Option<Box<[Domain]>>,
     bytes: usize,
     pool: PacketPool,
     to: Producer<Captured>,
@@ -137,8 +138,12 @@ impl Tap {
         let (to, packets) = rtrb::RingBuffer::new(pool.capacity());
         let counters = Arc::new(CaptureCounters::default());
         let points = request.points.iter().fold(0, |bits, point| bits | point.bit());
-        let CaptureRequest { number, port, domain, bytes, .. } = *request;
-        let tap = Self { number, points, port, domain, bytes, pool, to, counters: Arc::clone(&counters) };
+        let CaptureRequest { number, port, bytes, .. } = *request;
+        let domains = request.domains.clone().map(|mut domains| {
+            domains.sort_unstable();
+            domains.into_boxed_slice()
+        });
+        let tap = Self { number, points, port, domains, bytes, pool, to, counters: Arc::clone(&counters) };
         (Box::new(tap), Capture { packets, counters })
     }
 
@@ -152,7 +157,8 @@ impl Tap {
     fn take(&mut self, packet: &Packet, sight: &Sight, cycle: u64) {
         let Sight { point, from, domain, to, reason } = *sight;
         let port_fits = self.port.is_none_or(|port| port == from || Some(port) == to);
-        if !port_fits || self.domain.is_some_and(|wanted| wanted != domain) {
+        let domain_fits = self.domains.as_ref().is_none_or(|wanted| wanted.binary_search(&domain).is_ok());
+        if !port_fits || !domain_fits {
             return;
         }
         let captured =

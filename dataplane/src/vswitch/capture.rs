@@ -35,8 +35,6 @@ pub(super) struct Names {
     pub(super) ports: HashMap<PortSlot, String>,
     /// Networks by the domains that lie in them alone.
     pub(super) networks: HashMap<Domain, String>,
-    /// Only packets of these domains; all when there is none.
-    pub(super) domains: Option<Vec<Domain>>,
     pub(super) clock: CycleClock,
 }
 
@@ -67,11 +65,9 @@ impl RunningCapture {
         for turn in 0..count {
             let engine = (self.next + turn) % count;
             let Some(capture) = self.captures.get_mut(engine) else { continue };
-            while let Ok(captured) = capture.packets.pop() {
-                if self.names.domains.as_ref().is_none_or(|wanted| wanted.contains(&captured.domain)) {
-                    self.next = (engine + 1) % count;
-                    return Some(self.named(engine, &captured));
-                }
+            if let Ok(captured) = capture.packets.pop() {
+                self.next = (engine + 1) % count;
+                return Some(self.named(engine, &captured));
             }
         }
         None

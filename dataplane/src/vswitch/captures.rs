@@ -34,10 +34,10 @@ impl State {
         if self.captures.len() >= MOST_TAPS {
             return Err(VswitchError::Capture(format!("there are {MOST_TAPS} already; end one of them")));
         }
-        let names = self.names(network);
+        let (names, domains) = self.names(network);
         let number = self.next_capture;
         let bytes = request.bytes.clamp(1, MOST_BYTES);
-        let wanted = switch::CaptureRequest { number, points: request.points.clone(), port, domain: None, bytes };
+        let wanted = switch::CaptureRequest { number, points: request.points.clone(), port, domains, bytes };
         let room = bytes.min(BUFFER);
         let count = PACKETS * bytes.div_ceil(room).min(4);
         let mut taps = Vec::new();
@@ -57,8 +57,8 @@ impl State {
         Ok(RunningCapture::new(number, captures, names, shared))
     }
 
-    /// What numbers in packets mean now.
-    fn names(&self, network: Option<u16>) -> Names {
+    /// What numbers in packets mean now, and the domains that lie in a network.
+    fn names(&self, network: Option<u16>) -> (Names, Option<Vec<Domain>>) {
         let topology = self.brain.topology();
         let ports = self.ports.iter().map(|(slot, port)| (slot, port.name.clone())).collect();
         let mut inside: HashMap<Domain, Vec<u16>> = HashMap::new();
@@ -78,6 +78,6 @@ impl State {
             [network] => Some((*domain, topology.networks.get(network)?.name.clone())),
             _ => None,
         });
-        Names { ports, networks: alone.collect(), domains: wanted, clock: self.options.clock }
+        (Names { ports, networks: alone.collect(), clock: self.options.clock }, wanted)
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 fn request(points: &[Point]) -> CaptureRequest {
-    CaptureRequest { number: 1, points: points.to_vec(), port: None, domain: None, bytes: 20 }
+    CaptureRequest { number: 1, points: points.to_vec(), port: None, domains: None, bytes: 20 }
 }
 
 #[test]
@@ -98,6 +98,19 @@ fn a_capture_can_be_of_one_port_and_there_is_room_for_some() {
     world.run(&[&numbered(1, 0)], 2);
     let taken: Vec<u64> = captures.iter().map(|capture| capture.counters.taken()).collect();
     assert_eq!(taken, [0, 0, 1, 0, 0]);
+}
+
+#[test]
+fn packets_of_other_domains_take_no_room() {
+    let mut world = World::new(layout());
+    let domains = Some(vec![domain(2), domain(1)]);
+    let (tap, capture) = Tap::new(&CaptureRequest { domains, ..request(&[Point::Receive]) }, pool(2));
+    world.desk.begin_capture(tap);
+    world.attend();
+    for port in [0, 1, 0, 2, 0] {
+        world.run(&[&numbered(1, 0)], port);
+    }
+    assert_eq!((capture.counters.taken(), capture.counters.missed()), (2, 0));
 }
 
 #[test]
