@@ -81,9 +81,13 @@ impl Queue {
 
     #[cold]
     fn hold(&mut self, packet: Packet, slot: &mut Slot, index: FlowIndex, context: &mut Context<'_>) {
+        let quota = context.layout.port(slot.from).map_or(0, |port| port.upcalls);
+        // Before it costs a copy.
+        if !self.hold.has_room(index, slot.from, quota) {
+            return self.refuse(packet, slot, Reason::HoldFull, context);
+        }
         let Some(packet) = self.keep(packet, slot, context) else { return };
         let held = Held { packet, from: slot.from, domain: slot.domain, since: context.now };
-        let quota = context.layout.port(slot.from).map_or(0, |port| port.upcalls);
         match self.hold.push(index, held, quota) {
             Ok(()) => context.statistics.flowing.waited += 1,
             Err(held) => self.refuse(held.packet, slot, Reason::HoldFull, context),

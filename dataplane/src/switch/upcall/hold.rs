@@ -104,6 +104,12 @@ impl Hold {
         None
     }
 
+    /// Whether there is room for a packet of the flow from this port, which may have `quota` packets here.
+    pub(in crate::switch) fn has_room(&self, index: FlowIndex, from: PortSlot, quota: u16) -> bool {
+        let allowed = self.by_port.get(usize::from(from.0)).is_some_and(|count| *count < quota);
+        allowed && self.free_cell != NONE && (self.free_flow != NONE || self.find(index).is_some())
+    }
+
     /// Puts a packet behind those of the flow. Its port may have `quota` packets here.
     ///
     /// # Errors

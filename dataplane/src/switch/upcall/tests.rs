@@ -53,6 +53,7 @@ proptest! {
                 let flows = model.values().filter(|queue| !queue.is_empty()).count();
                 let is_new = model.get(&flow).is_none_or(VecDeque::is_empty);
                 let fits = all < 20 && !(is_new && flows == 6);
+                prop_assert_eq!(hold.has_room(indices[flow], PortSlot(0), 99), fits);
                 prop_assert_eq!(hold.push(indices[flow], held(&mut pool, number), 99).is_ok(), fits);
                 if fits {
                     model.entry(flow).or_default().push_back(number);
