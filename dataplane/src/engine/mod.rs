@@ -27,7 +27,7 @@
 //! instead; then the others are not armed either. Control and other engines wake it by its [`Bell`]. An engine without anything to do sleeps until it gets
 //! something.
 
-mod adapt;
+pub(crate) mod adapt;
 mod command;
 mod idle;
 mod input;

@@ -3,7 +3,8 @@
 //! - [`Encapsulation`] says what a tunnel looks like. Control makes a [`Template`] of it once: all bytes of the outer headers. For each packet
 //!   [`encapsulate`] puts them in front and fills in what differs: lengths, checksums, traffic class, the UDP source port.
 //! - [`decapsulate`] checks a datagram and takes its outer headers off. [`Terminations`] says which tunnels end here, and what for.
-//! - [`neighbour`] reads and answers ARP and neighbour discovery; [`mtu`] tells a sender that its packet is too big.
+//! - [`neighbour`] reads and answers ARP and neighbour discovery; [`mtu`] tells a sender that its packet is too big, and one whose sender
+//!   allows it is cut into fragments.
 //!
 //! Payload is never touched: it may lie in a virtual machine's memory. What is still to be done for the inner frame (a partial checksum, cutting) stays to be
 //! done, by the port or in software for it, and the outer checksum is made such that it will be right afterwards.
@@ -16,6 +17,7 @@
 mod decapsulate;
 mod ecn;
 mod encapsulate;
+pub(crate) mod fragment;
 pub mod mtu;
 pub mod neighbour;
 mod reason;

@@ -17,6 +17,8 @@ pub struct PortFacts {
     pub domain: Domain,
     /// Frames in tunnels come from it, and control gets the others.
     pub underlay: bool,
+    /// Bytes of the longest IP packet that is routed to it; 0 when it has no limit.
+    pub mtu: u16,
     /// Packets of it that may be with control at a time, and as many may wait for their flow.
     pub upcalls: u16,
     /// Its share of engine time, beside others'. 1 is the normal one.

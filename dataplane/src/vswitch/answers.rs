@@ -3,16 +3,18 @@
 use std::net::IpAddr;
 
 use drivers::nic::MacAddress;
+use hugemem::{Packet, PacketPool};
 
 use super::engines::Raised;
 use super::state::State;
 use super::upcalls::drop_for;
 use crate::checksum;
+use crate::engine::adapt::segments;
 use crate::flow::{Action, Domain, Output};
 use crate::headers::{ETHERNET, Fragment, Headers, NetworkKind, TransportKind, parse};
 use crate::network::config::Mac;
 use crate::network::topology::Place;
-use crate::overlay::mtu;
+use crate::overlay::{fragment, mtu};
 use crate::overlay::neighbour::{self, Purpose};
 use crate::switch::{PortSlot, Reason};
 
@@ -137,19 +139,40 @@ impl State {
         });
     }
 
-    /// Tells a sender that its packet is too long for the tunnel, which carries frames of so many bytes, and drops it.
-    pub(super) fn tell_too_big(&mut self, raised: Raised, longest: u16) {
+    /// A packet is too long for its tunnel, or for the port that it is routed to, which take frames of so many bytes. It is cut where its sender allows that; others are told, and it is
+    /// dropped.
+    pub(super) fn too_big(&mut self, raised: Raised, longest: u16) {
+        let packet = raised.packet();
+        let headers = parse(packet.bytes(), packet.len());
+        if fragment::is_allowed(packet, &headers) {
+            let pieces = fragments(packet, usize::from(longest), &mut self.own);
+            return self.send_in_pieces(raised, pieces);
+        }
         self.tell(raised, Reason::TooLong, |packet, headers, answer| {
             let room = usize::from(longest).saturating_sub(usize::from(headers.network_at));
             mtu::too_big(packet, headers, room, answer)
         });
     }
 
+    /// Sends these in place of the packet, the way that it would have gone.
+    fn send_in_pieces(&mut self, raised: Raised, pieces: Option<Vec<Packet>>) {
+        let Some(pieces) = pieces else {
+            self.counters.no_buffer += 1;
+            return raised.send(&mut self.engines, drop_for(Reason::NoBuffer), None);
+        };
+        let action = self.action_for(&raised);
+        let (engine, from, domain) = (raised.engine, raised.from, raised.domain);
+        self.counters.fragmented += 1;
+        drop(raised.take(&mut self.engines));
+        let Some(desk) = self.engines.desk(engine) else { return };
+        pieces.into_iter().for_each(|piece| desk.originate(piece, from, domain, action));
+    }
+
     fn tell(
         &mut self,
         raised: Raised,
         reason: Reason,
-        make: impl FnOnce(&hugemem::Packet, &Headers, &mut hugemem::Packet) -> bool,
+        make: impl FnOnce(&Packet, &Headers, &mut Packet) -> bool,
     ) {
         let now = self.now();
         let (engine, from, domain) = (raised.engine, raised.from, raised.domain);
@@ -177,6 +200,21 @@ impl State {
             desk.originate(packet, from, domain, action);
         }
     }
+}
+
+/// The packet, or each of its segments, in fragments.
+fn fragments(packet: &Packet, longest: usize, pool: &mut PacketPool) -> Option<Vec<Packet>> {
+    let cut = |packet: &Packet, pool: &mut PacketPool| {
+        fragment::fragments(packet, &parse(packet.bytes(), packet.len()), longest, pool)
+    };
+    if packet.metadata().segmentation.is_none() {
+        return cut(packet, pool);
+    }
+    let mut pieces = Vec::new();
+    for segment in segments(packet, pool)? {
+        pieces.extend(cut(&segment, pool)?);
+    }
+    Some(pieces)
 }
 
 /// Whether a frame is a whole echo request whose headers lie in `view`.

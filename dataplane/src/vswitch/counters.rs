@@ -38,6 +38,8 @@ counters! {
     answered,
     /// Senders that were told that their packet did not get there.
     told,
+    /// Packets that were too long and went in fragments.
+    fragmented,
     /// Questions for addresses.
     asked,
     /// Packets that waited for an address or a change.

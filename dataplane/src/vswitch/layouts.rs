@@ -66,7 +66,7 @@ impl State {
             let domain = Domain::port(u32::try_from(port.facts.number).unwrap_or(u32::MAX));
             let share = shares.get(port.name.as_str()).copied().unwrap_or(1).max(1);
             let underlay = underlay == Some(port.name.as_str());
-            let facts = PortFacts { domain, underlay, upcalls: UPCALLS, share };
+            let facts = PortFacts { domain, underlay, mtu: port.facts.mtu, upcalls: UPCALLS, share };
             if let Some(place) = layout.ports.get_mut(usize::from(slot.0)) {
                 *place = Some(facts);
             }

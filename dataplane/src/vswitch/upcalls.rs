@@ -27,7 +27,7 @@ impl State {
         match why {
             Why::Miss | Why::Asked | Why::Local | Why::TooBig(0) => self.first_packet(raised),
             Why::TimeExceeded => self.tell_expired(raised),
-            Why::TooBig(longest) => self.tell_too_big(raised, longest),
+            Why::TooBig(longest) => self.too_big(raised, longest),
             Why::Underlay => self.take_underlay(raised),
         }
     }
@@ -60,6 +60,17 @@ impl State {
         if says_who {
             self.go_on_with_addresses(&key);
         }
+    }
+
+    /// What is done to a packet that was decided on: by its flow, or, when there was no room for one, as it was.
+    pub(super) fn action_for(&mut self, raised: &Raised) -> Action {
+        if let Some(flow) = self.writer.lookup(&raised.key).and_then(|index| self.writer.get(index)) {
+            return flow.action;
+        }
+        let now = self.now();
+        let view = raised.packet().bytes();
+        let headers = parse(view, raised.packet().len());
+        self.brain.decide(&First { key: raised.key, headers: &headers, view, now }).action
     }
 
     fn carry_out(&mut self, raised: Raised, decision: Decision) {

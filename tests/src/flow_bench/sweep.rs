@@ -96,7 +96,7 @@ impl Bench {
     }
 
     fn pipeline(reader: Reader, clock: CycleClock) -> Result<Pipeline> {
-        let facts = PortFacts { domain: DOMAIN, underlay: false, upcalls: 8, share: 1 };
+        let facts = PortFacts { domain: DOMAIN, underlay: false, mtu: 0, upcalls: 8, share: 1 };
         let layout = Layout {
             ports: vec![Some(facts), None],
             tunnels: Vec::new(),

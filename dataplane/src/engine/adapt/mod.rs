@@ -223,6 +223,19 @@ impl Adapter {
     }
 }
 
+/// All segments of a packet that is to be cut. `None` when it cannot be, or when there are not enough buffers.
+pub(crate) fn segments(packet: &Packet, pool: &mut PacketPool) -> Option<Vec<Packet>> {
+    let segmentation = packet.metadata().segmentation?;
+    let (mut state, mut segments) = (None, Vec::new());
+    loop {
+        match cut::step(packet, segmentation, &mut state, pool) {
+            Step::Piece(segment) => segments.push(segment),
+            Step::Done => return Some(segments),
+            _ => return None,
+        }
+    }
+}
+
 /// Moves up to `limit` packets as they are.
 fn pass(batch: &mut Batch, stage: &mut Batch, limit: usize) {
     for packet in batch.drain_front(limit.min(stage.room())) {

@@ -320,6 +320,7 @@ impl World {
         let facts = |(number, share): (usize, &u16)| PortFacts {
             domain: domain(u16::try_from(number).unwrap()),
             underlay: false,
+            mtu: 0,
             upcalls: 100,
             share: *share,
         };

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod fragments;
 mod mtu;
 mod mutations;
 mod neighbour;

@@ -5,6 +5,7 @@ use hugemem::Packet;
 use super::{Context, Element, LookUp};
 use crate::flow::{FlowIndex, FlowKey, Output};
 use crate::headers::{Headers, NetworkKind};
+use crate::switch::outputs::PortSlot;
 use crate::switch::reason::Reason;
 use crate::switch::set::Set;
 use crate::switch::slots::{Slots, Verdict};
@@ -39,8 +40,13 @@ impl Element for Policy {
         for place in slots.live.and(slots.wants.rewrite).places() {
             let slot = slots.get(place);
             let is_ip = matches!(slot.headers.network, NetworkKind::Ipv4 | NetworkKind::Ipv6);
-            if slot.action.decrements_ttl() && is_ip && slot.headers.ttl <= 1 {
+            if !slot.action.decrements_ttl() || !is_ip {
+                continue;
+            }
+            if slot.headers.ttl <= 1 {
                 slots.settle(place, Verdict::Up(Why::TimeExceeded));
+            } else if let Some(room) = too_long_for_port(place, slots, context) {
+                slots.settle(place, Verdict::Up(Why::TooBig(room)));
             }
         }
         let far = slots.wants.tunnel.or(slots.wants.replicate);
@@ -48,6 +54,16 @@ impl Element for Policy {
             tunnels(slots.live.and(far), slots, context);
         }
     }
+}
+
+/// Bytes of the longest frame that the port takes which a packet is routed to, when it is longer.
+fn too_long_for_port(place: usize, slots: &Slots, context: &Context<'_>) -> Option<u16> {
+    let slot = slots.get(place);
+    let Output::Port(to) = slot.action.output() else { return None };
+    let mtu = context.layout.port(PortSlot(to)).map_or(0, |port| port.mtu);
+    let room = mtu.saturating_add(slot.headers.network_at);
+    let packet = slots.packets.as_slice().get(place)?;
+    (mtu > 0 && longest(packet, &slot.headers) > usize::from(room)).then_some(room)
 }
 
 /// Checks that packets fit through their tunnel, and names their flows.

@@ -41,7 +41,7 @@ fn domain(slot: u16) -> Domain {
 
 fn layout() -> Layout {
     let facts =
-        |slot| PortFacts { domain: domain(slot), underlay: PortSlot(slot) == UNDERLAY, upcalls: 4000, share: 1 };
+        |slot| PortFacts { domain: domain(slot), underlay: PortSlot(slot) == UNDERLAY, mtu: 0, upcalls: 4000, share: 1 };
     let port = |slot| Some(facts(slot));
     Layout {
         ports: (0..5).map(port).collect(),

@@ -316,7 +316,7 @@ fn what_waits_for_too_long_is_dropped() {
 #[test]
 fn a_port_cannot_fill_control_for_others() {
     let mut layout = layout();
-    layout.ports[0] = Some(PortFacts { domain: domain(0), underlay: false, upcalls: 5, share: 1 });
+    layout.ports[0] = Some(PortFacts { domain: domain(0), underlay: false, mtu: 0, upcalls: 5, share: 1 });
     let mut world = World::new(layout);
     let frames: Vec<Vec<u8>> = (0..20).map(|flow| numbered(flow, 0)).collect();
     let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();

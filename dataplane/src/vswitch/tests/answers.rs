@@ -146,3 +146,27 @@ fn a_port_whose_packets_wait_leaves_room_for_those_of_others() {
     rig.until("it comes through", |rig| rig.sent.iter().any(|(_, frame)| frame.ends_with(&[0, 0, 0, 1, 0, 0, 0, 0])));
     rig.assert_balanced();
 }
+
+#[test]
+fn a_router_says_what_the_port_behind_it_takes() {
+    let mut rig = Rig::configured(1, ROUTED);
+    let packet = |len, forbidden| {
+        let mut frame = udp((mac(1), ROUTER), ("10.0.0.1", "10.1.0.3"), (1, 2), &vec![7; len - 28]);
+        let mut header = etherparse::Ipv4Header::from_slice(&frame[14..]).unwrap().0;
+        header.dont_fragment = forbidden;
+        header.header_checksum = header.calc_header_checksum();
+        frame[14..34].copy_from_slice(&header.to_bytes());
+        frame
+    };
+    rig.send("red1", &packet(1500, true));
+    assert_eq!(rig.next("blue1").len(), 1514);
+    rig.send("red1", &packet(1501, true));
+    let news = rig.next("red1");
+    assert_whole(&news);
+    assert_eq!((news[34], news[35], &news[40..42]), (3, 4, &1500_u16.to_be_bytes()[..]));
+    rig.send("red1", &packet(1900, false));
+    let pieces = [rig.next("blue1"), rig.next("blue1")];
+    assert_eq!(pieces.each_ref().map(|piece| piece.len() - 34), [1480, 1880 - 1480]);
+    assert!(pieces.iter().all(|piece| (piece[22], &piece[..6]) == (63, &mac(3)[..])), "routed like others");
+    rig.assert_balanced();
+}

@@ -3,6 +3,7 @@
 use super::frames::*;
 use super::rig::*;
 use crate::overlay::neighbour::{Purpose, read};
+use crate::switch::Reason;
 use crate::vswitch::report::TunnelState;
 
 fn host(number: u8) -> String {
@@ -107,9 +108,40 @@ fn who_sends_too_much_for_the_tunnel_hears_of_it() {
     rig.assert_balanced();
 }
 
+#[test]
+fn who_allows_fragments_gets_through_a_tunnel_that_is_too_narrow() {
+    let mut rig = Rig::configured(1, &host(1));
+    let own = answer(&mut rig, PEER);
+    rig.send("up", &vxlan(PEER, own, &numbered((mac(2), mac(1)), ("10.0.0.2", "10.0.0.1"), 2, 0)));
+    rig.next("vm1");
+    let mut long = udp((mac(1), mac(2)), ("10.0.0.1", "10.0.0.2"), (1, 2), &[7; 1472]);
+    may_fragment(&mut long);
+    rig.send("vm1", &long);
+    let pieces = [rig.next("up"), rig.next("up")];
+    assert_eq!(pieces[0].len(), 50 + 14 + 20 + 1424);
+    assert_eq!([&pieces[0][84..], &pieces[1][84..]].concat(), long[34..]);
+    for (piece, word) in pieces.iter().zip([[0x20, 0], (1424_u16 / 8).to_be_bytes()]) {
+        assert_eq!((&piece[50..62], &piece[70..72]), (&long[..12], &word[..]));
+        let header = etherparse::Ipv4Header::from_slice(&piece[64..]).unwrap().0;
+        assert_eq!(header.header_checksum, header.calc_header_checksum());
+    }
+    rig.settle();
+    assert!(rig.sent.is_empty(), "nobody is told");
+    assert_eq!((rig.drops(Reason::TooLong), rig.handle.statistics().unwrap().control["fragmented"]), (0, 1));
+    rig.assert_balanced();
+}
+
+fn may_fragment(frame: &mut [u8]) {
+    set_dont_fragment(frame, false);
+}
+
 fn dont_fragment(frame: &mut [u8]) {
+    set_dont_fragment(frame, true);
+}
+
+fn set_dont_fragment(frame: &mut [u8], value: bool) {
     let mut header = etherparse::Ipv4Header::from_slice(&frame[14..]).unwrap().0;
-    header.dont_fragment = true;
+    header.dont_fragment = value;
     header.header_checksum = header.calc_header_checksum();
     frame[14..34].copy_from_slice(&header.to_bytes());
 }
