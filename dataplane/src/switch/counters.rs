@@ -1,7 +1,9 @@
 //! What the pipeline counts: an engine's own numbers, which it publishes by plain stores for control to read.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::meter::Demand;
 use super::reason::Reason;
 use super::stage::Stage;
 use crate::headers::Malformed;
@@ -196,6 +198,8 @@ pub struct SwitchCells {
     pub waited: SharedHistogram,
     /// Cycles that packets were with control.
     pub with_control: SharedHistogram,
+    /// What packets asked of its meters.
+    pub demand: Arc<Demand>,
 }
 
 impl Default for SwitchCells {
@@ -205,6 +209,7 @@ impl Default for SwitchCells {
             through: SharedHistogram::new(),
             waited: SharedHistogram::new(),
             with_control: SharedHistogram::new(),
+            demand: Arc::default(),
         }
     }
 }

@@ -3,6 +3,9 @@
 //! An engine owns its buckets; control sets their rates and gives each engine its share. A bucket may have a parent (a virtual machine's is
 //! inside its slice's): a packet passes when both have room, and takes from neither otherwise.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 /// Meters that an engine has room for. Number 0 stands for no meter.
 pub const METERS: usize = 4096;
 
@@ -71,17 +74,51 @@ struct Meter {
     parent: u16,
 }
 
+/// What packets asked of the meters of one engine, whether they were let through or not. The engine counts, and control divides limits by it.
+#[derive(Debug)]
+pub struct Demand(Box<[[AtomicU64; 2]]>);
+
+impl Default for Demand {
+    fn default() -> Self {
+        Self((0..METERS).map(|_| [const { AtomicU64::new(0) }; 2]).collect())
+    }
+}
+
+impl Demand {
+    /// Packets and bytes that came to a meter since the engine runs.
+    #[must_use]
+    pub fn of(&self, number: u16) -> [u64; 2] {
+        let counts = self.0.get(usize::from(number));
+        counts.map_or([0; 2], |counts| counts.each_ref().map(|count| count.load(Ordering::Relaxed)))
+    }
+
+    /// Counts a packet. Only one thread does.
+    #[inline]
+    fn count(&self, number: u16, bytes: u64) {
+        let Some(counts) = self.0.get(usize::from(number)) else { return };
+        for (count, more) in counts.iter().zip([1, bytes]) {
+            count.store(count.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+        }
+    }
+}
+
 /// The meters of one engine.
 #[derive(Debug)]
 pub(super) struct Meters {
     meters: Box<[Meter]>,
+    demand: Arc<Demand>,
     cycles_per_second: u64,
 }
 
 impl Meters {
     /// Meters without limits, for a cycle counter of this rate.
     pub(super) fn new(cycles_per_second: u64) -> Self {
-        Self { meters: vec![Meter::default(); METERS].into_boxed_slice(), cycles_per_second }
+        Self { meters: vec![Meter::default(); METERS].into_boxed_slice(), demand: Arc::default(), cycles_per_second }
+    }
+
+    /// What packets ask of them.
+    pub(super) fn demand(&self) -> &Arc<Demand> {
+        &self.demand
     }
 
     /// Sets what meter `number` allows from cycle `now` on. What it let through before still counts. `false` when there is no such meter.
@@ -113,6 +150,7 @@ impl Meters {
             }
             // A meter that does not exist limits nothing.
             let Some(meter) = self.meters.get(usize::from(next)) else { break };
+            self.demand.count(next, bytes as u64);
             if !meter.bytes.has_room(bytes as u64, now) || !meter.packets.has_room(1, now) {
                 return false;
             }
@@ -177,6 +215,8 @@ mod tests {
         let passed = (0..100).filter(|_| meters.pass(2, 64, SECOND)).count();
         assert_eq!(passed, 5);
         assert!(!meters.pass(3, 64, SECOND));
+        // A parent is asked for what its children let through.
+        assert_eq!([1, 2, 3].map(|number| meters.demand().of(number)), [[101, 6464], [100, 6400], [1, 64]]);
         // The parent's tokens come back, ten a second.
         assert!(meters.pass(3, 64, SECOND + SECOND / 10));
         assert!(!meters.pass(2, 64, SECOND + SECOND / 10));

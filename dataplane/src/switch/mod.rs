@@ -34,7 +34,7 @@ pub use coprocessor::{CoprocessorEnd, CoprocessorRings, Handed, INCOMING, MOST_C
 pub use counters::{Flowing, StageStatistics, SwitchCells, SwitchStatistics};
 pub use explain::Explained;
 pub use layout::{Layout, MOST_MIRRORS, Member, PortFacts, Target, TunnelTo};
-pub use meter::{METERS, Rate};
+pub use meter::{Demand, METERS, Rate};
 pub use nat::{Endpoint, NatTable, Translation};
 pub use outputs::{Outputs, PortSlot};
 pub use pipeline::{Pipeline, PipelineOptions};

@@ -100,13 +100,15 @@ impl Pipeline {
     #[must_use]
     pub fn new(reader: Reader, layout: Arc<Layout>, pool: PacketPool, options: &PipelineOptions) -> (Self, Desk) {
         let (link, desk) = rings(options.upcalls, options.orders, usize::from(options.ports));
+        let meters = Meters::new(options.clock.cycles_per_second());
+        let cells = SwitchCells { demand: Arc::clone(meters.demand()), ..SwitchCells::default() };
         let pipeline = Self {
             slots: Slots::new(),
             layout,
             pool,
             coprocessors: Coprocessors::new(),
             statistics: SwitchStatistics::default(),
-            cells: Arc::default(),
+            cells: Arc::new(cells),
             taps: Taps::default(),
             tracers: Tracers::default(),
             hold_limit: options.clock.cycles_in(options.hold),
@@ -115,7 +117,7 @@ impl Pipeline {
             parse: Parse,
             look_up: LookUp::new(reader),
             policy: Policy,
-            metering: Metering { meters: Meters::new(options.clock.cycles_per_second()) },
+            metering: Metering { meters },
             hand_over: HandOver::default(),
             mirror: Mirror,
             rewriting: Rewriting,

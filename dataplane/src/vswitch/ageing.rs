@@ -85,6 +85,7 @@ impl State {
         self.ask_underlay();
         self.drop_expired();
         self.make_room();
+        self.divide_limits();
         self.writer.collect();
         let ticks = u32::try_from(self.ageing.pass.as_millis() / TICK.as_millis()).unwrap_or(1).max(1);
         let bound = self.writer.bound();

@@ -106,9 +106,11 @@ impl Engines {
         self.each(|desk| desk.detach_coprocessor(number));
     }
 
-    /// Sets a meter in all engines.
-    pub(super) fn set_meter(&mut self, number: u16, rate: Rate) {
-        self.each(|desk| desk.set_meter(number, rate));
+    /// Sets a meter in one engine.
+    pub(super) fn set_meter(&mut self, engine: usize, number: u16, rate: Rate) {
+        if let Some(desk) = self.desk(engine) {
+            desk.set_meter(number, rate);
+        }
     }
 
     /// Begins a capture in one.

@@ -1,7 +1,8 @@
 //! Rate limits and quotas as the configuration has them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
+use super::shares::PARTS;
 use super::state::State;
 use crate::flow::FlowKey;
 use crate::network::topology::Limit;
@@ -17,10 +18,12 @@ const LEAST_PACKETS: u64 = 8;
 /// New flows, a second, for which a slice that has as many as it may gives up older ones. Whoever makes more of them keeps the thread busy for all.
 pub(super) const DISPLACED_A_SECOND: u32 = 10_000;
 
-/// What one of `engines` engines lets through, so that all of them together let through what the limit says.
-fn rate(limit: &Limit, engines: u64) -> Rate {
-    let part = |all: Option<u64>| all.map_or(0, |all| (all / engines).max(1));
-    let (bytes, packets) = (part(limit.bits.map(|bits| bits / 8)), part(limit.packets));
+/// What an engine lets through that has so many of all parts, so that all engines together let through what the limit says.
+fn rate(limit: &Limit, part: u64) -> Rate {
+    let of = |all: Option<u64>| {
+        all.map_or(0, |all| u64::try_from(u128::from(all) * u128::from(part) / u128::from(PARTS)).unwrap_or(u64::MAX).max(1))
+    };
+    let (bytes, packets) = (of(limit.bits.map(|bits| bits / 8)), of(limit.packets));
     Rate {
         bytes,
         packets,
@@ -31,29 +34,22 @@ fn rate(limit: &Limit, engines: u64) -> Rate {
 }
 
 impl State {
-    /// Sets meters and quotas to what is configured, where they differ. Each engine that sees packets of a meter gets its part of the limit. Meters that the
-    /// configuration does not have any more stay as they are when flows may still have them.
+    /// Sets meters and quotas to what is configured, where they differ. Meters that the configuration does not have any more stay as they are when flows may still
+    /// have them.
     pub(super) fn set_limits(&mut self, keep_old: bool) {
-        let seen = self.engines_of_meters();
         let topology = self.brain.topology();
-        let wanted = topology.meters.iter().map(|(number, limit)| {
-            let engines = seen.get(number).map_or(1, |mask: &u64| u64::from(mask.count_ones()).max(1));
-            (*number, rate(limit, engines))
-        });
-        let wanted: HashMap<u16, Rate> = wanted.collect();
+        let wanted: Vec<(u16, Limit)> = topology.meters.iter().map(|(number, limit)| (*number, *limit)).collect();
         let quotas: HashMap<u16, u32> =
             topology.slices.iter().filter_map(|(number, slice)| Some((*number, slice.flows?))).collect();
         if !keep_old {
-            let gone: Vec<u16> = self.limits.keys().filter(|number| !wanted.contains_key(number)).copied().collect();
+            let gone: Vec<u16> =
+                self.limits.keys().filter(|number| !topology.meters.contains_key(number)).copied().collect();
             for number in gone {
-                self.limits.remove(&number);
-                self.engines.set_meter(number, Rate::default());
+                self.set_meter(number, None);
             }
         }
-        for (number, rate) in wanted {
-            if self.limits.insert(number, rate) != Some(rate) {
-                self.engines.set_meter(number, rate);
-            }
+        for (number, limit) in wanted {
+            self.set_meter(number, Some(limit));
         }
         for owner in self.quotas.keys().filter(|owner| !quotas.contains_key(owner)) {
             self.writer.set_quota(*owner, None);
@@ -73,31 +69,45 @@ impl State {
         full && !self.displaced.may(owner, now)
     }
 
-    /// The engines that packets of each meter were seen at, a bit each.
-    fn engines_of_meters(&self) -> BTreeMap<u16, u64> {
-        let topology = self.brain.topology();
-        let mut seen = BTreeMap::new();
-        let mut note = |mut meter: u16, mask: u64| {
-            // A port's is inside its network's, which is inside its slice's.
-            for _ in 0..3 {
-                let Some(limit) = topology.meters.get(&meter) else { return };
-                *seen.entry(meter).or_insert(0) |= mask;
-                meter = limit.parent;
+    /// Divides limits anew between the engines that packets come to.
+    pub(super) fn divide_limits(&mut self) {
+        let now = self.now();
+        if !self.shares.is_due(now) {
+            return;
+        }
+        let limits: Vec<(u16, Limit)> =
+            self.brain.topology().meters.iter().map(|(number, limit)| (*number, *limit)).collect();
+        for (number, limit) in limits {
+            let counted = self.engines.all.iter().map(|engine| {
+                let [packets, bytes] = engine.cells.demand.of(number);
+                engine.desk.is_some().then_some(if limit.bits.is_some() { bytes } else { packets })
+            });
+            let counted: Vec<Option<u64>> = counted.collect();
+            if self.shares.divide(number, &counted) {
+                self.set_meter(number, Some(limit));
             }
+        }
+    }
+
+    /// Sets a meter in all engines in which it is another one; no limit takes it out.
+    fn set_meter(&mut self, number: u16, limit: Option<Limit>) {
+        let count = self.engines.all.len();
+        let rates: Vec<Rate> = match limit {
+            Some(limit) => self.shares.of(number, count).map(|part| rate(&limit, part)).collect(),
+            None => vec![Rate::default(); count],
         };
-        for attachment in topology.attachments.values() {
-            let Some((_, port)) = self.ports.find(&attachment.config.name) else { continue };
-            attachment.meters.iter().for_each(|meter| note(*meter, port.engines));
-        }
-        let underlay = self.underlay.port().and_then(|port| self.ports.get(port.slot));
-        if let Some(underlay) = underlay {
-            for tunnel in topology.tunnels.values() {
-                let Some(network) = topology.networks.get(&tunnel.network) else { continue };
-                note(network.broadcast_meter, underlay.engines);
-                note(topology.slices.get(&network.owner).map_or(0, |slice| slice.meter), underlay.engines);
+        let before = self.limits.remove(&number).unwrap_or_default();
+        for (engine, rate) in rates.iter().enumerate() {
+            if before.get(engine) != Some(rate) {
+                self.engines.set_meter(engine, number, *rate);
             }
         }
-        seen
+        match limit {
+            Some(_) => {
+                self.limits.insert(number, rates);
+            }
+            None => self.shares.forget(number),
+        }
     }
 }
 
@@ -108,13 +118,13 @@ mod tests {
     #[test]
     fn parts_of_a_limit_are_the_limit() {
         let limit = Limit { packets: Some(1000), bits: Some(8_000_000_000), parent: 3 };
-        let whole = rate(&limit, 1);
+        let whole = rate(&limit, PARTS);
         assert_eq!((whole.bytes, whole.packets, whole.parent), (1_000_000_000, 1000, 3));
-        let half = rate(&limit, 2);
+        let half = rate(&limit, PARTS / 2);
         assert_eq!((half.bytes, half.packets), (500_000_000, 500));
         assert!(half.burst_bytes >= LEAST_BYTES && half.burst_packets >= LEAST_PACKETS);
         // 0 would be no limit at all.
-        let least = rate(&Limit { packets: Some(1), bits: None, parent: 0 }, 4);
+        let least = rate(&Limit { packets: Some(1), bits: None, parent: 0 }, 1);
         assert_eq!((least.packets, least.bytes), (1, 0));
     }
 }

@@ -34,6 +34,7 @@ mod limits;
 mod per_second;
 mod ports;
 pub mod report;
+mod shares;
 mod state;
 mod statistics;
 mod thread;

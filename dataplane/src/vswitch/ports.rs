@@ -15,8 +15,6 @@ use crate::switch::PortSlot;
 pub(super) struct Port {
     pub(super) name: String,
     pub(super) facts: Attached,
-    /// The engines that packets of it came up from, a bit each.
-    pub(super) engines: u64,
 }
 
 /// A slot.
@@ -90,14 +88,6 @@ impl Ports {
         self.iter().find(|(_, port)| u32::try_from(port.facts.number) == Ok(number))
     }
 
-    /// Notes that an engine sees packets of a port. Whether that is news.
-    pub(super) fn seen_at(&mut self, slot: PortSlot, engine: usize) -> bool {
-        let Some(Slot::Taken(port)) = self.slots.get_mut(usize::from(slot.0)) else { return false };
-        let before = port.engines;
-        port.engines |= 1_u64.checked_shl(u32::try_from(engine).unwrap_or(u32::MAX)).unwrap_or(0);
-        port.engines != before
-    }
-
     fn is_leaving(&self, number: usize) -> bool {
         self.slots.iter().any(|slot| matches!(slot, Slot::Leaving { number: other, .. } if *other == number))
     }
@@ -105,7 +95,7 @@ impl Ports {
     fn take(&mut self, name: String, facts: Attached) -> Option<PortSlot> {
         let slot = self.by_slot().find(|(_, slot)| matches!(slot, Slot::Free)).map(|(number, _)| number)?;
         self.by_name.insert(name.clone(), slot);
-        *self.slots.get_mut(usize::from(slot.0))? = Slot::Taken(Port { name, facts, engines: 0 });
+        *self.slots.get_mut(usize::from(slot.0))? = Slot::Taken(Port { name, facts });
         Some(slot)
     }
 }

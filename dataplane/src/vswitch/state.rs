@@ -19,6 +19,7 @@ use super::layouts;
 use super::limits;
 use super::per_second::PerSecond;
 use super::ports::Ports;
+use super::shares::Shares;
 use super::underlay::Underlay;
 use super::waiting::Waiting;
 use super::walk::Walk;
@@ -79,7 +80,8 @@ pub(super) struct State {
     pub(super) explainer: Explainer,
     pub(super) counters: Counters,
     /// Meters and quotas that are in force.
-    pub(super) limits: HashMap<u16, Rate>,
+    pub(super) limits: HashMap<u16, Vec<Rate>>,
+    pub(super) shares: Shares,
     pub(super) quotas: HashMap<u16, u32>,
     /// Flows that may not be activated yet, because packets that came before wait here.
     pub(super) deferred: Option<Vec<(FlowIndex, u64)>>,
@@ -149,6 +151,7 @@ impl State {
             explainer,
             counters: Counters::default(),
             limits: HashMap::new(),
+            shares: Shares::default(),
             quotas: HashMap::new(),
             deferred: None,
             amends: Vec::new(),

@@ -19,9 +19,6 @@ impl State {
     /// A packet came up from an engine.
     pub(super) fn upcall(&mut self, engine: usize, ticket: Ticket) {
         self.counters.upcalls += 1;
-        if self.ports.seen_at(ticket.from, engine) {
-            self.set_limits(self.is_changing());
-        }
         let why = ticket.why;
         let raised = Raised::new(engine, ticket);
         match why {

@@ -141,3 +141,23 @@ fn sets_that_no_flow_leads_to_are_given_up() {
     rig.send_at(0, blue, &[&everybody((1, 2))]);
     assert_eq!(rig.reached(), ["blue2"]);
 }
+
+#[test]
+fn a_limit_follows_its_packets_from_engine_to_engine() {
+    let limited = SLICES.replace("name = \"blue1\",", "name = \"blue1\", packets-per-second = 10000,");
+    let mut rig = Rig::configured(2, &limited);
+    let blue = rig.slot("blue1");
+    let rates = |rig: &Rig| {
+        let rates = rig.handle.ask(|state| Ok(state.limits.values().next().unwrap().clone())).unwrap();
+        [0, 1].map(|engine: usize| rates[engine].packets)
+    };
+    for engine in [1, 0, 1] {
+        rig.until("nearly all of it is there", |rig| {
+            rig.send_at(engine, blue, &[&datagram(7)]);
+            rig.sent.clear();
+            let rates = rates(rig);
+            assert!(rates.iter().sum::<u64>() <= 10_000, "{rates:?}");
+            rates[engine] > 9000
+        });
+    }
+}
