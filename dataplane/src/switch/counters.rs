@@ -204,17 +204,22 @@ pub struct SwitchCells {
 
 impl Default for SwitchCells {
     fn default() -> Self {
+        Self::new(Arc::default())
+    }
+}
+
+impl SwitchCells {
+    /// Nothing yet, beside what packets ask of the meters.
+    pub(super) fn new(demand: Arc<Demand>) -> Self {
         Self {
             words: [const { AtomicU64::new(0) }; WORDS],
             through: SharedHistogram::new(),
             waited: SharedHistogram::new(),
             with_control: SharedHistogram::new(),
-            demand: Arc::default(),
+            demand,
         }
     }
-}
 
-impl SwitchCells {
     /// Publishes numbers. Only one thread does.
     pub(super) fn publish(&self, statistics: &SwitchStatistics) {
         for (cell, word) in self.words.iter().zip(statistics.words()) {

@@ -101,7 +101,7 @@ impl Pipeline {
     pub fn new(reader: Reader, layout: Arc<Layout>, pool: PacketPool, options: &PipelineOptions) -> (Self, Desk) {
         let (link, desk) = rings(options.upcalls, options.orders, usize::from(options.ports));
         let meters = Meters::new(options.clock.cycles_per_second());
-        let cells = SwitchCells { demand: Arc::clone(meters.demand()), ..SwitchCells::default() };
+        let cells = SwitchCells::new(Arc::clone(meters.demand()));
         let pipeline = Self {
             slots: Slots::new(),
             layout,

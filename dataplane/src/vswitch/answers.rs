@@ -14,8 +14,8 @@ use crate::flow::{Action, Domain, Output};
 use crate::headers::{ETHERNET, Fragment, Headers, NetworkKind, TransportKind, parse};
 use crate::network::config::Mac;
 use crate::network::topology::Place;
-use crate::overlay::{fragment, mtu};
 use crate::overlay::neighbour::{self, Purpose};
+use crate::overlay::{fragment, mtu};
 use crate::switch::{PortSlot, Reason};
 
 /// Senders that are told, at one port, in a second; and as many at once.
@@ -168,12 +168,7 @@ impl State {
         pieces.into_iter().for_each(|piece| desk.originate(piece, from, domain, action));
     }
 
-    fn tell(
-        &mut self,
-        raised: Raised,
-        reason: Reason,
-        make: impl FnOnce(&Packet, &Headers, &mut Packet) -> bool,
-    ) {
+    fn tell(&mut self, raised: Raised, reason: Reason, make: impl FnOnce(&Packet, &Headers, &mut Packet) -> bool) {
         let now = self.now();
         let (engine, from, domain) = (raised.engine, raised.from, raised.domain);
         if self.told.may(from, now) {

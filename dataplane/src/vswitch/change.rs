@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::engines::Raised;
 use super::error::VswitchError;
 use super::handle::Reply;
-use super::state::State;
+use super::state::{PATIENCE, State};
 use super::upcalls::drop_for;
 use super::waiting::Awaited;
 use crate::flow::{Fate, FlowKey, Progress, Table, TableError};
@@ -27,8 +27,6 @@ pub(super) type Edit = Box<dyn FnOnce(&mut Config) -> Result<(), String> + Send>
 const MOST: usize = 64;
 /// Tables that are tried to be built for one change.
 const TRIES: u32 = 4;
-/// How long engines may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it is not tried again to let the table grow when there was no memory.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -47,8 +45,8 @@ enum Making {
     Table(TableChange),
     /// Nothing but a larger table.
     Larger,
-    /// All engines were told.
-    Adopting { number: u64, outcome: Option<Outcome>, since: Duration },
+    /// All engines were told, under this number.
+    Adopting(u64),
 }
 
 /// What changed, and who wants to know.
@@ -90,9 +88,11 @@ impl State {
         match self.changes.current.take() {
             Some(Making::Table(change)) => return self.step_table(change, budget),
             Some(Making::Larger) => self.step_growth(budget),
-            Some(Making::Adopting { number, outcome, since }) => {
-                return self.finish_change(number, outcome, since);
+            Some(Making::Adopting(number)) if self.is_adopting(number) => {
+                self.changes.current = Some(Making::Adopting(number));
+                return false;
             }
+            Some(Making::Adopting(_)) => self.writer.collect(),
             None if !self.walk.rests() => return false,
             None => match self.changes.queue.pop_front() {
                 Some((edit, reply)) => {
@@ -216,30 +216,16 @@ impl State {
     /// Sends a change to the engines.
     fn adopt_change(&mut self, table: Option<&Arc<Table>>, outcome: Option<Outcome>) {
         let number = self.publish_with(table);
-        let since = self.now();
-        self.changes.current = Some(Making::Adopting { number, outcome, since });
+        self.changes.current = Some(Making::Adopting(number));
+        self.when_adopted(number, move |result| {
+            if let Some((lines, reply)) = outcome {
+                let _ = reply.try_send(result.map(|()| lines));
+            }
+        });
         // Meters that are not needed any more go.
         self.set_limits(false);
         self.settle_coprocessors();
         self.release([Awaited::Change]);
-    }
-
-    /// Whether all engines have it.
-    fn finish_change(&mut self, number: u64, outcome: Option<Outcome>, since: Duration) -> bool {
-        let laggard = self.engines.laggard(number);
-        if laggard.is_some() && since + PATIENCE > self.now() {
-            self.changes.current = Some(Making::Adopting { number, outcome, since });
-            return false;
-        }
-        self.writer.collect();
-        if let Some((lines, reply)) = outcome {
-            let answer = match laggard {
-                None => Ok(lines),
-                Some(engine) => Err(VswitchError::Laggard { engine, patience: PATIENCE }),
-            };
-            let _ = reply.try_send(answer);
-        }
-        true
     }
 
     /// Lets the flow table grow when it is three quarters full.

@@ -21,7 +21,9 @@ pub(super) const DISPLACED_A_SECOND: u32 = 10_000;
 /// What an engine lets through that has so many of all parts, so that all engines together let through what the limit says.
 fn rate(limit: &Limit, part: u64) -> Rate {
     let of = |all: Option<u64>| {
-        all.map_or(0, |all| u64::try_from(u128::from(all) * u128::from(part) / u128::from(PARTS)).unwrap_or(u64::MAX).max(1))
+        all.map_or(0, |all| {
+            u64::try_from(u128::from(all) * u128::from(part) / u128::from(PARTS)).unwrap_or(u64::MAX).max(1)
+        })
     };
     let (bytes, packets) = (of(limit.bits.map(|bits| bits / 8)), of(limit.packets));
     Rate {

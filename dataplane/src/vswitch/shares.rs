@@ -50,11 +50,8 @@ impl Shares {
         let before: Vec<u64> = self.of(number, counted.len()).collect();
         let share = self.meters.entry(number).or_default();
         share.counted.resize(counted.len(), 0);
-        let asked: Vec<Option<u64>> = counted
-            .iter()
-            .zip(&share.counted)
-            .map(|(now, before)| now.map(|now| now.wrapping_sub(*before)))
-            .collect();
+        let asked: Vec<Option<u64>> =
+            counted.iter().zip(&share.counted).map(|(now, before)| now.map(|now| now.wrapping_sub(*before))).collect();
         share.counted = counted.iter().map(|count| count.unwrap_or_default()).collect();
         let parts = parts(&asked).unwrap_or_else(|| before.clone());
         let differs = before.iter().zip(&parts).any(|(before, now)| before.abs_diff(*now) >= MATTERS);

@@ -27,7 +27,7 @@ use super::why::Explainer;
 use super::{MOST_PORTS, VswitchOptions};
 use crate::bell::Bell;
 use crate::clock::cycles;
-use crate::flow::{Action, FlowIndex, FlowKey, FlowState, MOST_FLOWS, TableError, Writer};
+use crate::flow::{FlowIndex, FlowKey, FlowState, MOST_FLOWS, TableError, Writer};
 use crate::network::{Brain, Config};
 use crate::overlay::Template;
 use crate::switch::{Event, Layout, Pipeline, PipelineOptions, PortSlot, Rate};
@@ -41,7 +41,7 @@ const FLOWS: u32 = 1024;
 /// Packets that may be with the thread, of one engine.
 const UPCALLS: usize = 2048;
 /// How long an engine may take to adopt something.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is to be done when all engines have adopted something.
 type Then = Box<dyn FnOnce(Result<(), VswitchError>) + Send>;
@@ -85,8 +85,8 @@ pub(super) struct State {
     pub(super) quotas: HashMap<u16, u32>,
     /// Flows that may not be activated yet, because packets that came before wait here.
     pub(super) deferred: Option<Vec<(FlowIndex, u64)>>,
-    /// Actions of flows that were pending when they should have changed.
-    pub(super) amends: Vec<(FlowKey, Action)>,
+    /// Flows that were pending when they should have changed.
+    pub(super) amends: Vec<FlowKey>,
     pub(super) coprocessors: Coprocessors,
     pub(super) next_capture: u32,
     /// Captures that go on.
@@ -95,6 +95,9 @@ pub(super) struct State {
     pub(super) traces: Vec<u32>,
     /// Till the walk of this number is through, flows may name what the configuration does not have any more.
     pub(super) keep_old: u64,
+    /// Packets may wait for tunnels that lead somewhere by now; somebody goes on with such packets.
+    pub(super) tunnels_changed: bool,
+    pub(super) goes_on: bool,
     adopting: Vec<Adopting>,
     pub(super) shared: Arc<Shared>,
 }
@@ -160,6 +163,8 @@ impl State {
             captures: Vec::new(),
             traces: Vec::new(),
             keep_old: 0,
+            tunnels_changed: false,
+            goes_on: false,
             adopting: Vec::new(),
             shared,
         };
@@ -254,6 +259,11 @@ impl State {
         self.adopting.push(Adopting { number, since, then: Box::new(then) });
     }
 
+    /// Whether what was sent under this number is waited for still.
+    pub(super) fn is_adopting(&self, number: u64) -> bool {
+        self.adopting.iter().any(|adopting| adopting.number == number)
+    }
+
     fn finish_adoptions(&mut self) {
         if self.adopting.is_empty() {
             return;
@@ -275,25 +285,6 @@ impl State {
             _ if mask == 0 => {}
             Some(deferred) => deferred.push((index, mask)),
             None => self.engines.activate(index, mask),
-        }
-    }
-
-    /// Changes the flows that were pending when they should have changed, if they are active now.
-    fn make_amends(&mut self) {
-        for (key, action) in std::mem::take(&mut self.amends) {
-            self.amend(key, action);
-        }
-    }
-
-    /// Gives the flow of a key this action, now or as soon as it is active. Nothing if there is no such flow.
-    pub(super) fn amend(&mut self, key: FlowKey, action: Action) {
-        const MOST: usize = 4096;
-        let Some(index) = self.writer.find(&key) else { return };
-        let Some(flow) = self.writer.get(index).filter(|flow| flow.action != action) else { return };
-        if flow.state == FlowState::Active {
-            self.become_another(index, &action);
-        } else if self.amends.len() < MOST {
-            self.amends.push((key, action));
         }
     }
 

@@ -129,7 +129,7 @@ impl State {
     /// Makes the flow of the answers, in the place of what the table has for them. Gives its index if engines have to be told.
     fn insert_back(&mut self, key: &FlowKey, action: &Action) -> Option<FlowIndex> {
         if self.writer.find(key).is_some() {
-            self.amend(*key, *action);
+            self.amend(*key);
             return None;
         }
         self.insert(key, action)
@@ -190,11 +190,19 @@ impl State {
         self.release(found.into_iter().map(|address| Awaited::Address(network, address)));
     }
 
-    /// Packets may wait for tunnels that are resolved by now.
+    /// Goes on with packets that wait for tunnels that are resolved by now: before any that comes later can overtake them.
     pub(super) fn go_on_with_tunnels(&mut self) {
-        let mut found = self.waiting.tunnels();
-        found.retain(|number| self.underlay.resolved(*number).is_some());
-        self.release(found.into_iter().map(Awaited::Tunnel));
+        self.tunnels_changed = true;
+        // What these packets need may be published on the way. Whoever goes on with them already sees to it.
+        if std::mem::replace(&mut self.goes_on, true) {
+            return;
+        }
+        while std::mem::take(&mut self.tunnels_changed) {
+            let mut found = self.waiting.tunnels();
+            found.retain(|number| self.underlay.resolved(*number).is_some());
+            self.release(found.into_iter().map(Awaited::Tunnel));
+        }
+        self.goes_on = false;
     }
 
     /// A packet made here that holds these bytes; `None` when there is no buffer.

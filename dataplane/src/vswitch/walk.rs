@@ -3,11 +3,15 @@
 use std::collections::VecDeque;
 
 use super::state::State;
-use crate::flow::{Action, Fate, Flow, FlowIndex, FlowState, Output};
+use crate::flow::{Action, Fate, Flow, FlowIndex, FlowKey, FlowState, Output};
 use crate::network::Stale;
+use crate::network::config::Mac;
 
 /// Indices that one flow's turn may skip.
 const SKIPPED: u32 = 8;
+
+/// Pending flows that are remembered one by one. What is more than that is walked for.
+const MOST_AMENDS: usize = 4096;
 
 /// What is to be looked at again.
 #[derive(Default)]
@@ -69,7 +73,6 @@ impl State {
     /// Goes on with the walk, or begins one. Looks at no more than `budget` flows; whether there was anything to do.
     pub(super) fn step_walk(&mut self, budget: u32) -> bool {
         let Some(mut active) = self.walk.active.take().or_else(|| self.begin_walk()) else { return false };
-        let now = self.now();
         let bound = self.writer.bound();
         let most = active.cursor.saturating_add(budget.saturating_mul(SKIPPED)).min(bound);
         let mut flows: Vec<(FlowIndex, Flow)> = Vec::new();
@@ -82,17 +85,8 @@ impl State {
             flows.extend(later.filter_map(|index| Some((index, self.writer.get(index)?))));
         }
         for (index, flow) in flows {
-            let fate = self.brain.fate(&flow.key, &flow.action, &active.stale, now);
-            if fate != Fate::Stay && flow.state != FlowState::Active {
+            if !self.look_again(index, &flow, &active.stale) {
                 active.later.push_back(index);
-                continue;
-            }
-            match fate {
-                Fate::Stay => {}
-                Fate::Go => {
-                    self.writer.remove(index);
-                }
-                Fate::Become(action) => self.become_another(index, &action),
             }
         }
         if active.cursor >= self.writer.bound() && active.later.is_empty() {
@@ -115,10 +109,48 @@ impl State {
         Some(Active { stale, number, cursor: 0, later: VecDeque::new() })
     }
 
+    /// Decides anew on a flow that may not be true any more. `false` when it is pending, and has to wait.
+    fn look_again(&mut self, index: FlowIndex, flow: &Flow, stale: &Stale) -> bool {
+        let fate = self.brain.fate(&flow.key, &flow.action, stale, self.now());
+        if fate != Fate::Stay && flow.state != FlowState::Active {
+            return false;
+        }
+        match fate {
+            Fate::Stay => {}
+            Fate::Go => {
+                self.writer.remove(index);
+            }
+            Fate::Become(action) => self.become_another(index, &action),
+        }
+        true
+    }
+
+    /// Decides anew on the flows that were pending when they should have changed, if they are active now.
+    pub(super) fn make_amends(&mut self) {
+        std::mem::take(&mut self.amends).into_iter().for_each(|key| self.amend(key));
+    }
+
+    /// Decides anew on the flow of a key, now or as soon as it is active. Nothing if there is no such flow.
+    pub(super) fn amend(&mut self, key: FlowKey) {
+        let found = self.writer.find(&key);
+        let Some((index, flow)) = found.and_then(|index| Some((index, self.writer.get(index)?))) else { return };
+        let networks = self.brain.network_of(&key).into_iter().collect();
+        let stations = [key.source_mac(), key.destination_mac()].map(|mac| Mac(mac.0)).into();
+        let stale = Stale { networks, stations };
+        if self.look_again(index, &flow, &stale) {
+            return;
+        }
+        if self.amends.len() < MOST_AMENDS {
+            self.amends.push(key);
+        } else {
+            self.walk.add(stale);
+        }
+    }
+
     /// Gives an active flow another action. It goes when there is no room for that.
     pub(super) fn become_another(&mut self, index: FlowIndex, action: &Action) {
-        // Engines have to know the set first.
-        let waits = matches!(action.output, Output::Replicate(_));
+        // Engines have to know the set or the tunnel first.
+        let waits = matches!(action.output, Output::Replicate(_) | Output::Tunnel(_));
         if !self.is_in_layout(action.output) {
             self.publish();
         }

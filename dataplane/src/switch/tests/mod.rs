@@ -40,8 +40,13 @@ fn domain(slot: u16) -> Domain {
 }
 
 fn layout() -> Layout {
-    let facts =
-        |slot| PortFacts { domain: domain(slot), underlay: PortSlot(slot) == UNDERLAY, mtu: 0, upcalls: 4000, share: 1 };
+    let facts = |slot| PortFacts {
+        domain: domain(slot),
+        underlay: PortSlot(slot) == UNDERLAY,
+        mtu: 0,
+        upcalls: 4000,
+        share: 1,
+    };
     let port = |slot| Some(facts(slot));
     Layout {
         ports: (0..5).map(port).collect(),

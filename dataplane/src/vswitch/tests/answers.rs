@@ -150,7 +150,7 @@ fn a_port_whose_packets_wait_leaves_room_for_those_of_others() {
 #[test]
 fn a_router_says_what_the_port_behind_it_takes() {
     let mut rig = Rig::configured(1, ROUTED);
-    let packet = |len, forbidden| {
+    let packet = |len: usize, forbidden: bool| {
         let mut frame = udp((mac(1), ROUTER), ("10.0.0.1", "10.1.0.3"), (1, 2), &vec![7; len - 28]);
         let mut header = etherparse::Ipv4Header::from_slice(&frame[14..]).unwrap().0;
         header.dont_fragment = forbidden;

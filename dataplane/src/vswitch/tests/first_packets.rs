@@ -140,3 +140,47 @@ fn flows_at_two_engines_come_in_order_too() {
     let mut rig = Rig::configured(2, NARROW);
     in_order(&mut rig, 10_000, 2);
 }
+
+const CLIENT: &str = r#"
+network = [{ name = "red" }]
+group = [
+    { name = "client", rules = [{ direction = "out", action = "allow" }] },
+    { name = "server", rules = [{ direction = "in", action = "allow", protocol = "udp", ports = "53" }] },
+]
+port = [
+    { name = "client", network = "red", macs = ["52:54:00:00:00:01"], addresses = ["10.0.0.1"], groups = ["client"] },
+    { name = "server", network = "red", macs = ["52:54:00:00:00:02"], addresses = ["10.0.0.2"], groups = ["server"] },
+]
+"#;
+
+#[test]
+fn answers_pass_however_many_were_denied_and_pending_when_they_were_asked_for() {
+    const ALL: u16 = 4300;
+    let mut rig = Rig::configured(2, CLIENT);
+    let slots = ["client", "server"].map(|name| rig.slot(name));
+    let mut sent = rig.handle.statistics().unwrap().control["upcalls"];
+    // Engine 1 does not look up meanwhile, so that all flows stay pending.
+    for from in [1, 0] {
+        let (me, you) = (from as u8 % 2 + 1, 2 - from as u8 % 2);
+        for first in (1000..1000 + ALL).step_by(100) {
+            for port in first..first + 100 {
+                let ports = if from == 0 { (port, 53) } else { (53, port) };
+                let addresses = [me, you].map(|last| format!("10.0.0.{last}"));
+                let frame = udp((mac(me), mac(you)), (&addresses[0], &addresses[1]), ports, b"x");
+                rig.turns[0].run(slots[from], &[&frame]);
+            }
+            sent += 100;
+            let start = std::time::Instant::now();
+            while rig.handle.statistics().unwrap().control["upcalls"] < sent {
+                assert!(start.elapsed() < DEADLINE);
+                rig.turns[0].attend();
+            }
+        }
+    }
+    let denied = |rig: &Rig| {
+        let flows = rig.handle.flows(&Default::default(), 10_000).unwrap().flows;
+        (flows.len(), flows.iter().filter(|flow| flow.action.starts_with("drop")).count())
+    };
+    assert_eq!(denied(&rig), (2 * usize::from(ALL), usize::from(ALL)));
+    rig.until("answers pass", |rig| denied(rig).1 == 0);
+}

@@ -4,7 +4,7 @@ use super::frames::*;
 use super::rig::*;
 use crate::overlay::neighbour::{Purpose, read};
 use crate::switch::Reason;
-use crate::vswitch::report::TunnelState;
+use crate::vswitch::report::{FlowStatus, TunnelState};
 
 fn host(number: u8) -> String {
     let (other, last) = (3 - number, number);
@@ -200,4 +200,32 @@ fn two_hosts_carry_a_conversation() {
     for got in got {
         assert!(got.is_sorted_by(|one, next| one < next), "in order, and each once: {got:?}");
     }
+}
+
+#[test]
+fn a_flow_leads_into_a_tunnel_when_all_engines_know_that() {
+    let mut rig = Rig::configured(2, &host(1));
+    let own = answer(&mut rig, PEER);
+    let frame = |number| numbered((mac(1), mac(2)), ("10.0.0.1", "10.0.0.2"), 1, number);
+    rig.send("vm1", &frame(0));
+    rig.settle();
+    let up = rig.slot("up");
+    let flow = |rig: &Rig| {
+        let flows = rig.handle.flows(&Default::default(), 100).unwrap().flows;
+        flows.into_iter().find(|flow| flow.destination_mac.ends_with("02") && flow.action.starts_with("into"))
+    };
+    // The station shows up behind the tunnel. Engine 1 does not look up for a while.
+    let hello = vxlan(PEER, own, &numbered((mac(2), mac(1)), ("10.0.0.2", "10.0.0.1"), 2, 0));
+    rig.turns[0].run(up, &[&hello]);
+    let start = std::time::Instant::now();
+    let changed = loop {
+        rig.turns[0].attend();
+        rig.vswitch.as_ref().inspect(|vswitch| vswitch.bell().call());
+        assert!(start.elapsed() < DEADLINE);
+        if let Some(flow) = flow(&rig) {
+            break flow;
+        }
+    };
+    assert_eq!(changed.state, FlowStatus::Pending);
+    rig.until("all know it", |rig| flow(rig).is_some_and(|flow| flow.state == FlowStatus::Active));
 }
