@@ -33,7 +33,7 @@ pub(crate) enum Meaning {
 }
 
 /// All suites, the quick ones first.
-pub(crate) const SUITES: [Suite; 26] = [
+pub(crate) const SUITES: &[Suite] = &[
     Suite { name: "lint", about: "formatting, clippy", needs: &[Need::Targets], steps: lint },
     Suite {
         name: "unit",
@@ -178,7 +178,7 @@ pub(crate) fn choose<'a>(names: &[&'a str]) -> Result<Vec<&'static Suite>, &'a s
 
 /// Prints the names of the suites.
 pub(crate) fn list() {
-    for suite in &SUITES {
+    for suite in SUITES {
         println!("{:<14} {}", suite.name, suite.about);
     }
 }
