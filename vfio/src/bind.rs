@@ -14,7 +14,7 @@ use crate::clock::SystemClock;
 use crate::discover::interfaces;
 use crate::kernel::explain::iommu_parameters;
 use crate::network::Network;
-use crate::sysfs::{Sysfs, User, is_vfio, read};
+use crate::sysfs::{Sysfs, User, is_vfio, names, read};
 
 const VFIO: &str = "vfio-pci";
 /// How long udev and a module may take to give a device its driver back.
@@ -81,6 +81,14 @@ pub enum BindError {
         interface: String,
         /// Its addresses, routes, master and what is stacked on it.
         uses: Vec<String>,
+    },
+    /// The kernel copies with the device.
+    #[error("{address}: the kernel copies with it ({}); end what uses it first, or use --force", channels.join(", "))]
+    Copying {
+        /// The device.
+        address: PciAddress,
+        /// The kernel's channels that are in use.
+        channels: Vec<String>,
     },
     /// A process has the device or another of its group open. The kernel would wait for that process without end.
     #[error("{address}: it or another device of its IOMMU group is in use by process {} ({}): stop that process first", user.process, user.name)]
@@ -157,6 +165,10 @@ pub fn bind(sysfs: &Sysfs, network: &Network, address: PciAddress, force: bool) 
                 return Err(BindError::Active { address, interface: interface.name, uses });
             }
         }
+        let channels = channels_in_use(sysfs, address);
+        if !channels.is_empty() {
+            return Err(BindError::Copying { address, channels });
+        }
     }
     let steps = Steps { sysfs, address };
     let former_override = read(&steps.attribute("driver_override")).filter(|text| text != "(null)");
@@ -171,6 +183,13 @@ pub fn bind(sysfs: &Sysfs, network: &Network, address: PciAddress, force: bool) 
             Err(failure.while_taking(sysfs, address, after))
         }
     }
+}
+
+/// The channels of a copy engine that somebody in the kernel uses, by the kernel's names.
+pub(crate) fn channels_in_use(sysfs: &Sysfs, address: PciAddress) -> Vec<String> {
+    let folder = sysfs.function(address).join("dma");
+    let in_use = |channel: &String| read(&folder.join(channel).join("in_use")).is_some_and(|users| users != "0");
+    names(&folder).unwrap_or_default().into_iter().filter(in_use).collect()
 }
 
 /// Gives the device at `address` back to the kernel.

@@ -72,6 +72,19 @@ fn a_bridge_port_is_refused() {
 }
 
 #[test]
+fn a_copy_engine_is_bound_unless_the_kernel_copies_with_it() {
+    let machine = Machine::new();
+    machine.function(CARD, 0x8086, 0x2021, 0x08_8000, Some(4), Some("ioatdma"));
+    let (sysfs, channel) = (machine.sysfs(), "sys/devices/pci0000:00/0000:00:03.0/dma/dma0chan0/in_use");
+    machine.file(channel, "1\n");
+    let error = bind(&sysfs, &Network::default(), card(), false).unwrap_err().to_string();
+    assert!(error.contains("dma0chan0") && error.contains("--force"), "{error}");
+    assert_eq!(sysfs.driver(card()).as_deref(), Some("ioatdma"), "nothing was touched");
+    machine.file(channel, "0\n");
+    assert_eq!(bind(&sysfs, &Network::default(), card(), false).unwrap().former.as_deref(), Some("ioatdma"));
+}
+
+#[test]
 fn what_is_no_card_is_refused_unless_forced() {
     let machine = Machine::new();
     machine.function(CARD, 0x1b36, 0x0010, 0x01_0802, Some(4), Some("nvme"));

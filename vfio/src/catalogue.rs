@@ -41,7 +41,7 @@ const INTEL: u16 = 0x8086;
 const I40E: [u16; 12] =
     [0x1572, 0x1580, 0x1581, 0x1583, 0x1584, 0x1585, 0x1586, 0x1587, 0x1588, 0x1589, 0x158a, 0x158b];
 /// Crystal Beach DMA of the Xeons from Sandy Bridge to Ice Lake: first and last id.
-const IOAT: [(u16, u16); 8] = [
+const IOAT: [(u16, u16); 9] = [
     (0x0b00, 0x0b00),
     (0x0c50, 0x0c53),
     (0x0e20, 0x0e2f),
@@ -50,6 +50,7 @@ const IOAT: [(u16, u16); 8] = [
     (0x3430, 0x3433),
     (0x3c20, 0x3c2f),
     (0x6f20, 0x6f2f),
+    (0x6f50, 0x6f53),
 ];
 
 /// What kind of device this is, if it is one that mirach is about.
@@ -69,8 +70,8 @@ pub fn support(id: PciId) -> Support {
     match (id.vendor, id.device) {
         _ if drivers::virtio::matches(id) => Support::Ready("virtio-net"),
         _ if drivers::ixgbe::matches(id) => Support::Ready("ixgbe"),
+        _ if drivers::ioat::matches(id) => Support::Ready("ioat"),
         (INTEL, device) if I40E.contains(&device) => Support::Planned("i40e"),
-        _ if is_ioat(id) => Support::Planned("ioat"),
         _ if is_dsa(id) => Support::Ready("dsa"),
         _ => Support::None,
     }

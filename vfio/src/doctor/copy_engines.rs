@@ -4,7 +4,9 @@ use drivers::bus::PciAddress;
 use rustix::fs::{Access, access};
 
 use super::{Finding, State};
+use crate::bind::channels_in_use;
 use crate::catalogue;
+use crate::kernel::explain::iommu_parameters;
 use crate::sysfs::{Sysfs, link_name, read};
 use crate::work_queue::{WorkQueue, device_name};
 
@@ -34,6 +36,19 @@ fn bound(sysfs: &Sysfs, address: PciAddress) -> Option<String> {
 
 fn ioat(sysfs: &Sysfs, address: PciAddress) -> Finding {
     const TOPIC: &str = "I/OAT";
+    if sysfs.group(address).is_none_or(|group| sysfs.group_lacks_iommu(group)) {
+        let found = format!("{address} is behind no IOMMU, or the IOMMU is off, so that mirach cannot have it");
+        return Finding::warning(TOPIC, found, iommu_parameters(sysfs));
+    }
+    let channels = channels_in_use(sysfs, address);
+    if !channels.is_empty() {
+        return Finding {
+            topic: TOPIC,
+            state: State::Good,
+            found: format!("{address} is in use by the kernel ({})", channels.join(", ")),
+            fix: Some(format!("leave it there, or end what uses it, and then: sudo mirach bind {address}")),
+        };
+    }
     match bound(sysfs, address).as_deref() {
         Some("vfio-pci") => Finding::good(TOPIC, format!("{address} is mirach's: --dma {address}")),
         driver => Finding {
@@ -198,6 +213,13 @@ mod tests {
         machine.function("0000:00:04.0", 0x8086, 0x2021, 0x08_8000, Some(5), Some("ioatdma"));
         let finding = only(&machine, "I/OAT");
         assert!(finding.found.contains("driver ioatdma") && finding.fix.unwrap().contains("mirach bind 0000:00:04.0"));
+        machine.file("sys/devices/pci0000:00/0000:00:04.0/dma/dma0chan0/in_use", "1\n");
+        let finding = only(&machine, "I/OAT");
+        assert!(finding.found.contains("dma0chan0") && finding.fix.unwrap().contains("leave it"));
+        let machine = Machine::new();
+        machine.function("0000:00:04.0", 0x8086, 0x2021, 0x08_8000, None, None);
+        let finding = only(&machine, "I/OAT");
+        assert!(finding.state == State::Warning && finding.fix.unwrap().contains("iommu=on"));
     }
 
     #[test]
