@@ -7,6 +7,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -164,6 +165,16 @@ impl Card {
             }
         }
         Ok(())
+    }
+
+    /// Stops the process without a word to anybody, or lets it go on.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused.
+    pub fn silence(&self, silent: bool) -> Result<()> {
+        let signal = if silent { Signal::STOP } else { Signal::CONT };
+        kill_process(Pid::from_child(&self.process.0), signal).context("cannot signal `mirach device`")
     }
 
     /// What it printed so far.

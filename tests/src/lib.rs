@@ -15,6 +15,7 @@ pub mod cache;
 pub mod card;
 pub mod checks;
 pub mod conformance;
+pub mod copy_conformance;
 pub mod ethtool;
 pub mod flow_bench;
 pub mod forwarder;

@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use drivers::bus::PciId;
 use drivers::ixgbe;
 use drivers::nic::Offloads;
 use drivers::virtio::{self, RingChoice};
@@ -73,18 +74,18 @@ fn try_main() -> Result<ExitCode> {
     let mut arguments = std::env::args().skip(1).peekable();
     let mut address =
         || arguments.next().context("usage: conformance PCI-ADDRESS PCI-ADDRESS [type1|iommufd] [PART]...");
-    let addresses = [address()?.parse()?, address()?.parse()?];
+    let addresses = vec![address()?.parse()?, address()?.parse()?];
     let interface =
         arguments.next_if(|word| !word.starts_with('-')).map_or(Ok(Interface::Auto), |name| name.parse())?;
     let mut suite = Suite::from(arguments);
     let mut bus = Kernel::new(addresses, interface)?;
-    let id = bus.id()?;
+    let id @ PciId { vendor, device, .. } = bus.id()?;
     if virtio::matches(id) {
         run(&mut suite, "kernel", &mut Cards { bus, driver: Virtio(RingChoice::Auto), expected: VIRTIO_ON_HUB });
     } else if ixgbe::matches(id) {
         run(&mut suite, "kernel", &mut Cards { bus, driver: Ixgbe, expected: IXGBE_ON_CABLE });
     } else {
-        bail!("{}: there is no driver for {:04x}:{:04x}", addresses[0], id.vendor, id.device);
+        bail!("there is no driver for {vendor:04x}:{device:04x}");
     }
     Ok(suite.finish())
 }

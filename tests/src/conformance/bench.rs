@@ -1,19 +1,16 @@
 //! Two open cards with their queues and memory, and how packets get from one to the other.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use drivers::nic::{Config, Counters, Nic, Offloads, QueuePair, RxQueue, TxQueue};
 use hugemem::{Batch, Checksum, Metadata, Packet, PacketPool};
 
 use super::frame;
+use super::patience::Wait;
 use super::rig::Rig;
 use super::segment::segments;
 
 /// Room of each buffer.
 pub(super) const ROOM: usize = 2048;
-/// Nothing has happened for so long: something is lost or stuck. Other work may hold this process up for seconds.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// An address that is nobody's.
 pub(super) const STRANGER: [u8; 6] = [0x02, 0x6d, 0x69, 0x72, 0x00, 0xfe];
 /// Everybody's.
@@ -321,37 +318,6 @@ impl<'rig, R: Rig> Bench<'rig, R> {
         }
         ensure!(arrived.len() == count, "{} frames arrived instead of {count}", arrived.len());
         Ok(arrived)
-    }
-}
-
-/// Waits politely, for something to go on, and not for ever.
-pub(super) struct Wait {
-    since: Instant,
-    idle: u32,
-}
-
-impl Wait {
-    pub(super) fn new() -> Self {
-        Self { since: Instant::now(), idle: 0 }
-    }
-
-    /// Something happened.
-    pub(super) fn progress(&mut self) {
-        *self = Self::new();
-    }
-
-    /// Nothing to do: lets others run. An error when nothing has happened for too long.
-    pub(super) fn idle(&mut self, what: impl FnOnce() -> String) -> Result<()> {
-        self.idle += 1;
-        if self.idle < 100 {
-            std::thread::yield_now();
-            return Ok(());
-        }
-        if self.since.elapsed() > PATIENCE {
-            bail!("{}; nothing happened for {} s", what(), PATIENCE.as_secs());
-        }
-        std::thread::sleep(Duration::from_micros(50));
-        Ok(())
     }
 }
 

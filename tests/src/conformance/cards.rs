@@ -1,4 +1,6 @@
 //! A rig out of two parts that are independent of each other: a bus with two cards on it, and the driver for them.
+//!
+//! The suite for copy engines takes its buses from here, too.
 
 use anyhow::Result;
 use drivers::bus::{Interrupt, PciFunction};
@@ -9,26 +11,26 @@ use hugemem::{PacketPool, Region};
 
 use super::rig::{RealTime, Rig};
 
-/// Two cards on a bus, joined by a cable.
+/// Devices on a bus: two cards that are joined by a cable, or one device with copy engines.
 pub trait Bus {
     /// How a driver sees a card.
     type Function: PciFunction;
 
-    /// Called before both cards are opened.
+    /// Called before the devices are opened, with none of them open.
     ///
     /// # Errors
-    /// The cards are not there.
+    /// They are not there.
     fn prepare(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Memory that the card on this side can be given.
+    /// Memory that the device on this side can be given, before it is opened or later, at addresses that no other memory has.
     ///
     /// # Errors
     /// There is none.
     fn memory(&mut self, side: usize, bytes: usize) -> Result<Region>;
 
-    /// The card on this side, 0 or 1.
+    /// The device on this side, 0 or 1.
     ///
     /// # Errors
     /// It cannot be had.
@@ -38,12 +40,30 @@ pub trait Bus {
     ///
     /// # Errors
     /// It should have been possible.
-    fn set_link(&mut self, side: usize, up: bool) -> Result<bool>;
+    fn set_link(&mut self, _side: usize, _up: bool) -> Result<bool> {
+        Ok(false)
+    }
 
-    /// See [`Rig::complaints`].
+    /// Pulls the devices out until the next call of [`Bus::prepare`]. `false` when that cannot be done here.
     ///
     /// # Errors
-    /// The cards cannot be asked.
+    /// It should have been possible.
+    fn remove(&mut self) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Keeps whoever plays the devices from answering, or lets them go on. `false` when that cannot be done here.
+    ///
+    /// # Errors
+    /// It should have been possible.
+    fn silence(&mut self, _silent: bool) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// What the devices hold against their drivers since they were opened: rules broken, memory reached that was not mapped.
+    ///
+    /// # Errors
+    /// They cannot be asked.
     fn complaints(&mut self) -> Result<Vec<String>>;
 
     /// See [`Rig::leftovers`].

@@ -1,4 +1,4 @@
-//! Two real cards, or what looks like them, through the kernel's VFIO.
+//! Real devices, or what looks like them, through the kernel's VFIO.
 
 use anyhow::{Context, Result};
 use drivers::bus::{PciAddress, PciFunction, PciId};
@@ -11,20 +11,25 @@ use super::files::OpenFiles;
 /// The bus.
 #[derive(Debug)]
 pub struct Kernel {
-    addresses: [PciAddress; 2],
+    addresses: Vec<PciAddress>,
     interface: Interface,
-    open: [Option<Function>; 2],
+    /// Those that are open and have no driver yet.
+    open: Vec<Option<Function>>,
+    /// The addresses that each of them can have memory at, once it was asked.
+    spaces: Vec<Option<IovaSpace>>,
     /// What was open when no card was.
     files: OpenFiles,
 }
 
 impl Kernel {
-    /// Two devices that are bound to vfio-pci.
+    /// Devices that are bound to vfio-pci.
     ///
     /// # Errors
     /// `/proc` cannot be read.
-    pub fn new(addresses: [PciAddress; 2], interface: Interface) -> Result<Self> {
-        Ok(Self { addresses, interface, open: [None, None], files: OpenFiles::now()? })
+    pub fn new(addresses: Vec<PciAddress>, interface: Interface) -> Result<Self> {
+        let mut bus = Self { addresses, interface, open: Vec::new(), spaces: Vec::new(), files: OpenFiles::now()? };
+        bus.prepare()?;
+        Ok(bus)
     }
 
     /// What the first device says it is.
@@ -48,24 +53,23 @@ impl Bus for Kernel {
     type Function = Function;
 
     fn prepare(&mut self) -> Result<()> {
-        self.open = [None, None];
+        (self.open, self.spaces) = self.addresses.iter().map(|_| (None, None)).unzip();
         // What an earlier check that failed left open is not this one's.
         self.files = OpenFiles::now()?;
         Ok(())
     }
 
     fn memory(&mut self, side: usize, bytes: usize) -> Result<Region> {
-        let mut space = IovaSpace::new(&self.opened(side)?.iova_ranges()?);
-        Ok(MemoryRequest { bytes, page: PageChoice::Size4K, node: None }.allocate(&mut space)?.region)
+        if self.spaces[side].is_none() {
+            self.spaces[side] = Some(IovaSpace::new(&self.opened(side)?.iova_ranges()?));
+        }
+        let space = self.spaces[side].as_mut().context("it was just made")?;
+        Ok(MemoryRequest { bytes, page: PageChoice::Size4K, node: None }.allocate(space)?.region)
     }
 
     fn function(&mut self, side: usize) -> Result<Function> {
         self.opened(side)?;
         self.open[side].take().context("it was just opened")
-    }
-
-    fn set_link(&mut self, _: usize, _: bool) -> Result<bool> {
-        Ok(false)
     }
 
     /// What an IOMMU refused is in the kernel's log, where whoever started the guest looks.

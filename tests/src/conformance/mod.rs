@@ -16,6 +16,7 @@ mod checks;
 mod files;
 pub mod frame;
 mod kernel;
+pub(crate) mod patience;
 mod rig;
 pub mod segment;
 pub mod toeplitz;
@@ -43,8 +44,18 @@ pub(crate) type Check<R> = (&'static str, fn(&mut R) -> Result<Outcome>);
 
 /// Runs all checks on a rig, under names that begin with `prefix`.
 pub fn run<R: Rig>(suite: &mut Suite, prefix: &str, rig: &mut R) {
-    let checks = checks::all::<R>();
     let table = rig.not_offered();
+    run_checks(suite, prefix, rig, &checks::all(), table);
+}
+
+/// Runs checks on a rig. Those that the table names must find out that the rig does not offer what they are about, all others that it does.
+pub(crate) fn run_checks<R>(
+    suite: &mut Suite,
+    prefix: &str,
+    rig: &mut R,
+    checks: &[Check<R>],
+    table: &[(&'static str, &'static str)],
+) {
     suite.check(&format!("{prefix}::the-table-names-checks"), || {
         match table.iter().find(|(name, _)| !checks.iter().any(|(known, _)| known == name)) {
             Some((name, _)) => bail!("there is no check {name}"),
@@ -52,14 +63,14 @@ pub fn run<R: Rig>(suite: &mut Suite, prefix: &str, rig: &mut R) {
         }
     });
     for (name, check) in checks {
-        match table.iter().find(|(listed, _)| *listed == name) {
+        match table.iter().find(|(listed, _)| listed == name) {
             None => suite.check(&format!("{prefix}::{name}"), || match check(rig)? {
                 Outcome::Passed => Ok(()),
-                Outcome::NotOffered => bail!("the card does not offer it, and the rig's table does not say so"),
+                Outcome::NotOffered => bail!("the device does not offer it, and the rig's table does not say so"),
             }),
             Some((_, why)) => suite.check(&format!("{prefix}::{name}-is-not-offered"), || match check(rig)? {
                 Outcome::NotOffered => Ok(()),
-                Outcome::Passed => bail!("the card offers it, though the table says: {why}"),
+                Outcome::Passed => bail!("the device offers it, though the table says: {why}"),
             }),
         }
     }

@@ -1,5 +1,6 @@
-//! The conformance suite on models of cards: in this process, and over vfio-user sockets.
+//! The conformance suites on models of cards and copy engines: in this process, and over vfio-user sockets.
 
+mod engines;
 mod ixgbe;
 mod mover;
 mod socket;
@@ -8,6 +9,7 @@ mod virtio;
 use std::process::ExitCode;
 
 use lab::conformance;
+use lab::copy_conformance::{self, Rig};
 use lab::suite::Suite;
 
 fn main() -> ExitCode {
@@ -19,6 +21,9 @@ fn main() -> ExitCode {
     for (name, mut rig) in ixgbe::rigs() {
         conformance::run(&mut suite, &format!("inprocess::{name}"), &mut rig);
     }
+    for (name, mut rig) in engines::ioat() {
+        copies(&mut suite, &format!("inprocess::{name}"), &mut rig);
+    }
     match socket::rigs() {
         Ok(rigs) => {
             for (name, mut rig) in rigs {
@@ -27,5 +32,19 @@ fn main() -> ExitCode {
         }
         Err(error) => suite.check("socket", || Err(error)),
     }
+    match socket::ioat() {
+        Ok(rigs) => {
+            for (name, mut rig) in rigs {
+                copies(&mut suite, &format!("socket::{name}"), &mut rig);
+            }
+        }
+        Err(error) => suite.check("socket", || Err(error)),
+    }
     suite.finish()
+}
+
+/// All checks of a device with copy engines.
+fn copies<R: Rig>(suite: &mut Suite, prefix: &str, rig: &mut R) {
+    copy_conformance::run(suite, prefix, rig);
+    copy_conformance::run_strays(suite, prefix, rig);
 }

@@ -107,6 +107,12 @@ pub(crate) const SUITES: &[Suite] = &[
         steps: guest_ixgbe,
     },
     Suite {
+        name: "guest-dma",
+        about: "our drivers on software copy engines in QEMU guests, through the kernel's VFIO",
+        needs: &[Need::Targets, Need::Guests],
+        steps: guest_dma,
+    },
+    Suite {
         name: "overlay-linux",
         about: "tunnels to VXLAN devices of the kernel, over IPv4 and IPv6, and to Geneve devices of a guest",
         needs: &[Need::Guests, Need::Watch],
@@ -322,6 +328,12 @@ fn linux_dma() -> Vec<Step> {
 fn guest_ixgbe() -> Vec<Step> {
     let mut steps = guest_programs(&["conformance"]);
     steps.push(step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "guest_ixgbe"]));
+    steps
+}
+
+fn guest_dma() -> Vec<Step> {
+    let mut steps = guest_programs(&["copy-conformance"]);
+    steps.push(step(Meaning::Tests, &["test", "-p", "mirach-tests", "--test", "guest_dma"]));
     steps
 }
 

@@ -8,8 +8,9 @@ use drivers::bus::Interrupt;
 use drivers::nic::{RxQueue, TxQueue};
 use hugemem::Batch;
 
-use super::super::bench::{Bench, PATIENCE, Plan, STRANGER, Wait};
+use super::super::bench::{Bench, Plan, STRANGER};
 use super::super::frame::experiment;
+use super::super::patience::{PATIENCE, Wait};
 use super::super::{Outcome, Rig};
 
 /// Times that the receiver goes to sleep.

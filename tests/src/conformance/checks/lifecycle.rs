@@ -4,8 +4,9 @@ use anyhow::{Result, ensure};
 use drivers::nic::{Config, Nic, RxQueue, TxQueue};
 use hugemem::Batch;
 
-use super::super::bench::{Bench, Plan, STRANGER, Wait, same_frames};
+use super::super::bench::{Bench, Plan, STRANGER, same_frames};
 use super::super::frame::experiment;
+use super::super::patience::Wait;
 use super::super::{Outcome, Rig};
 
 /// The card does in hardware what its rig says, and nothing that was not asked for.

@@ -4,8 +4,9 @@ use anyhow::{Result, ensure};
 use drivers::nic::{DropReason, RxQueue, TxQueue};
 use hugemem::{Batch, Checksum, Segmentation, SegmentationKind};
 
-use super::super::bench::{Bench, Plan, STRANGER, Wait, same_frames};
+use super::super::bench::{Bench, Plan, STRANGER, same_frames};
 use super::super::frame::{Flow, Transport, experiment, low16};
+use super::super::patience::Wait;
 use super::super::{Outcome, Rig};
 use crate::frames::{Check, Series};
 

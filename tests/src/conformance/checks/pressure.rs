@@ -4,8 +4,9 @@ use anyhow::{Context, Result, ensure};
 use drivers::nic::{DropReason, RxQueue, TxQueue};
 use hugemem::Batch;
 
-use super::super::bench::{Bench, Plan, STRANGER, Wait, same_bytes};
+use super::super::bench::{Bench, Plan, STRANGER, same_bytes};
 use super::super::frame::experiment;
+use super::super::patience::Wait;
 use super::super::{Outcome, Rig};
 
 fn frames(count: u32) -> Vec<Vec<u8>> {
