@@ -18,6 +18,7 @@ mod copier;
 mod cpu;
 mod desk;
 mod device;
+pub mod idxd;
 mod measure;
 mod mender;
 mod name;

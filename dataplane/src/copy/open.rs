@@ -1,5 +1,6 @@
 //! Opening a copy engine by its name.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,11 +8,12 @@ use drivers::bus::{BusError, PciFunction, PciId};
 use drivers::dsa::{self, Dsa};
 use drivers::ioat::{self, Ioat};
 use hugemem::{IovaSpace, MemoryRequest, PageChoice, Region};
-use vfio::{Interface, SystemClock, user};
+use vfio::{Interface, Sysfs, SystemClock, user};
 
 use super::CopyError;
 use super::cpu::Cpu;
 use super::device::Described;
+use super::idxd::{self, Idxd};
 use super::name::{DmaName, Threshold};
 use super::owner::{Copying, Opened};
 
@@ -38,10 +40,7 @@ impl Copying {
                     user::Options { name: Some(format!("vfio-user={}", path.display())), ..user::Options::default() };
                 user::Function::connect(&path, options)
             }),
-            DmaName::WorkQueue(path) => Err(CopyError::NoDriver {
-                name: path.display().to_string(),
-                reason: "work queues of idxd are not served yet".into(),
-            }),
+            DmaName::WorkQueue(path) => Self::start(title, default, Box::new(move || work_queue(&path, wanted))),
             DmaName::Cpu => Self::start(
                 title,
                 default,
@@ -70,6 +69,18 @@ impl Copying {
         };
         Self::start(name, default, Box::new(open))
     }
+}
+
+/// Opens a work queue of the kernel's.
+fn work_queue(path: &Path, engines: u8) -> Result<Opened, CopyError> {
+    let mut space = IovaSpace::unlimited();
+    let config = idxd::Config { channels: engines, depth: DEPTH, patience: PATIENCE, ..idxd::Config::default() };
+    let request = MemoryRequest { bytes: config.ring_memory(), page: PageChoice::Auto, node: None };
+    let rings = request.allocate(&mut space)?.region;
+    let clock = Arc::new(SystemClock::new());
+    let device = Idxd::open(&Sysfs::default(), path, clock, &rings, &config)?;
+    let about = device.summary().to_string();
+    Ok(Opened { device: Box::new(Described { device, about }), space })
 }
 
 /// Finds the driver for a device.
