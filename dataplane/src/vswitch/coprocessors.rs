@@ -32,6 +32,7 @@ pub(super) struct Prepared {
     number: u16,
     running: Running,
     /// For each engine.
+    #[expect(clippy::vec_box, reason = "they go to their engines in these boxes")]
     rings: Vec<Box<CoprocessorRings>>,
 }
 

@@ -5,7 +5,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::thread;
 use std::time::Duration;
 
 use drivers::bus::Clock;
@@ -200,7 +199,6 @@ impl Clock for Turns {
     fn pause(&self, _: Duration) {
         self.1.fetch_add(50, Ordering::Relaxed);
         self.0.work();
-        thread::yield_now();
     }
 }
 
