@@ -119,11 +119,6 @@ impl Frames {
         self.length
     }
 
-    /// Buffers of `pool` that a frame takes.
-    pub(super) fn buffers(&self) -> usize {
-        self.length.div_ceil(PIECE)
-    }
-
     /// Makes an empty packet frame `number`. `None` when `pool` has not the buffers for the rest of it.
     pub(super) fn fill(&self, frame: &mut Packet, pool: &mut PacketPool, number: u64, whole: bool) -> Option<()> {
         let payload = self.payload(number);
@@ -217,7 +212,7 @@ mod tests {
             let mut frames = Frames::new(1, size);
             let mut frame = pool.take().unwrap();
             frames.fill(&mut frame, &mut pool, 7, true).unwrap();
-            assert_eq!((frame.len(), frame.segment_count()), (size.bytes(), frames.buffers()), "{size:?}");
+            assert_eq!((frame.len(), frame.segment_count()), (size.bytes(), size.bytes().div_ceil(PIECE)), "{size:?}");
             assert!(frames.is_ours(&frame) && !Frames::new(0, size).is_ours(&frame));
             frames.check(&frame, 7, true).unwrap();
             assert!(frames.check(&frame, 8, true).is_err(), "it is not the one that is due");

@@ -356,9 +356,6 @@ impl<'a> Passage<'a> {
         let before = self.outgoing.len();
         // All first buffers are taken before one is written to, so that their lines travel together.
         for _ in 0..count {
-            if pool.available() < self.frames.buffers() {
-                break;
-            }
             let Some(frame) = pool.take() else { break };
             frame.prefetch_to_write();
             // There is room.

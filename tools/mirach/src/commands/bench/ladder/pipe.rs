@@ -287,9 +287,6 @@ impl PipeRx {
         let length = record.len();
         let (front, mut rest) = record.split_at(12);
         let room = self.pool.room();
-        if self.pool.available() < (rest.len() as usize).div_ceil(room) {
-            return None;
-        }
         let mut header = [0; PLAIN];
         front.copy_in(&mut header);
         let mut packet: Option<Packet> = None;
