@@ -74,7 +74,7 @@ pub(crate) fn truncating() -> Result<()> {
 
 /// Two machines under load, one of which loses its memory.
 fn cut(scene: &Scene, round: u64) -> Result<()> {
-    let format = if round % 2 == 0 { Format::Split } else { Format::Packed };
+    let format = if round.is_multiple_of(2) { Format::Split } else { Format::Packed };
     let attach = |number| Machine::attach(&scene.socket(number), Setup::new(format));
     let mut machines = [attach(2)?, attach(3)?];
     for _ in 0..40 + 7 * round {
