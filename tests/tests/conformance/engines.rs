@@ -37,11 +37,14 @@ pub(crate) fn ioat() -> [(&'static str, Engines<InProcess<Ioat>, IoatDriver>); 2
     [("ioat", rig(false, EXPECTED)), ("ioat-messages", rig(true, BY_MESSAGE))]
 }
 
+/// A device that runs, and the function that drivers see of it, unless one has it.
+type Device<C> = (Running<C, Null>, Option<Function<C>>);
+
 /// The bus.
 pub(crate) struct InProcess<C: Chip> {
     chip: fn() -> C,
     messages: bool,
-    device: Option<(Running<C, Null>, Option<Function<C>>)>,
+    device: Option<Device<C>>,
     watches: Vec<Weak<()>>,
     /// Where the next memory is.
     next: Iova,
