@@ -102,7 +102,7 @@ const BAD: &[(&str, &str, &str, &str)] = &[
     ("burst = 8", "burst = ", "string values must be quoted", "burst = "),
     ("burst = 8", "burst = 8\nburst = 9", "duplicate key", "burst = 9"),
     ("burst = 8", "brust = 8", "there is no key `brust`; keys: burst, control, ", "brust"),
-    ("[underlay]", "[overlay]", "sections: group, network, ", "[overlay]"),
+    ("[underlay]", "[overlay]", "sections: group, mirror, network, ", "[overlay]"),
     ("burst = 8", "burst = \"x\"", "expected usize", "burst"),
     ("burst = 8", "poll = \"never\"", "adaptive", "poll"),
     ("burst = 8", "scheduler = \"on\"", "least-cpu", "scheduler"),
