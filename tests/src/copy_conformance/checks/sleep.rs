@@ -1,5 +1,7 @@
 //! Sleeping until something is done.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, ensure};
 use drivers::bus::Interrupt;
 use drivers::copy_engine::CopyEngine;
@@ -11,8 +13,6 @@ use crate::conformance::patience::{PATIENCE, Wait};
 
 /// Times that the caller has to be put to sleep and woken.
 const NAPS: u32 = 20;
-/// Times that it is tried: a quick engine is mostly done before.
-const ROUNDS: u32 = 5000;
 
 /// An engine that was armed wakes its owner, each time; one that has something to tell does not let it sleep.
 pub(super) fn woken<R: Rig>(rig: &mut R) -> Result<Outcome> {
@@ -26,11 +26,12 @@ pub(super) fn woken<R: Rig>(rig: &mut R) -> Result<Outcome> {
         bench.close([user])?;
         return Ok(Outcome::NotOffered);
     };
-    let mut naps = 0;
-    for round in 0..ROUNDS {
-        if naps == NAPS {
-            break;
-        }
+    let (mut naps, mut round) = (0, 0_u64);
+    let deadline = Instant::now() + PATIENCE;
+    // A quick engine is mostly done before anybody falls asleep.
+    while naps < NAPS {
+        ensure!(Instant::now() < deadline, "{naps} times asleep in {round} rounds");
+        round += 1;
         ensure!(user.push(&mut engine, [0, 0], longest)?, "a job was refused");
         engine.submit();
         if engine.arm() {
@@ -47,7 +48,6 @@ pub(super) fn woken<R: Rig>(rig: &mut R) -> Result<Outcome> {
         }
         ensure!(user.underway() == 0, "a job is left");
     }
-    ensure!(naps == NAPS, "{naps} times asleep in {ROUNDS} rounds");
     // Something is done and nobody looked.
     ensure!(user.push(&mut engine, [0, 0], 100)?, "a job was refused");
     engine.submit();
